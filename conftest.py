@@ -1,0 +1,109 @@
+"""What every test run shares: one fixed environment, and what nbval lacks for notebooks with floats in them.
+
+nbval starts a kernel for each notebook; kernels inherit this process's environment, so ENV reaches them.
+`notebooks/execute.py` executes the committed notebooks with the same ENV, except for the profile.
+"""
+import math
+import os
+import re
+import time
+from queue import Empty
+
+import pytest
+
+ENV = {
+    "SORALAB_PROFILE": "smoke",        # seconds a chapter; what is compared must not depend on the profile
+    "TQDM_DISABLE": "1",               # no dead progress bars in stored outputs
+    "CUDA_VISIBLE_DEVICES": "",        # the processor's numbers are the checked ones
+    "OMP_NUM_THREADS": "1",            # two processes with two threads each on two cores are slower than one
+    "MKL_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+    "NO_COLOR": "1",
+    "COLUMNS": "100",
+}
+# Set, not defaulted: a profile exported in the caller's shell would make other outputs than the stored ones.
+os.environ.update(ENV)
+
+# Another processor moves the seventh digit of a float; a wrong result moves the first.
+RTOL, ATOL = 1e-3, 1e-5
+FLOAT = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+")
+
+
+def snap(text: str, reference: str, rtol: float = RTOL) -> str:
+    """Return `reference` where `text` differs from it only by floats within the tolerance, else `text`.
+
+    Integers are compared exactly: a shape or a count that is off by one is off.
+    """
+    if FLOAT.sub("#", text).split() != FLOAT.sub("#", reference).split():
+        return text
+    pairs = zip(FLOAT.findall(text), FLOAT.findall(reference), strict=True)
+    close = all(math.isclose(float(a), float(b), rel_tol=rtol, abs_tol=ATOL) for a, b in pairs)
+    return reference if close else text
+
+
+def tolerance(tags: list[str]) -> float:
+    """The relative tolerance of a cell: the one in its tag `rtol=0.05`, or the usual one."""
+    return next((float(tag[5:]) for tag in tags if tag.startswith("rtol=")), RTOL)
+
+
+def _texts(outputs):
+    """The comparable texts of a cell's outputs: [(key, container, name in the container)] in order."""
+    for output in outputs:
+        if output.output_type == "stream":
+            yield output.name, output, "text"
+        for kind in output.get("data", {}):
+            if kind.startswith("text/") and isinstance(output.data[kind], str):
+                yield kind, output.data, kind
+
+
+def _snap_outputs(outputs, references, rtol):
+    """Snap each text of a cell to the stored text of the same kind and rank."""
+    stored = {}
+    for key, container, name in _texts(references):
+        stored.setdefault(key, []).append(container[name])
+    for key, container, name in _texts(outputs):
+        if stored.get(key):
+            container[name] = snap(container[name], stored[key].pop(0), rtol)
+
+
+def _await_reply(self, msg_id, timeout=None):
+    """Wait for a cell to end. nbval itself waits the whole timeout for a kernel that has died; this looks."""
+    end = time.monotonic() + (timeout or 2000)
+    while True:
+        left = end - time.monotonic()
+        try:
+            message = self.get_message(stream="shell", timeout=max(0.05, min(2.0, left)))
+        except Empty:
+            if not self.is_alive():
+                raise RuntimeError("the kernel died (out of memory, or the cell ended the process)") from None
+            if left <= 0:
+                raise
+            continue
+        if message["parent_header"].get("msg_id") == msg_id:
+            if message["content"]["status"] == "aborted":
+                raise RuntimeError("the kernel refused to run the cell")
+            return
+
+
+try:
+    from nbval.kernel import RunningKernel
+    from nbval.plugin import IPyNbCell
+except ImportError:                    # the package's own tests run without nbval
+    IPyNbCell = ()
+else:
+    _nbval_compare = IPyNbCell.compare_outputs
+
+    def _compare_outputs(self, test, ref, skip_compare=None):
+        _snap_outputs(test, ref, tolerance(self.cell.metadata.get("tags", [])))
+        return _nbval_compare(self, test, ref, skip_compare)
+
+    IPyNbCell.compare_outputs = _compare_outputs
+    RunningKernel.await_reply = _await_reply
+
+
+def pytest_collection_modifyitems(items):
+    """Mark notebook cells (`-m "not notebook"` leaves them out) and give a busy machine time for outputs."""
+    for item in items:
+        if isinstance(item, IPyNbCell):
+            item.output_timeout = 60   # nbval's own five seconds are too few on a busy machine
+            item.add_marker(pytest.mark.notebook)

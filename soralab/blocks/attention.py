@@ -1,0 +1,59 @@
+"""Multi-head attention and the feed-forward layer (Vaswani et al. 2017, 1706.03762, sections 3.2 and 3.3)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v, Eq. 1 of 1706.03762.
+
+    q [batch, heads, queries, d]; k, v [batch, heads, keys, d]; mask broadcastable to [batch, heads, queries, keys],
+    True = may attend. A query that may attend nothing gets zeros. Returns [batch, heads, queries, d].
+    """
+    if q.is_cuda and mask is None:
+        return F.scaled_dot_product_attention(q, k, v)
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # on CPUs, at our lengths, this is the fast way
+    if mask is None:
+        return logits.softmax(-1).to(v.dtype) @ v
+    lowest = torch.finfo(logits.dtype).min  # not -inf: the softmax of a row of -inf is NaN, and so is its gradient
+    weights = logits.masked_fill(~mask, lowest).softmax(-1).masked_fill(~mask, 0.0)
+    return weights.to(v.dtype) @ v
+
+
+class Attention(nn.Module):
+    """Self-attention, or cross-attention when `context` is given.
+
+    `context_dim` is the width of the context's tokens (default: `dim`). With `qk_norm`, queries and keys are
+    normalised per head before their product (Dehghani et al. 2023, 2302.05442), which keeps the logits bounded.
+    """
+
+    def __init__(self, dim: int, heads: int, context_dim: int | None = None, qk_norm: bool = False):
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim is {dim}; it takes a multiple of heads, which is {heads}")
+        self.heads = heads
+        self.to_q = nn.Linear(dim, dim)
+        self.to_kv = nn.Linear(context_dim or dim, 2 * dim)
+        self.to_out = nn.Linear(dim, dim)
+        self.norm_q = nn.LayerNorm(dim // heads, bias=False) if qk_norm else nn.Identity()
+        self.norm_k = nn.LayerNorm(dim // heads, bias=False) if qk_norm else nn.Identity()
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """x [batch, queries, dim], context [batch, keys, context_dim], mask as in `attention`; returns x's shape."""
+        source = x if context is None else context
+        q = rearrange(self.to_q(x), "b n (h d) -> b h n d", h=self.heads)
+        k, v = rearrange(self.to_kv(source), "b n (two h d) -> two b h n d", two=2, h=self.heads)
+        q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
+        return self.to_out(rearrange(attention(q, k, v, mask), "b h n d -> b n (h d)"))
+
+
+class FeedForward(nn.Sequential):
+    """The position-wise two-layer network with GELU: [batch, tokens, dim] to the same."""
+
+    def __init__(self, dim: int, ratio: float = 4.0):
+        hidden = int(dim * ratio)
+        super().__init__(nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, dim))

@@ -1,0 +1,41 @@
+"""Every picture and film that the notebooks show. Each function returns a `Picture`: a cell's last line
+shows it.
+
+Films play in place (`show_film`, `show_films`) or lie as strips (`film_strip`, `film_strips`); pictures
+stand in grids (`image_grid`, `before_after`); runs are held against reference runs (`loss_curve`,
+`inside_band`) and shares against their intervals (`bars_with_intervals`, `wilson`); `road_map`, `sora_parts`
+and `patches_diagram` draw the course's plans. For a plot of your own: `fig, axes = figure()`, then
+`picture(fig, alt="what it shows")`.
+"""
+
+from soralab.figures.curves import Band, bars_with_intervals, ema, inside_band, loss_curve, read_log, wilson
+from soralab.figures.diagrams import road_map, sora_parts
+from soralab.figures.films import film_strip, film_strips, show_film, show_films
+from soralab.figures.grids import before_after, image_grid
+from soralab.figures.patches import patches_diagram
+from soralab.figures.picture import Picture, picture
+from soralab.figures.style import figure
+from soralab.figures.syllabus import CHAPTERS
+
+__all__ = [
+    "CHAPTERS",
+    "Band",
+    "Picture",
+    "bars_with_intervals",
+    "before_after",
+    "ema",
+    "figure",
+    "film_strip",
+    "film_strips",
+    "image_grid",
+    "inside_band",
+    "loss_curve",
+    "patches_diagram",
+    "picture",
+    "read_log",
+    "road_map",
+    "show_film",
+    "show_films",
+    "sora_parts",
+    "wilson",
+]

@@ -1,0 +1,5 @@
+"""Files in and out: atomic writes (`atomic`), checkpoints and their cards (`checkpoints`), films (`films`).
+
+The lowest folder of the package: it imports nothing else of soralab. torch is imported only by the functions
+that need it, so that a command can refuse a bad path before the seconds that importing torch takes.
+"""

@@ -1,0 +1,239 @@
+"""Checkpoints: NAME.safetensors (the tensors) and NAME.json (its card), always a matching pair.
+
+Two files cannot be renamed in one stroke, so a save goes in three:
+
+    1. the tensors are written whole to NAME.safetensors.new;
+    2. the card, which holds their SHA-256, takes the place of the old card: from here on the new pair counts;
+    3. NAME.safetensors.new takes the place of NAME.safetensors.
+
+A crash before 2 leaves the old pair. A crash between 2 and 3 leaves the new card with the new tensors under
+their waiting name; whoever loads or saves next finds them by the card's SHA-256 and does step 3.
+There is no pickle anywhere: a checkpoint from a stranger can be wrong, but it cannot run code.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from soralab.files.atomic import (
+    _create,
+    atomic_write,
+    explained,
+    make_folder,
+    sync,
+    sync_folder,
+)
+
+CHECKPOINTS = Path(__file__).resolve().parents[2] / "data" / "checkpoints"
+"""Where the shipped checkpoints lie; the environment variable SORALAB_CHECKPOINTS names another folder."""
+
+
+class CheckpointError(OSError):
+    """A checkpoint that is missing, damaged or without its card; the text names the mend."""
+
+
+def checkpoints_folder() -> Path:
+    """Where checkpoints lie: SORALAB_CHECKPOINTS where it is set, else the repository's data/checkpoints."""
+    chosen = os.environ.get("SORALAB_CHECKPOINTS")
+    return Path(chosen).expanduser() if chosen else CHECKPOINTS
+
+
+def checkpoint_paths(name: str | os.PathLike) -> tuple[Path, Path]:
+    """(tensors, card) of a checkpoint.
+
+    name: a plain name ("sora") lies in `checkpoints_folder()`; anything with a folder in it ("runs/a/state",
+    or a Path) lies there; a suffix .safetensors or .json may be given or not.
+    """
+    if not str(name):
+        raise ValueError("name of a checkpoint is empty: give a name like 'sora' or a path")
+    stem = Path(name)
+    if stem.suffix in (".safetensors", ".json"):
+        stem = stem.with_suffix("")
+    if isinstance(name, str) and len(Path(name).parts) == 1:
+        stem = checkpoints_folder() / stem
+    return stem.with_name(stem.name + ".safetensors"), stem.with_name(stem.name + ".json")
+
+
+def save_checkpoint(name: str | os.PathLike, tensors: dict, card: dict) -> Path:
+    """Save `tensors` and `card` as the checkpoint `name` (see `checkpoint_paths`); return the tensors' path.
+
+    tensors: {name: tensor} of any shapes, on any device; shared storage is written once for each name.
+    card: JSON values (config, data seed, steps, seconds, hardware, metrics, command); "sha256", "bytes" and
+    "parameters" are added here. Raises OSError (full disk, unwritable folder: an older checkpoint of that
+    name stays whole) and ValueError (a card that JSON cannot hold).
+    """
+    from safetensors.torch import save
+
+    weights, card_path = checkpoint_paths(name)
+    # clone(): safetensors refuses tensors that share storage, as tied weights do
+    data = save({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()})
+    digest = hashlib.sha256(data).hexdigest()
+    count = sum(value.numel() for value in tensors.values())
+    try:
+        text = json.dumps({**card, "parameters": count, "bytes": len(data), "sha256": digest},
+                          indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"card of checkpoint {weights.stem} holds what JSON cannot ({error})") from error
+
+    make_folder(weights.parent)
+    _finish(weights, card_path)
+    waiting = _waiting(weights)
+    try:
+        with explained(weights):
+            with contextlib.suppress(FileNotFoundError):
+                waiting.unlink()
+            _create(waiting).write_bytes(data)
+            sync(waiting)
+        with atomic_write(card_path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+    except BaseException:
+        # Also Ctrl-C: the tensors may go only as long as no card on disk speaks of them.
+        if _digest_in(card_path) != digest:
+            with contextlib.suppress(OSError):
+                waiting.unlink()
+        raise
+    with explained(weights):
+        os.replace(waiting, weights)
+        sync_folder(weights.parent)
+    return weights
+
+
+def load_checkpoint(name: str | os.PathLike, config: dict | None = None, device="cpu",
+                    mend: str | None = None) -> tuple[dict, dict]:
+    """Load the checkpoint `name` after verifying it: ({name: tensor}, card).
+
+    config: what the caller's model needs; it must equal the card's "config" (a tuple equals its list).
+    mend: what the reader should do about a damaged checkpoint; by default for a shipped one.
+    Raises CheckpointError (an OSError) if it is missing, truncated, altered, or its card is missing or no
+    JSON; ValueError if it is of another model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    weights, card_path = checkpoint_paths(name)
+    mend = mend or _default_mend(weights)
+    card = read_card(name, mend)
+    data = _verified(weights, card_path, card, mend)
+    if config is not None:
+        _same_config(weights, card, config)
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{weights} is not a safetensors file ({error}): {mend}") from error
+    return {key: value.to(device) for key, value in tensors.items()}, card
+
+
+def read_card(name: str | os.PathLike, mend: str | None = None) -> dict:
+    """The card of checkpoint `name`, its tensors neither read nor verified. Raises CheckpointError."""
+    weights, card_path = checkpoint_paths(name)
+    mend = mend or _default_mend(weights)
+    try:
+        card = json.loads(card_path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if weights.exists():
+            raise CheckpointError(f"{weights.name} has no card {card_path.name} beside it, so it cannot be "
+                                  f"verified: {mend}") from None
+        raise CheckpointError(f"there is no checkpoint {weights.stem} in {weights.parent}: {mend}") from None
+    except OSError as error:
+        raise CheckpointError(f"the card {card_path} cannot be read ({error.strerror}): {mend}") from error
+    except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError
+        raise CheckpointError(f"the card {card_path} is not JSON ({error}): {mend}") from error
+    if not isinstance(card, dict) or not isinstance(card.get("sha256"), str):
+        raise CheckpointError(f"the card {card_path} names no sha256 of the tensors: {mend}")
+    return card
+
+
+def list_checkpoints(folder: str | os.PathLike | None = None) -> list[dict]:
+    """Every checkpoint of `folder`, verified: [{"name", "verified", "bytes", "parameters", "problem"}].
+
+    folder: `checkpoints_folder()` by default; one that does not exist holds none. problem: one line, or "".
+    """
+    folder = Path(folder) if folder is not None else checkpoints_folder()
+    found = []
+    stems = {path.with_suffix("") for path in folder.glob("*")
+             if path.suffix in (".safetensors", ".json") and not path.name.startswith(".")}
+    for stem in sorted(stems):
+        weights, card_path = checkpoint_paths(stem)
+        entry = {"name": stem.name, "verified": False, "bytes": 0, "parameters": 0, "problem": ""}
+        try:
+            card = read_card(stem)
+            data = _verified(weights, card_path, card, _default_mend(weights))
+            entry.update(verified=True, bytes=len(data), parameters=card.get("parameters", 0))
+        except OSError as error:
+            entry["problem"] = str(error)
+        found.append(entry)
+    return found
+
+
+def remove_checkpoint(name: str | os.PathLike) -> None:
+    """Remove the checkpoint `name` if it is there; its card first, as a card without tensors is an error."""
+    weights, card_path = checkpoint_paths(name)
+    for path in (card_path, _waiting(weights), weights):
+        with explained(path):
+            path.unlink(missing_ok=True)
+
+
+def _waiting(weights: Path) -> Path:
+    return weights.with_name(weights.name + ".new")
+
+
+def _default_mend(weights: Path) -> str:
+    return ("bring it back with `git checkout -- data/checkpoints`, or make it with "
+            f"`soralab train {weights.stem}`")
+
+
+def _digest_in(card_path: Path) -> str | None:
+    """The SHA-256 that the card on disk names, or None if there is no such card."""
+    try:
+        return json.loads(card_path.read_text(encoding="utf-8")).get("sha256")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _finish(weights: Path, card_path: Path) -> None:
+    """Do step 3 of an interrupted save if the waiting tensors are those that the card names."""
+    waiting, wanted = _waiting(weights), _digest_in(card_path)
+    if waiting.exists() and hashlib.sha256(waiting.read_bytes()).hexdigest() == wanted:
+        with explained(weights):
+            os.replace(waiting, weights)
+
+
+def _verified(weights: Path, card_path: Path, card: dict, mend: str) -> bytes:
+    """The bytes of the tensors, proved to be those that the card names."""
+    try:
+        data = weights.read_bytes()
+    except FileNotFoundError:
+        data = None
+    except OSError as error:
+        raise CheckpointError(f"{weights} cannot be read ({error.strerror}): {mend}") from error
+    if data is not None and hashlib.sha256(data).hexdigest() == card["sha256"]:
+        return data
+    with contextlib.suppress(OSError):  # a save that was cut off before its last rename
+        late = _waiting(weights).read_bytes()
+        if hashlib.sha256(late).hexdigest() == card["sha256"]:
+            with contextlib.suppress(OSError):  # the folder may be read-only; the bytes are right
+                os.replace(_waiting(weights), weights)
+            return late
+    if data is None:
+        raise CheckpointError(f"{card_path.name} is there but its tensors {weights} are missing: {mend}")
+    size = card.get("bytes")
+    if isinstance(size, int) and len(data) != size:
+        how = "truncated" if len(data) < size else "too long"
+        raise CheckpointError(f"{weights} is {how}, {len(data)} bytes where its card says {size}: {mend}")
+    raise CheckpointError(f"{weights} was altered, its SHA-256 is not the one on its card: {mend}")
+
+
+def _same_config(weights: Path, card: dict, config: dict) -> None:
+    """Raise ValueError naming the fields in which the card's config is not `config`."""
+    wanted, got = json.loads(json.dumps(config)), card.get("config")
+    if not isinstance(got, dict):
+        raise ValueError(f"checkpoint {weights.stem}: its card has no config, so the model cannot be told")
+    pairs = {key: (got.get(key, "nothing"), wanted.get(key, "nothing"))
+             for key in sorted(wanted.keys() | got.keys())}
+    wrong = [f"{key} is {there!r} there and {here!r} here"
+             for key, (there, here) in pairs.items() if there != here]
+    if wrong:
+        raise ValueError(f"checkpoint {weights.stem} is of another model: {'; '.join(wrong[:4])}; build the "
+                         "model from the card's config, or name another checkpoint")

@@ -1,0 +1,287 @@
+"""Film files out (.gif .mp4 .webp .png) and in (whatever Pillow or av reads).
+
+A film is [time, 3, height, width] of float in [-1, 1]. No other program is needed: Pillow writes the animated
+pictures, the av library brings its own FFmpeg.
+"""
+
+import itertools
+import math
+import os
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from soralab.files.atomic import atomic_write, check_writable, explain
+
+FILM_SUFFIXES = (".gif", ".mp4", ".webp", ".png")
+SHORT_SIDE = 256  # pixels; films below it are enlarged by a whole factor, each pixel a sharp square
+GAP = 1  # pixels of the film, before it is enlarged, between films side by side
+MAX_FRAMES = 1024
+MAX_SIDE_PRODUCT = 4096 * 4096  # pixels of one frame of a file that is read
+MAX_VALUES = 2**28  # pixels of the whole film that is returned: 3 GB of float32
+
+
+def check_film_path(path: str | os.PathLike) -> Path:
+    """Return `path` if a film can be written there; decided by trying, before any work is done.
+
+    Raises ValueError (the suffix is none of FILM_SUFFIXES) and OSError (the folder is missing or may not be
+    written, or `path` is a folder).
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FILM_SUFFIXES:
+        raise ValueError(f"the film {str(path)!r} has the suffix {path.suffix or 'none'!r}, known are "
+                         f"{' '.join(FILM_SUFFIXES)}")
+    check_writable(path)
+    return path
+
+
+def save_film(path: str | os.PathLike, film, fps: float = 8) -> Path:
+    """Write `film` to `path` as its suffix says (.gif, .mp4, .webp, .png = animated PNG); return `path`.
+
+    film: tensor or array [time, 3, height, width] in [-1, 1] (values outside are clipped), or several of one
+    shape, [n, time, 3, height, width], which are laid side by side. Films with a side under SHORT_SIDE are
+    enlarged. .webp and .png keep each value to 1/255, .gif up to 256 colours, .mp4 (H.264) is lossy.
+    Raises ValueError for another shape, NaN, a bad fps or suffix, OSError if `path` cannot be written.
+    """
+    path = check_film_path(path)
+    if not 0 < fps <= 100:
+        raise ValueError(f"fps is {fps!r}, it takes a number of frames a second above 0, up to 100")
+    frames = _frames(film)
+    factor = max(1, math.ceil(SHORT_SIDE / min(frames.shape[1:3])))
+    with atomic_write(path) as temporary:
+        if path.suffix.lower() == ".mp4":
+            _write_video(temporary, frames, factor, fps)
+        else:
+            _write_animation(temporary, frames, factor, fps)
+    return path
+
+
+def _frames(film) -> np.ndarray:
+    """uint8 [time, height, width, 3] of a film or of several side by side."""
+    if hasattr(film, "detach"):
+        film = film.detach().float().cpu().numpy()
+    film = np.asarray(film, dtype=np.float32)
+    if film.ndim not in (4, 5) or film.shape[-3] != 3 or 0 in film.shape:
+        raise ValueError(f"film has the shape {list(film.shape)}, it takes [time, 3, height, width] or "
+                         "[n, time, 3, height, width]")
+    if not np.isfinite(film).all():
+        raise ValueError("film holds values that are not finite (NaN or inf), it takes values in [-1, 1]")
+    films = np.rint((film.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+    return _tiled(films) if films.ndim == 5 else np.ascontiguousarray(films.transpose(0, 2, 3, 1))
+
+
+def _tiled(films: np.ndarray) -> np.ndarray:
+    """Lay films uint8 [n, time, 3, h, w] out in a grid, a row up to four: uint8 [time, height, width, 3]."""
+    n, time, _, h, w = films.shape
+    columns = n if n <= 4 else math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    out = np.full((time, rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, 3), 255, dtype=np.uint8)
+    for i, film in enumerate(films):
+        y, x = i // columns * (h + GAP), i % columns * (w + GAP)
+        out[:, y : y + h, x : x + w] = film.transpose(0, 2, 3, 1)
+    return out
+
+
+def _enlarged(frame: np.ndarray, factor: int) -> np.ndarray:
+    """`frame` [height, width, ...] with each pixel as a factor×factor square."""
+    return frame.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _write_animation(path: Path, frames: np.ndarray, factor: int, fps: float) -> None:
+    from PIL import Image, PngImagePlugin
+
+    suffix = path.suffix.lower()
+    if suffix == ".gif":
+        # One palette for the whole film, or still parts would flicker.
+        time, h, w, _ = frames.shape
+        strip = Image.fromarray(frames.reshape(time * h, w, 3)).quantize(256, dither=Image.Dither.NONE)
+        indices = np.asarray(strip).reshape(time, h, w)
+        images = [Image.fromarray(_enlarged(frame, factor), mode="P") for frame in indices]
+        for image in images:
+            image.putpalette(strip.getpalette())
+    else:
+        images = [Image.fromarray(_enlarged(frame, factor)) for frame in frames]
+    # All three formats store a frame that equals the one before as a longer showing of that one; the note
+    # lets `read_film` give all frames back.
+    note = f"frames={len(frames)} fps={fps:g}"
+    info = PngImagePlugin.PngInfo()
+    info.add_text("comment", note)
+    options = {".gif": {"comment": note.encode(), "optimize": False},
+               ".webp": {"lossless": True, "quality": 60, "xmp": note.encode()},
+               ".png": {"pnginfo": info}}[suffix]
+    images[0].save(path, format=suffix[1:].upper(), save_all=True, append_images=images[1:], loop=0,
+                   duration=round(1000 / fps), **options)
+
+
+def _write_video(path: Path, frames: np.ndarray, factor: int, fps: float) -> None:
+    import av
+
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    options = {"crf": "14", "preset": "medium"} if codec == "libx264" else {"qscale": "2"}
+    # yuv420p keeps colour at half the height and width, so both must be even
+    height, width = (math.ceil(side * factor / 2) * 2 for side in frames.shape[1:3])
+    try:
+        with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            for frame in frames:
+                big = _enlarged(frame, factor)
+                missing = ((0, height - big.shape[0]), (0, width - big.shape[1]), (0, 0))
+                big = np.pad(big, missing, mode="edge")
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(big, format="rgb24")))
+            container.mux(stream.encode())
+    except av.error.FFmpegError as error:  # not all of them are an OSError, a full disk is none
+        raise explain(OSError(error.errno, error.strerror), path) from error
+
+
+def read_film(path: str | os.PathLike, frames: int | None = None, height: int | None = None,
+              width: int | None = None, start: int = 0, step: int = 1):
+    """Read a film file: float tensor [time, 3, height, width] in [-1, 1].
+
+    Takes frames start, start + step, ... of the file, `frames` of them, by default all (at most MAX_FRAMES).
+    height, width (pixels): of each frame the largest middle part of their shape is averaged down (or
+    enlarged) to them; with one of them given the other follows; with none the frames stay as they are.
+    Reads .gif, .webp and .png by Pillow, all else (.mp4, .avi, .mov, .webm, ...) by av; a still picture is a
+    film of one frame. Raises FileNotFoundError and OSError (no film, damaged), ValueError (bad arguments, too
+    few frames, too large).
+    """
+    import torch
+
+    for name, value, least in (("frames", frames, 1), ("height", height, 1), ("width", width, 1),
+                               ("start", start, 0), ("step", step, 1)):
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise ValueError(f"{name} is {value!r}, it takes a whole number from {least}")
+    if frames is not None and frames > MAX_FRAMES:
+        raise ValueError(f"frames is {frames}, it takes at most {MAX_FRAMES}")
+    path = Path(path)
+    _check_readable(path)
+    taken, index = [], -1
+    for index, frame in enumerate(_decode(path)):
+        if index < start or (index - start) % step:
+            continue
+        if len(taken) == MAX_FRAMES:
+            raise ValueError(f"{path.name} has more than {MAX_FRAMES} frames: say how many to take")
+        frame = _resized(frame, height, width)
+        if (len(taken) + 1) * frame.shape[-2] * frame.shape[-1] > MAX_VALUES:
+            size = f"{frame.shape[-1]}x{frame.shape[-2]}"
+            raise ValueError(f"{path.name} is too large to be held whole ({size} pixels a frame): take fewer "
+                             "frames, or give a height and width")
+        taken.append(frame)
+        if len(taken) == frames:
+            break
+    if not taken or len(taken) < (frames or 1):
+        wanted = f"{frames or 'any'} from frame {start}" + (f", every {step}" if step > 1 else "")
+        raise ValueError(f"{path.name} has {index + 1} frames, too few to take {wanted}: take fewer, or "
+                         "another film")
+    return torch.stack(taken)
+
+
+def _check_readable(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a film file")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no film {path}: check the name")
+    if not path.is_file():
+        raise OSError(f"{path} is not a regular file: name a film file")
+    if path.stat().st_size == 0:
+        raise OSError(f"{path} is empty: name a film file")
+
+
+def _decode(path: Path) -> Iterator[np.ndarray]:
+    """The frames of the file in order, uint8 [height, width, 3]. Its first bytes, not its name, count."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise OSError(f"{path} cannot be read ({error.strerror}): give yourself the right to") from error
+    animation = head.startswith((b"GIF8", b"\x89PNG")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+    return _decode_animation(path) if animation else _decode_video(path)
+
+
+def _check_size(path: Path, height: int, width: int) -> None:
+    if height * width > MAX_SIDE_PRODUCT:
+        raise ValueError(f"{path.name} has frames of {width}x{height} pixels, at most {MAX_SIDE_PRODUCT} are "
+                         "read: make it smaller first")
+
+
+def _decode_animation(path: Path) -> Iterator[np.ndarray]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            _check_size(path, image.height, image.width)
+            left, tick = _note(image)
+            stored = getattr(image, "n_frames", 1)
+            for index in range(stored):
+                image.seek(index)
+                frame = np.asarray(image.convert("RGBA").convert("RGB"))
+                times = round(image.info.get("duration", 0) / tick) if tick else 1
+                if left and index == stored - 1:
+                    times = left
+                times = max(1, times)
+                yield from itertools.repeat(frame, times)
+                left = max(0, left - times)
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:  # what damage raises
+        raise OSError(f"{path} is damaged, not all of it can be read: name another film") from error
+
+
+def _note(image) -> tuple[int, int]:
+    """(frames, milliseconds of one frame) from the note that `save_film` leaves; (0, 0) without one."""
+    note = image.info.get("comment") or image.info.get("xmp") or b""
+    note = note.decode("latin-1") if isinstance(note, bytes) else note
+    found = re.fullmatch(r"frames=(\d{1,6}) fps=(\d{1,3}(?:\.\d{1,6})?)\0*", note)
+    if found is None or float(found[2]) == 0:
+        return 0, 0
+    duration = round(1000 / float(found[2]))
+    # a GIF counts in hundredths of a second
+    return int(found[1]), duration // 10 * 10 if image.format == "GIF" else duration
+
+
+def _decode_video(path: Path) -> Iterator[np.ndarray]:
+    import av
+
+    no_film = f"{path} is not a film that can be read: name a film file (.mp4, .gif, .webp, .avi, .mov, ...)"
+    count = 0
+    # An open file, not a name, and no protocol: FFmpeg would follow names like http:... and lists of files.
+    with open(path, "rb") as file:
+        try:
+            with av.open(file, options={"protocol_whitelist": "none"}) as container:
+                # FFmpeg can render text files as films; nobody who gives one means that.
+                if not container.streams.video or container.format.name == "tty":
+                    raise OSError(no_film)
+                stream = container.streams.video[0]
+                _check_size(path, stream.codec_context.height, stream.codec_context.width)
+                for frame in container.decode(stream):
+                    _check_size(path, frame.height, frame.width)
+                    picture = frame.to_ndarray(format="rgb24")
+                    count += 1
+                    # a telephone held upright stores its films lying down and the turn beside them
+                    yield np.rot90(picture, round(getattr(frame, "rotation", 0) / 90))
+        except av.error.FFmpegError as error:
+            if count:
+                raise OSError(f"{path} is damaged after frame {count}: name another film") from error
+            raise OSError(no_film) from error
+
+
+def _resized(frame: np.ndarray, height: int | None, width: int | None):
+    """uint8 [h, w, 3] -> float tensor [3, height, width] in [-1, 1], cut from the middle and averaged."""
+    import torch
+    from torch.nn import functional as F
+
+    picture = torch.tensor(np.ascontiguousarray(frame)).permute(2, 0, 1).float() / 127.5 - 1
+    h, w = picture.shape[-2:]
+    if height is None and width is None:
+        return picture
+    height_, width_ = height or max(1, round(h * width / w)), width or max(1, round(w * height / h))
+    if height is not None and width is not None:
+        # the largest part with the wanted shape
+        part_h, part_w = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
+        y, x = (h - part_h) // 2, (w - part_w) // 2
+        picture = picture[:, y : y + part_h, x : x + part_w]
+    shrinks = picture.shape[-2] >= height_ and picture.shape[-1] >= width_
+    # "area" is the mean over each output pixel's square: exact for whole factors, no aliasing for others
+    mode = {"mode": "area"} if shrinks else {"mode": "bilinear", "antialias": True}
+    return F.interpolate(picture[None], size=(height_, width_), **mode)[0]

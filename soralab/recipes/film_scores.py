@@ -1,0 +1,73 @@
+"""Judging a film model: films of prompts that it never saw, read by the referee.
+
+Beside every score stands what the referee makes of the true films of the same prompts, and of their copies by the
+autoencoder: a model cannot be expected to do better than these.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from soralab import world
+from soralab.figures.curves import wilson
+from soralab.sora import Filmmaker
+from soralab.training.progress import progress
+from soralab.world import referee
+from soralab.world.language import read_caption, short_caption
+
+SEED, FRAMES = 400, 9  # of the prompts: the streams of the splits "test" and "held_out" are not training's
+COLUMNS = ("colour", "motion", "shape", "count", "all")
+CHUNK = 50  # films made at once
+
+
+def prompts(split: str, count: int) -> tuple[list[str], list[world.Scene]]:
+    """`count` short captions of a split, and the scenes that they were taken from."""
+    scenes = [world.sample_scene(SEED, k, "simple", split) for k in range(count)]
+    return [short_caption(scene) for scene in scenes], scenes
+
+
+def evaluate(maker: Filmmaker, split: str, count: int = 400, **options) -> dict[str, float]:
+    """The share of films that show what their prompt says, for each of COLUMNS. `options` go to `maker.film`."""
+    texts, _ = prompts(split, count)
+    films = [
+        maker.film(texts[start : start + CHUNK], seed=10_000 + start, **options)
+        for start in progress(range(0, count, CHUNK), desc=f"filming {split}", unit="batch")
+    ]
+    return judge(torch.cat(films), texts)
+
+
+def judge(films: Tensor, texts: list[str]) -> dict[str, float]:
+    """What share of films [n, time, 3, height, width] the referee finds to be what their texts say."""
+    reports = [referee.read(film) for film in progress(films, desc="judging", unit="film")]
+    marks = [referee.score_caption(report, read_caption(text)) for report, text in zip(reports, texts, strict=True)]
+    return {column: sum(mark[column] for mark in marks) / len(marks) for column in COLUMNS}
+
+
+def ceilings(autoencoder, split: str, count: int = 400) -> dict[str, dict[str, float]]:
+    """The same scores of the true films of the same prompts, and of the autoencoder's copies of them."""
+    texts, scenes = prompts(split, count)
+    films = world.to_film(world.render(scenes, FRAMES))
+    with torch.no_grad():
+        copies = torch.cat([autoencoder.decode(autoencoder.encode(part)).clamp(-1, 1) for part in films.split(CHUNK)])
+    return {"true films": judge(films, texts), "autoencoder's copies": judge(copies, texts)}
+
+
+def table(name: str, baseline: str | None, count: int = 400) -> str:
+    """The chapter's table as text: percentages with 95 % Wilson intervals, on both splits."""
+    lines = []
+    maker = Filmmaker.load(name)
+    others = {baseline: Filmmaker.load(baseline)} if baseline else {}
+    for split in ("test", "held_out"):
+        title = "prompts like training's" if split == "test" else "combinations that training never saw"
+        lines += ["", f"{title} ({count})", " " * 22 + "".join(f"{column:>20s}" for column in COLUMNS)]
+        rows = ceilings(maker.autoencoder, split, count) if maker.autoencoder else {}
+        rows |= {label: evaluate(m, split, count) for label, m in {name: maker, **others}.items()}
+        for label, row in rows.items():
+            lines.append(f"{label:22s}" + "".join(f"{_interval(row[c], count):>20s}" for c in COLUMNS))
+    return "\n".join(lines[1:])
+
+
+def _interval(share: float, count: int) -> str:
+    low, high = wilson(round(share * count), count)
+    return f"{100 * share:.1f} ({100 * low:.1f}-{100 * high:.1f})"

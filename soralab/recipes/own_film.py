@@ -1,0 +1,64 @@
+"""`soralab patches`: a film of the reader's own, cut into spacetime patches, compressed and rebuilt."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from soralab.figures import before_after, patches_diagram
+from soralab.files.films import read_film
+from soralab.recipes.sora_autoencoder import psnr, reconstruct
+from soralab.sora import SoraConfig, load_autoencoder
+
+SHOWN = 8  # frames of the film that the picture shows
+
+
+def own_film(path: str, frames: int = 17, height: int = 64) -> tuple[str, bytes]:
+    """Read `frames` frames (odd) of a film, scaled to `height`; returns (a report, a PNG).
+
+    The picture has the film in patches above, and below it the film, its reconstruction and the error. Raises what
+    `soralab.files.films.read_film` raises.
+    """
+    film = read_film(path, frames=frames, height=height)
+    film = film[..., : film.shape[-1] // 8 * 8]
+    autoencoder = load_autoencoder()
+    copy = reconstruct(autoencoder, film[None])[0]
+    config = SoraConfig()
+    t, h, w = (frames + 1) // 2, film.shape[-2] // 4, film.shape[-1] // 4
+    pt, ph, pw = config.patch
+    tokens = (t // pt) * (h // ph) * (w // pw)
+    quality = psnr(film[None], copy[None]).item()
+    report = "\n".join([
+        f"film                  {frames} frames of {film.shape[-2]}x{film.shape[-1]}: {film.numel():,} numbers",
+        f"latents               {t} frames of {h}x{w}x{config.channels}: {t * h * w * config.channels:,} numbers",
+        f"spacetime patches     {tokens:,} tokens of {config.channels * pt * ph * pw} numbers",
+        f"reconstruction        {quality:.1f} dB PSNR (the autoencoder was trained on the toy world and on clouds)",
+    ])  # fmt: skip
+    return report, _stack(_patched(film), _pair(film, copy))
+
+
+def _patched(film) -> bytes:
+    """Two frames to a patch of 8 x 8 pixels: what one token of the transformer covers (the first frame is alone)."""
+    return patches_diagram(film[1 : 1 + min(film.shape[0] - 1, 8)] if film.shape[0] > 1 else film,
+                           patch=(2 if film.shape[0] > 1 else 1, 8, 8)).data  # fmt: skip
+
+
+def _pair(film, copy) -> bytes:
+    step = max(1, len(film) // SHOWN)
+    return before_after(film[::step][:SHOWN], copy[::step][:SHOWN]).data
+
+
+def _stack(*pictures: bytes) -> bytes:
+    """Pictures one below the other, on white."""
+    images = [Image.open(io.BytesIO(data)).convert("RGB") for data in pictures]
+    width = max(image.width for image in images)
+    sheet = Image.fromarray(np.full((sum(i.height for i in images), width, 3), 255, np.uint8))
+    top = 0
+    for image in images:
+        sheet.paste(image, ((width - image.width) // 2, top))
+        top += image.height
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

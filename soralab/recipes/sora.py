@@ -1,0 +1,144 @@
+"""How chapter 16's diffusion transformer is trained: `soralab train sora`, and `soralab train sora_pixels` beside it.
+
+Both learn the same captions of the same world (`simple`: one thing, a plain background). `sora` films in the latents of
+the spacetime autoencoder; `sora_pixels`, the baseline, has the same transformer and films in pixels. It predicts the
+clean film with the loss in velocity space, because noise does not fit through its width (64 pixels x 3 colours = 192).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor
+
+from soralab import world
+from soralab.diffusion import RectifiedFlow, diffusion_loss, sample_times
+from soralab.recipes import RUNS, publish
+from soralab.recipes.film_scores import evaluate as score_films
+from soralab.sora import Filmmaker, Sora, SoraConfig, SpacetimeAutoencoder, load_autoencoder, word_ids
+from soralab.training import loop
+from soralab.training.loop import TrainConfig
+from soralab.training.profiles import by_profile
+from soralab.training.progress import progress
+from soralab.world.language import descriptive_caption, short_caption
+
+SEED, FRAMES, SIDE = 16, 9, 32
+BATCH = 32
+FILMS = 32_000  # encoded once, for the model that films in latents
+NULL = 0.1  # share of prompts left out, for classifier-free guidance
+PROCESS = RectifiedFlow()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One of the two models: its sizes, what it predicts, how its times are drawn, and its training."""
+
+    name: str
+    config: SoraConfig
+    kind: str  # what it predicts: "v" or "x"
+    shift: float  # of the training and sampling times; more for pixels, whose noise hides less
+    training: TrainConfig
+
+    @property
+    def autoencoder(self) -> str | None:
+        """The checkpoint that it films through."""
+        return "sora_autoencoder" if self.kind == "v" else None
+
+
+TRAINING = TrainConfig(steps=7000, lr=8e-4, warmup=200, cooldown=0.25, ema=0.999, seed=SEED, log_every=50)
+RECIPES = {
+    "sora": Recipe("sora", SoraConfig(), "v", 1.0, TRAINING),
+    "sora_pixels": Recipe("sora_pixels", SoraConfig.pixels(), "x", 2.0, replace(TRAINING, lr=6e-4)),
+}
+
+
+def build(recipe: Recipe) -> Sora:
+    """The transformer of the recipe, its weights drawn from the recipe's seed."""
+    torch.manual_seed(SEED)
+    return Sora(recipe.config)
+
+
+def prompt(scene: world.Scene, rng: Random) -> str:
+    """What a training film is called: its short caption, with or without its size, its descriptive one, or ""."""
+    draw = rng.random()
+    if draw < NULL:
+        return ""
+    if draw < 0.4:
+        return descriptive_caption(scene)
+    caption = short_caption(scene)
+    return caption if draw < 0.85 else " ".join(w for w in caption.split() if w not in world.SIZES)
+
+
+def pixel_batch(step: int) -> dict[str, Tensor]:
+    """Batch `step` of films themselves: {"x0": [BATCH, 9, 3, 32, 32], "ids": [BATCH, words]}."""
+    films, scenes = world.clips(SEED, range(step * BATCH, (step + 1) * BATCH), FRAMES, SIDE, SIDE, level="simple")
+    rng = Random(f"{SEED}/{step}")
+    return {"x0": films, "ids": word_ids([prompt(scene, rng) for scene in scenes], SoraConfig.words)}
+
+
+class LatentBatches:
+    """Batches of latents: the library's first `count` films are encoded once, then drawn in a new order each epoch."""
+
+    def __init__(self, autoencoder: SpacetimeAutoencoder, count: int):
+        latents, self.scenes = [], []
+        dtype = loop.autocast_dtype("auto", torch.device("cpu"))
+        for start in progress(range(0, count, 100), desc="encoding films", unit="batch"):
+            films, scenes = world.clips(SEED, range(start, start + 100), FRAMES, SIDE, SIDE, level="simple")
+            with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not None):
+                latents.append(autoencoder.encode(films).float())
+            self.scenes += scenes
+        self.latents = torch.cat(latents)
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """Batch `step`: {"x0": [BATCH, 5, 8, 8, 8], "ids": [BATCH, words]}."""
+        epoch, place = divmod(step * BATCH, len(self.scenes) // BATCH * BATCH)
+        order = torch.randperm(len(self.scenes), generator=torch.Generator().manual_seed(SEED + epoch))
+        which = order[place : place + BATCH].tolist()
+        rng = Random(f"{SEED}/{step}")
+        ids = word_ids([prompt(self.scenes[k], rng) for k in which], SoraConfig.words)
+        return {"x0": self.latents[which], "ids": ids}
+
+
+def make_loss(recipe: Recipe):
+    """The training loss of a batch: mean squared error of the velocity, at logit-normal times."""
+
+    def loss(model: Sora, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        t = sample_times(len(batch["x0"]), generator, "logit_normal", shift=recipe.shift)
+        return diffusion_loss(
+            PROCESS, model, batch["x0"], recipe.kind, space="v", t=t, generator=generator,
+            condition={"ids": batch["ids"]},
+        ).mean()  # fmt: skip
+
+    return loss
+
+
+def train(name: str = "sora", folder: Path | None = None, steps: int | None = None) -> Path:
+    """Train (or go on with) a model in runs/NAME, then save it as folder/NAME; returns its path."""
+    recipe = RECIPES[name]
+    model = build(recipe)
+    full = recipe.training.steps
+    config = replace(recipe.training, steps=steps or by_profile(smoke=2, laptop=full, gpu=8 * full))
+    films = by_profile(smoke=100, laptop=FILMS, gpu=8 * FILMS)
+    batches = LatentBatches(load_autoencoder(recipe.autoencoder), films) if recipe.autoencoder else pixel_batch
+    result = loop.train(model, make_loss(recipe), batches, config, RUNS / name)
+    with result.ema.applied(model):
+        model.eval()
+        maker = Filmmaker(model, recipe.autoencoder and load_autoencoder(recipe.autoencoder), recipe.kind, recipe.shift)
+        count = by_profile(smoke=4, laptop=400, gpu=400)
+        card = {
+            "config": asdict(recipe.config), "autoencoder": recipe.autoencoder, "kind": recipe.kind,
+            "shift": recipe.shift, "data_seed": SEED, "steps": result.steps, "batch": BATCH,
+            "seconds": round(result.seconds), "command": f"soralab train {name}",
+            "metrics": {split: score_films(maker, split, count) for split in ("test", "held_out")},
+        }  # fmt: skip
+        return publish((folder or RUNS / name) / name, model.state_dict(), card)
+
+
+def evaluate(name: str = "sora", checkpoint: str | None = None) -> str:
+    """The chapter's table: the shipped models on prompts that training never saw, beside the referee's own errors."""
+    from soralab.recipes.film_scores import table
+
+    return table(checkpoint or name, baseline="sora_pixels" if name == "sora" and not checkpoint else None)

@@ -1,0 +1,348 @@
+"""Sora in small: a spacetime autoencoder and a diffusion transformer on spacetime patches.
+
+Papers: Peebles & Xie 2023, "Scalable Diffusion Models with Transformers" (DiT, 2212.09748); Brooks et al. 2024, "Video
+generation models as world simulators" (the Sora report). The report names the parts and gives no sizes: a video
+compression network, spacetime patches, a diffusion transformer, text conditioning. The autoencoder follows W.A.L.T
+(2312.06662, section 3.1): causal in time, so that one frame is a film of length one.
+
+    film [b, 1 + 2k, 3, h, w]  --encode-->  latents [b, 1 + k, 8, h/4, w/4]  --patchify-->  tokens [b, n, 32]
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from soralab.blocks import (
+    Attention,
+    FeedForward,
+    TextEncoder,
+    TimestepEmbedding,
+    grid_positions,
+    modulate,
+    patchify,
+    sincos_grid,
+    unpatchify,
+)  # fmt: skip
+from soralab.diffusion import SAMPLERS, RectifiedFlow, guide
+from soralab.files.checkpoints import load_checkpoint
+from soralab.world.language import encode
+
+# ------------------------------------------------------------------------------------ the video compression network
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Sizes of the spacetime autoencoder. It makes films 4 times smaller in space and 2 times in time."""
+
+    latent: int = 8
+    width: int = 64  # channels at half resolution; twice as many at a quarter
+    frames: int = 9  # of the films it is trained on
+
+    space: int = 4
+    time: int = 2
+
+
+class CausalTime(nn.Module):
+    """A convolution over three frames, of which the last is the present: no frame sees the future.
+
+    Works on [batch, time, height, width, channel]; before the first frame there is nothing (zeros). With stride 2 it
+    keeps frames 0, 2, 4, ...: T = 1 + 2k frames become 1 + k, and the first of them has seen frame 0 alone.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int, stride: int = 1):
+        super().__init__()
+        self.stride = stride
+        self.mix = nn.Linear(3 * dim_in, dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [batch, time, height, width, channel]."""
+        past = F.pad(x, (0, 0, 0, 0, 0, 0, 2, 0))
+        taps = [past[:, k : k + x.shape[1] : self.stride] for k in range(3)]
+        return self.mix(torch.cat(taps, dim=-1))
+
+
+class Space(nn.Conv2d):
+    """A 3 x 3 convolution of every frame by itself, on [batch, time, height, width, channel]."""
+
+    def __init__(self, dim_in: int, dim_out: int, stride: int = 1):
+        super().__init__(dim_in, dim_out, 3, stride, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [batch, time, height, width, channel]."""
+        frames = super().forward(rearrange(x, "b t h w c -> (b t) c h w"))
+        return rearrange(frames, "(b t) c h w -> b t h w c", b=x.shape[0])
+
+
+class ResBlock(nn.Module):
+    """norm, SiLU, convolution in space; norm, SiLU, convolution in time; plus the input.
+
+    The norm is over the channels of one position. A norm over time (GroupNorm) would let frames see the future.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.norm_space, self.space = nn.LayerNorm(dim), Space(dim, dim)
+        self.norm_time, self.time = nn.LayerNorm(dim), CausalTime(dim, dim)
+        nn.init.zeros_(self.time.mix.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [batch, time, height, width, channel]."""
+        h = self.space(F.silu(self.norm_space(x)))
+        return x + self.time(F.silu(self.norm_time(h)))
+
+
+class SpacetimeAutoencoder(nn.Module):
+    """The video compression network: films to latents and back, each frame blind to what comes after it.
+
+    `encode` scales its latents to mean 0 and deviation 1 per channel (`fit_scale` measures them once, after training).
+    """
+
+    def __init__(self, config: AutoencoderConfig = AutoencoderConfig()):
+        super().__init__()
+        self.config = config
+        half, quarter, z = config.width, 2 * config.width, config.latent
+        self.encoder = nn.Sequential(
+            Space(12, half), ResBlock(half), Space(half, quarter, stride=2), ResBlock(quarter),
+            CausalTime(quarter, quarter, stride=2), ResBlock(quarter), nn.LayerNorm(quarter), Space(quarter, 2 * z),
+        )  # fmt: skip
+        self.decoder_slow = nn.Sequential(Space(z, quarter), ResBlock(quarter), CausalTime(quarter, 2 * quarter))
+        self.decoder_fast = nn.Sequential(ResBlock(quarter), Space(quarter, 4 * half))
+        self.decoder_fine = nn.Sequential(
+            ResBlock(half), ResBlock(half), nn.LayerNorm(half), nn.SiLU(), Space(half, 12)
+        )
+        self.register_buffer("mean", torch.zeros(z))
+        self.register_buffer("std", torch.ones(z))
+
+    def posterior(self, film: Tensor) -> tuple[Tensor, Tensor]:
+        """q(z | film): mean and log variance, each [batch, 1 + k, latent, height / 4, width / 4], unscaled."""
+        self.check(film)
+        x = rearrange(film, "b t c (h p) (w q) -> b t h w (p q c)", p=2, q=2)
+        mean, logvar = rearrange(self.encoder(x), "b t h w (two c) -> two b t c h w", two=2)
+        return mean, logvar.clamp(-20, 10)
+
+    def encode(self, film: Tensor) -> Tensor:
+        """Film [batch, 1 + 2k, 3, height, width] to latents [batch, 1 + k, latent, height / 4, width / 4]."""
+        mean, std = self.mean[:, None, None], self.std[:, None, None]
+        return (self.posterior(film)[0] - mean) / std
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The inverse of `encode`, into about [-1, 1]."""
+        return self.reconstruct(latents * self.std[:, None, None] + self.mean[:, None, None])
+
+    def reconstruct(self, z: Tensor) -> Tensor:
+        """p(film | z) for unscaled z: its mean, [batch, 1 + 2k, 3, height, width]."""
+        x = self.decoder_slow(rearrange(z, "b t c h w -> b t h w c"))
+        x = rearrange(x, "b t h w (two c) -> b (t two) h w c", two=2)[:, 1:]  # the first latent is one frame
+        x = rearrange(self.decoder_fast(x), "b t h w (p q c) -> b t (h p) (w q) c", p=2, q=2)
+        return rearrange(self.decoder_fine(x), "b t h w (p q c) -> b t c (h p) (w q)", p=2, q=2)
+
+    def check(self, film: Tensor) -> None:
+        """Raise ValueError if the film's size is not one that can be encoded."""
+        t, _, h, w = film.shape[1:]
+        if t % 2 == 0 or h % 4 or w % 4:
+            raise ValueError(f"film is {t}x{h}x{w}; it takes an odd number of frames and sides that 4 divides")
+
+    @torch.no_grad()
+    def fit_scale(self, film: Tensor) -> None:
+        """Set the scale of the latents from a batch of films [batch, time, 3, height, width]."""
+        z = rearrange(self.posterior(film)[0].float(), "b t c h w -> c (b t h w)")
+        self.mean.copy_(z.mean(1))
+        self.std.copy_(z.std(1))
+
+
+def autoencoder_loss(model: SpacetimeAutoencoder, film: Tensor, generator: torch.Generator, kl: float = 1e-4):
+    """Reconstruction plus `kl` times KL(q(z | film) || N(0, 1)), per value (Kingma & Welling 2014, 1312.6114, Eq. 10).
+
+    The reconstruction is squared error plus a tenth of absolute error: the first finds the blobs, the second the edges.
+    Returns (loss, {"psnr", "kl"}).
+    """
+    mean, logvar = model.posterior(film)
+    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+    error = model.reconstruct(mean + torch.exp(0.5 * logvar) * noise).float() - film
+    divergence = 0.5 * (mean.float().square() + logvar.float().exp() - 1 - logvar.float()).mean()
+    square = error.square().mean()
+    psnr = 10 * torch.log10(4 / square.detach())
+    return square + 0.1 * error.abs().mean() + kl * divergence, {"psnr": psnr.item(), "kl": divergence.item()}
+
+
+# --------------------------------------------------------------------------------------- the diffusion transformer
+
+
+@dataclass(frozen=True)
+class SoraConfig:
+    """Sizes of the spacetime-patch diffusion transformer."""
+
+    channels: int = 8  # of what it films: 8 for latents, 3 for pixels
+    patch: tuple[int, int, int] = (1, 2, 2)  # (time, height, width)
+    dim: int = 192
+    depth: int = 6
+    heads: int = 4
+    vocabulary: int = 256
+    words: int = 48
+    size: tuple[int, int, int] = (5, 8, 8)  # (time, height, width) of what it was trained on
+
+    @classmethod
+    def pixels(cls, **changes) -> SoraConfig:
+        """The same transformer without the autoencoder: one patch is 8 x 8 pixels of one frame."""
+        return cls(**{**asdict(cls()), "channels": 3, "patch": (1, 8, 8), "size": (9, 32, 32), **changes})
+
+
+class Block(nn.Module):
+    """A DiT block with adaLN-Zero (2212.09748, figure 3), and cross-attention to the words in its middle.
+
+    The six modulations come from c; the layer that makes them starts at zero, so the block starts as the identity.
+    """
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.attention = Attention(dim, heads)
+        self.norm_words = nn.LayerNorm(dim)
+        self.cross = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.mlp = FeedForward(dim)
+        self.modulation = nn.Linear(dim, 6 * dim)
+
+    def forward(self, x: Tensor, c: Tensor, words: Tensor, word_mask: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x [b, n, dim], c [b, dim], words [b, m, dim], word_mask [b, 1, 1, m], mask [b, 1, n, n] or None."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, dim=-1)
+        x = torch.addcmul(x, gate1[:, None], self.attention(modulate(self.norm1(x), shift1, scale1), mask=mask))
+        x = x + self.cross(self.norm_words(x), words, word_mask)
+        return torch.addcmul(x, gate2[:, None], self.mlp(modulate(self.norm2(x), shift2, scale2)))
+
+
+class Sora(nn.Module):
+    """The spacetime-patch diffusion transformer: noisy latents, a time and a prompt in, a prediction out.
+
+    Any (time, height, width) that the patch divides: positions are sines of the patch's place, not a learned table.
+    """
+
+    def __init__(self, config: SoraConfig = SoraConfig()):
+        super().__init__()
+        self.config = config
+        values = config.channels * config.patch[0] * config.patch[1] * config.patch[2]
+        self.embed = nn.Linear(values, config.dim)
+        self.time = TimestepEmbedding(config.dim)
+        self.text = TextEncoder(config.vocabulary, config.dim, config.words)
+        self.blocks = nn.ModuleList(Block(config.dim, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.dim, elementwise_affine=False, eps=1e-6)
+        self.modulation = nn.Linear(config.dim, 2 * config.dim)
+        self.head = nn.Linear(config.dim, values)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """DiT's: Xavier for every linear layer, zero for every gate, the cross-attention's output and the head."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for layer in (self.time.mlp[0], self.time.mlp[2]):
+            nn.init.normal_(layer.weight, std=0.02)
+        for layer in (*(b.modulation for b in self.blocks), *(b.cross.to_out for b in self.blocks)):
+            nn.init.zeros_(layer.weight)
+        for layer in (self.modulation, self.head):
+            nn.init.zeros_(layer.weight)
+
+    def positions(self, size: tuple[int, int, int]) -> Tensor:
+        """Where each patch stands: [tokens, dim], a quarter of the channels for time, the rest for height and width."""
+        grid = grid_positions(tuple(s // p for s, p in zip(size, self.config.patch, strict=True)))
+        quarter = self.config.dim // 8 * 2
+        rest = (self.config.dim - quarter) // 4 * 2
+        return sincos_grid(grid, (self.config.dim - 2 * rest, rest, rest), max_period=100.0)
+
+    def forward(self, x: Tensor, t: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Predict from x [batch, time, channel, height, width] at diffusion times t [batch] in [0, 1].
+
+        `ids` [batch, words] are the prompt's word ids, all 0 for no prompt; `mask` [batch, 1, tokens, tokens], True =
+        may attend, keeps apart what is packed into one row. Returns the shape of x.
+        """
+        size = (x.shape[1], *x.shape[3:])
+        tokens = self.embed(patchify(x, self.config.patch))  # [b, n, dim]
+        tokens = tokens + self.positions(size).to(tokens)
+        words, word_mask = self.text(ids)
+        c = F.silu(self.time(t) + words[:, 0])
+        for block in self.blocks:
+            tokens = block(tokens, c, words, word_mask[:, None, None], mask)
+        shift, scale = self.modulation(c).chunk(2, dim=-1)
+        tokens = self.head(modulate(self.norm(tokens), shift, scale))
+        return unpatchify(tokens, self.config.patch, size)
+
+
+# ------------------------------------------------------------------------------------------------- prompt to film
+
+
+@dataclass
+class Filmmaker:
+    """Everything between a prompt and a film. `Filmmaker.load("sora")` gives the shipped one.
+
+    `kind` is what the transformer predicts; without an autoencoder it films in pixels. `shift` bends the times of
+    sampling (soralab.diffusion.shift_times).
+    """
+
+    sora: Sora
+    autoencoder: SpacetimeAutoencoder | None
+    kind: str = "v"
+    shift: float = 1.0
+
+    @classmethod
+    def load(cls, name: str = "sora", device: torch.device | str = "cpu") -> Filmmaker:
+        """Load and verify a shipped checkpoint, and the autoencoder that its card names. Raises CheckpointError."""
+        tensors, card = load_checkpoint(name)
+        sora = Sora(SoraConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()}))
+        sora.load_state_dict({key: value.float() for key, value in tensors.items()})
+        autoencoder = load_autoencoder(card["autoencoder"]).to(device) if card["autoencoder"] else None
+        return cls(sora.to(device).eval(), autoencoder, card["kind"], card["shift"])
+
+    @torch.no_grad()
+    def film(
+        self, prompts: list[str], seed: int = 0, steps: int = 20, guidance: float = 3.0,
+        sampler: str = "dpm_solver_pp", size: tuple[int, int, int] | None = None, callback=None,
+    ) -> Tensor:  # fmt: skip
+        """Film each prompt: [prompts, frames, 3, height, width] in [-1, 1].
+
+        Film k starts from the noise of seed + k, whatever is filmed beside it. `guidance` is the scale of
+        classifier-free guidance (1: none). `size` (frames, height, width) of the film; default: as trained.
+        `callback(step, t, x, x0)` is called after every step. Raises ValueError for a prompt that cannot be read.
+        """
+        device = self.sora.head.weight.device
+        ids = word_ids(prompts, self.sora.config.words).to(device)
+        frames, height, width = self.latent_size(size)
+        shape = (frames, self.sora.config.channels, height, width)
+        generators = (torch.Generator().manual_seed(seed + k) for k in range(len(prompts)))
+        noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+        process = RectifiedFlow()
+        network = guide(self.sora, {"ids": ids}, {"ids": torch.zeros_like(ids)}, guidance, batched=True)
+        sample = SAMPLERS[sampler]
+        x = sample(
+            process.denoiser(network, self.kind), noise, process, steps, shift=self.shift, callback=callback
+        )
+        return (self.autoencoder.decode(x) if self.autoencoder else x).clamp(-1, 1)
+
+    def latent_size(self, size: tuple[int, int, int] | None) -> tuple[int, int, int]:
+        """The (time, height, width) that the transformer sees of a film of (frames, height, width)."""
+        if size is None:
+            return self.sora.config.size
+        if self.autoencoder is None:
+            return size
+        self.autoencoder.check(torch.empty(1, size[0], 3, *size[1:], device="meta"))
+        return (size[0] + 1) // 2, size[1] // 4, size[2] // 4
+
+
+def load_autoencoder(name: str = "sora_autoencoder") -> SpacetimeAutoencoder:
+    """The shipped spacetime autoencoder, verified. Raises CheckpointError."""
+    tensors, card = load_checkpoint(name)
+    model = SpacetimeAutoencoder(AutoencoderConfig(**card["config"]))
+    model.load_state_dict({key: value.float() for key, value in tensors.items()})
+    return model.eval()
+
+
+def word_ids(prompts: list[str], words: int) -> Tensor:
+    """Prompts to ids [prompts, longest], 0 for padding; "" is the null prompt. Raises ValueError for unknown words."""
+    rows = [encode(text, words) if text else [0] * words for text in prompts]
+    longest = max((sum(i > 0 for i in row) for row in rows), default=0)
+    return torch.tensor(rows)[:, : max(longest, 1)]

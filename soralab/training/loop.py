@@ -1,0 +1,311 @@
+"""The one training loop of the course.
+
+A step is a pure function of the state before it and of its number: batch_fn(step) makes its batch, and all
+its randomness comes from (seed, step). So a run that was interrupted and resumed ends at the very same
+weights, bit for bit, as one that was not (on the same machine and at the same precision).
+"""
+
+import contextlib
+import hashlib
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from soralab.files.atomic import make_folder
+from soralab.files.checkpoints import (
+    CheckpointError,
+    load_checkpoint,
+    read_card,
+    remove_checkpoint,
+    save_checkpoint,
+)
+from soralab.training.data import Prefetch, batch_size
+from soralab.training.ema import EMA
+from soralab.training.interrupt import StopSignal
+from soralab.training.profiles import hardware
+from soralab.training.progress import progress
+from soralab.training.state import append_log, gather, restore, trim_log
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+MAY_CHANGE = ("steps", "log_every", "save_every")  # on resuming; all else would make it another run
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. Learning rate: up over `warmup` steps, constant, down to 0 over the last share
+    `cooldown` of the steps. Constant in between, so that a finished run can be lengthened: see `train`."""
+
+    steps: int
+    lr: float = 1e-3
+    warmup: int = 200  # steps
+    cooldown: float = 0.2  # share of the steps
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0  # largest norm of the gradient; math.inf: none
+    ema: float = 0.999
+    seed: int = 0
+    log_every: int = 50  # steps
+    save_every: int = 500  # steps
+    precision: str = "auto"  # of the products: bfloat16 on a GPU or a CPU with AMX, else float32
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        for name in ("steps", "log_every", "save_every"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, it takes a whole number from 1")
+        for name, low, high in (("lr", 0, math.inf), ("warmup", 0, math.inf), ("cooldown", 0, 1),
+                                ("weight_decay", 0, math.inf), ("clip", 0, math.inf), ("ema", 0, 1)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, it takes a number from {low} to {high}")
+        if self.ema == 1:
+            raise ValueError("ema is 1, it takes a number below 1: with 1 the average would never move")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}, it takes one of {', '.join(PRECISIONS)}")
+
+    @property
+    def cooldown_start(self) -> int:
+        """Steps done when the learning rate begins to fall."""
+        return self.steps - round(self.cooldown * self.steps)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `train` did. The model holds the last weights; `ema.applied(model)` shows the averaged ones."""
+
+    steps: int
+    loss: float  # mean over the last logged stretch
+    seconds: float  # of training, the stretches before an interruption included
+    wait_s: float  # of them, seconds in which the loop waited for data, since it was last resumed
+    ema: EMA
+    log: Path  # JSON lines: step, loss, lr, grad_norm, seconds, samples_s, wait_share, loss_fn's numbers
+    state: Path
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The learning rate of step number `step` (from 0)."""
+    up = (step + 1) / max(config.warmup, 1)
+    down = (config.steps - step) / max(config.steps - config.cooldown_start, 1)
+    return config.lr * min(up, 1.0, down)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed for step `step` of a run with `seed`, unlike any other pair's; the same in every process."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:8], "big") >> 1
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """bfloat16 if the matrix products are to run in it on `device`, None for plain float32."""
+    if precision == "auto":
+        amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and amx()
+        precision = "bfloat16" if fast else "float32"
+    return torch.bfloat16 if precision == "bfloat16" else None
+
+
+def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], config: TrainConfig,
+          folder: str | Path, resume: bool = True, on_log: Callable[[dict], None] | None = None,
+          parameters: Iterable | None = None) -> TrainResult:
+    """Train `model` for config.steps steps in all; keep its state and log in `folder`.
+
+    loss_fn(model, batch, generator) -> scalar tensor, or (scalar tensor, {name: number to log}). generator: a
+        torch.Generator on the model's device, seeded by (seed, step). torch's global generator (dropout) is
+        seeded the same way and is given back untouched.
+    batch_fn(step) -> tensors in any nest of lists, tuples and dicts; pure in the step (it runs ahead, in a
+        thread, and must use no global random state).
+    resume: go on from the state in `folder` if there is one; False removes it and begins anew. config may
+        differ from the saved one in steps, log_every and save_every only. More steps lengthen the run: it
+        goes on from where the old learning rate began to fall, as if it had been long at once.
+    on_log: called with each record of the log. parameters: what AdamW trains (tensors or its groups); by
+        default all parameters that require gradients.
+
+    Ctrl-C or SIGTERM: the step is finished, the state saved, a line says how to go on, then
+    KeyboardInterrupt or SystemExit(143). Raises FloatingPointError at a loss or gradient that is not finite
+    (the last good state stays), OSError for a full disk or unwritable folder (the same), ValueError for a
+    state of another run.
+    """
+    run = _Run(model, loss_fn, config, make_folder(folder), on_log, parameters)
+    run.begin(resume)
+    if run.step >= config.steps:
+        return run.result(wait_s=0.0)
+    devices = [run.device] if run.device.type == "cuda" else []
+    was_training = model.training
+    try:
+        model.train()
+        with torch.random.fork_rng(devices), StopSignal() as stop, \
+             Prefetch(batch_fn, run.step, config.steps, device=run.device) as batches, \
+             progress(total=config.steps, initial=run.step, desc=run.folder.name, unit="step") as bar:
+            for batch in batches:
+                run.advance(batch, batches.wait_s, bar)
+                if stop.received is not None:
+                    break
+    finally:
+        model.train(was_training)
+    if stop.received is not None:
+        if run.saved < run.step:
+            run.save()
+        print(f"stopped at step {run.step} of {config.steps}, state saved in {run.folder}: run the same "
+              "again to go on", file=sys.stderr)
+        raise KeyboardInterrupt if stop.received == signal.SIGINT else SystemExit(128 + stop.received)
+    return run.result(batches.wait_s)
+
+
+class _Run:
+    """One run in progress: the model, its optimizer and average, the step, the open stretch of the log."""
+
+    def __init__(self, model: nn.Module, loss_fn: Callable, config: TrainConfig, folder: Path,
+                 on_log: Callable | None, parameters: Iterable | None):
+        self.model, self.loss_fn, self.config = model, loss_fn, config
+        self.folder, self.on_log = folder, on_log
+        if parameters is None:
+            parameters = (p for p in model.parameters() if p.requires_grad)
+        groups = list(parameters)
+        if not groups:
+            raise ValueError("parameters is empty: the model has none that require gradients")
+        self.device = next(model.parameters()).device
+        fused = self.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas,
+                                           weight_decay=config.weight_decay, fused=fused)
+        self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.ema = EMA(model, config.ema)
+        self.generator = torch.Generator(self.device)
+        self.dtype = autocast_dtype(config.precision, self.device)
+        self.log, self.state, self.stable = folder / "log.jsonl", folder / "state", folder / "stable"
+        self.mend = f"remove the folder {folder} to begin anew, or bring its files back"
+        self.step, self.seconds, self.loss, self.saved = 0, 0.0, math.nan, 0
+        self._open_stretch()
+
+    def _open_stretch(self) -> None:
+        """Begin the sums that the next line of the log is the mean of."""
+        self.sums: dict[str, float] = {}
+        self.count = self.samples = 0
+        self.spent = self.waited = 0.0  # seconds
+
+    def begin(self, resume: bool) -> None:
+        """Load the saved state that this run goes on from, if any, and trim the log to it."""
+        if not resume:
+            remove_checkpoint(self.state)
+            remove_checkpoint(self.stable)
+        source = self._source()
+        if source is not None:
+            tensors, card = load_checkpoint(source, device=self.device, mend=self.mend)
+            restore(tensors, self.model, self.ema, self.optimizer)
+            self.step = self.saved = self.ema.updates = card["step"]
+            self.seconds, self.loss = card["seconds"], card["loss"] if card["loss"] is not None else math.nan
+            for name, value in card["stretch"].items():
+                setattr(self, name, value)
+        trim_log(self.log, self.step)
+        self._last_wait = 0.0
+        self._clock = time.perf_counter()
+
+    def _source(self) -> Path | None:
+        """The saved state to go on from: `state`, or `stable` if the number of steps has changed since."""
+        found = [path for path in (self.state, self.stable) if path.with_suffix(".json").exists()
+                 or path.with_suffix(".safetensors").exists()]
+        for path in found:
+            card = read_card(path, self.mend)
+            if not {"config", "step", "seconds", "loss", "stretch"} <= card.keys():
+                raise CheckpointError(f"the card {path}.json is not that of a training state: {self.mend}")
+            self._same_config(card["config"])
+            steps = card["config"]["steps"]
+            if steps == self.config.steps:
+                return path
+            old = TrainConfig(**card["config"])
+            if card["step"] <= min(old.cooldown_start, self.config.cooldown_start):
+                return path
+        if found:
+            raise ValueError(f"steps is {self.config.steps}, but the state in {self.folder} is of a run "
+                             f"of {steps} steps, too far on to become that: give {steps} steps, or begin "
+                             "anew with resume=False")
+        return None
+
+    def _same_config(self, saved: dict) -> None:
+        here = asdict(self.config) | {"betas": list(self.config.betas)}
+        for name in (f.name for f in fields(TrainConfig) if f.name not in MAY_CHANGE):
+            if saved.get(name) != here[name]:
+                raise ValueError(f"{name} is {here[name]!r}, but the state in {self.folder} was trained with "
+                                 f"{saved.get(name)!r}: give that, or begin anew with resume=False")
+
+    def advance(self, batch: Any, wait_s: float, bar: Any) -> None:
+        """Do one step, then what is due after it: a line of the log, a saved state."""
+        loss, norm, extras = self._update(batch)
+        self.step += 1
+        now = time.perf_counter()
+        self.spent += now - self._clock
+        self.seconds += now - self._clock
+        self._clock = now
+        self.waited += wait_s - self._last_wait
+        self._last_wait = wait_s
+        self.count += 1
+        self.samples += batch_size(batch)
+        for name, value in {**extras, "loss": loss, "grad_norm": norm}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        bar.update()
+        config = self.config
+        if self.step % config.log_every == 0 or self.step == config.steps:
+            self._write_log(bar)
+        if self.step == config.cooldown_start and 0 < self.step < config.steps:
+            self.save(self.stable)
+        if self.step % config.save_every == 0 or self.step == config.steps:
+            self.save()
+
+    def _update(self, batch: Any) -> tuple[float, float, dict[str, float]]:
+        """One step of AdamW and of the average: (loss, norm of the gradient, what loss_fn reports)."""
+        seed, rate = step_seed(self.config.seed, self.step), learning_rate(self.step, self.config)
+        torch.manual_seed(seed)
+        self.generator.manual_seed(seed)
+        cast = torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
+        with cast:
+            out = self.loss_fn(self.model, batch, self.generator)
+        loss, extras = out if isinstance(out, tuple) else (out, {})
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.trained, self.config.clip)
+        # Both numbers in one transfer, before the step: what is not finite must not reach the weights.
+        value, norm = torch.stack([loss.detach().float(), norm.float()]).tolist()
+        for what, number in (("loss", value), ("norm of the gradient", norm)):
+            if not math.isfinite(number):
+                kept = f"step {self.saved} is kept in {self.folder}" if self.saved else "nothing saved yet"
+                raise FloatingPointError(f"the {what} became {number} at step {self.step + 1} ({kept}): "
+                                         f"begin anew with a lower learning rate than {self.config.lr:g}")
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.ema.update(self.model)
+        return value, norm, {k: float(v.detach() if isinstance(v, Tensor) else v) for k, v in extras.items()}
+
+    def _write_log(self, bar: Any) -> None:
+        means = {name: total / self.count for name, total in self.sums.items()}
+        self.loss = means["loss"]
+        record = {"step": self.step, "loss": means.pop("loss"),
+                  "lr": learning_rate(self.step - 1, self.config),
+                  "grad_norm": means.pop("grad_norm"), **means,
+                  "seconds": round(self.seconds, 3),
+                  "samples_s": round(self.samples / self.spent, 2),
+                  "wait_share": round(self.waited / self.spent, 4)}
+        append_log(self.log, record)
+        bar.set_postfix_str(f"loss {self.loss:.4g}, {record['samples_s']:.3g} samples/s")
+        if self.on_log is not None:
+            self.on_log(record)
+        self._open_stretch()
+
+    def save(self, path: Path | None = None) -> None:
+        """Save everything that the next step depends on as `path` (by default the folder's state)."""
+        stretch = {name: getattr(self, name) for name in ("sums", "count", "samples", "spent", "waited")}
+        card = {"config": asdict(self.config), "step": self.step, "seconds": self.seconds,
+                "loss": self.loss if math.isfinite(self.loss) else None, "stretch": stretch,
+                "precision": str(self.dtype or torch.float32).removeprefix("torch."), "hardware": hardware()}
+        save_checkpoint(path or self.state, gather(self.model, self.ema, self.optimizer), card)
+        self.saved = self.step
+
+    def result(self, wait_s: float) -> TrainResult:
+        """What `train` returns."""
+        return TrainResult(self.step, self.loss, self.seconds, wait_s, self.ema, self.log,
+                           self.state.with_suffix(".safetensors"))

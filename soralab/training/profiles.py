@@ -1,0 +1,75 @@
+"""One switch for sizes and steps (SORALAB_PROFILE), one choice of device, one description of the machine."""
+
+import os
+import platform
+import subprocess
+import warnings
+from typing import TypeVar
+
+import torch
+
+PROFILES = ("smoke", "laptop", "gpu")
+T = TypeVar("T")
+
+
+def profile() -> str:
+    """The profile in force: SORALAB_PROFILE = smoke (seconds, for tests) | laptop (default) | gpu."""
+    chosen = os.environ.get("SORALAB_PROFILE") or "laptop"
+    if chosen not in PROFILES:
+        raise ValueError(f"SORALAB_PROFILE is {chosen!r}, it takes one of {', '.join(PROFILES)}")
+    return chosen
+
+
+def by_profile(*, smoke: T, laptop: T, gpu: T) -> T:
+    """Whichever of the three belongs to the profile in force."""
+    return {"smoke": smoke, "laptop": laptop, "gpu": gpu}[profile()]
+
+
+def device() -> torch.device:
+    """CUDA where there is one, else the CPU; SORALAB_DEVICE (cpu, cuda, cuda:1, mps) overrides.
+
+    Apple's mps is taken only if asked for, with a notice: the numbers of the course are checked on the CPU.
+    Raises ValueError for a device that is unknown or not there.
+    """
+    wanted = os.environ.get("SORALAB_DEVICE")
+    if not wanted:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = wanted.partition(":")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind not in there or (index and not index.isdigit()):
+        raise ValueError(f"SORALAB_DEVICE is {wanted!r}, it takes cpu, cuda, cuda:N or mps")
+    if not there[kind] or (kind == "cuda" and index and int(index) >= torch.cuda.device_count()):
+        raise ValueError(f"SORALAB_DEVICE is {wanted!r}, but this machine has no such device: unset it")
+    if kind == "mps":
+        warnings.warn("device mps: the numbers are not the checked ones, which are the CPU's", stacklevel=2)
+    return torch.device(wanted)
+
+
+def hardware() -> dict:
+    """What a run was made on, for a checkpoint's card: CPU, GPU, versions. No host name, no path."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": _cpu_model(),
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _cpu_model() -> str:
+    """The processor's name as its maker gives it, or its architecture where the system does not tell."""
+    try:
+        if platform.system() == "Linux":
+            with open("/proc/cpuinfo", encoding="utf-8") as lines:
+                for line in lines:
+                    if line.startswith("model name"):
+                        return line.partition(":")[2].strip()
+        elif platform.system() == "Darwin":
+            ask = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(ask, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,81 @@
+"""A training run's state on disk: weights, average, optimizer's moments, step; and its JSON-lines log."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from soralab.files.atomic import atomic_write, explained
+from soralab.training.ema import EMA
+
+
+def gather(model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything that the next step depends on, by name: model/…, ema/…, optimizer/index/moment."""
+    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"ema/{k}": v for k, v in ema.shadow.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{k}": v for k, v in moments.items()}
+    return tensors
+
+
+def restore(tensors: dict[str, Tensor], model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> None:
+    """Put back what `gather` gave. Raises ValueError if it is of a model with other tensors."""
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        part, _, key = name.partition("/")
+        parts.setdefault(part, {})[key] = value
+    _same_shapes(parts["model"], model.state_dict())
+    _same_shapes(parts["ema"], ema.shadow)
+    model.load_state_dict(parts["model"])
+    for key, value in parts["ema"].items():
+        ema.shadow[key].copy_(value)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["optimizer"].items():
+        index, _, key = name.partition("/")
+        moments.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _same_shapes(saved: dict[str, Tensor], here: dict[str, Tensor]) -> None:
+    for name in sorted(saved.keys() | here.keys()):
+        there, now = (tuple(d[name].shape) if name in d else "missing" for d in (saved, here))
+        if there != now:
+            raise ValueError(f"model differs from the saved one: {name} is {there} there and {now} here; "
+                             "give another folder, or begin anew with resume=False")
+
+
+def append_log(path: Path, record: dict) -> None:
+    """Add one line to the JSON-lines log in one write, so that no reader meets half a line."""
+    with explained(path):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            line = (json.dumps(record) + "\n").encode()
+            if os.write(handle, line) < len(line):  # the disk had room for a part only
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(handle)
+
+
+def read_log(path: Path) -> list[dict]:
+    """The records of a JSON-lines log in order, none without a file; a line that a crash cut is skipped."""
+    records = []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    for line in lines:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def trim_log(path: Path, step: int) -> None:
+    """Drop the records after `step`: the run resumes there and will write them again."""
+    kept = [record for record in read_log(path) if record.get("step", step + 1) <= step]
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")

@@ -1,0 +1,343 @@
+"""English for the world: captions, noisy alt texts, a closed vocabulary, and a reader of the captions.
+
+Grammar of a short caption (all in lower case, no full stop):
+
+    caption  = clause | clause ", and " clause | clause ", " clause ", and " clause
+    clause   = thing motion                                   "a small red circle slides right"
+             | thing slide "in front of" thing "that" motion  "... in front of a blue square that stays still"
+             | thing motion "and bumps into" thing "that then" motion
+             | thing "that" motion "is" (left of | above | in front of) thing "that" motion
+    thing    = "a" size colour shape
+
+A related pair shares one clause, which comes first; other things follow in depth order, the furthest first.
+Every word belongs to `VOCABULARY`, and a caption means the same with its punctuation taken off.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from random import Random
+
+from soralab.world.scene import (
+    BACKGROUNDS,
+    CAMERAS,
+    COLOURS,
+    MOTIONS,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    SLIDES,
+    WALL,
+    Object,
+    Scene,
+)
+
+PAD = "<pad>"
+
+# Checkpoints hold one embedding row per word, by position: add words at the END, never move or remove one.
+VOCABULARY: tuple[str, ...] = tuple(
+    f"""
+    {PAD}
+    a an the and that is of on into in front above behind left right up down then
+    small medium large red orange yellow green cyan blue pink white
+    circle square triangle cross ring moon
+    stays still slides bounces orbits spins grows shrinks passes wall bumps moving
+    slowly quickly clockwise anticlockwise background black grey striped checkered camera pans
+    what which colour shape size object objects how many does do are there or way like look below
+    stay slide bounce orbit spin grow shrink pass bump turn move pan slow fast yes no zero one two three
+    photo picture image img clip video gif jpg file stock free download untitled new copy
+    0 1 2 3 4 5 6 7 8 9
+    """.split()
+)
+_INDEX = {word: index for index, word in enumerate(VOCABULARY)}
+PROMPT_WORDS = VOCABULARY[1 : _INDEX["pans"] + 1]  # the words of captions; errors recommend no others
+
+LENGTH = 32  # words; no short caption is longer than 30
+DESCRIPTIVE_LENGTH = 48  # words; no descriptive caption is longer
+
+ADVERBS = {"slow": "slowly", "fast": "quickly", "": ""}
+
+# How unreliable an alt text is. Each is the probability of one independent throw.
+ALT_IRRELEVANT = 0.12  # the whole text says nothing of the film: a file name, "free stock video"
+ALT_KEEP_OBJECT = 0.5  # each thing after the first is mentioned
+ALT_KEEP_SIZE, ALT_KEEP_COLOUR, ALT_KEEP_MOTION = 0.25, 0.75, 0.35  # the attribute is mentioned
+ALT_WRONG_SIZE, ALT_WRONG_COLOUR, ALT_WRONG_SHAPE, ALT_WRONG_MOTION = 0.05, 0.1, 0.05, 0.05  # another one
+ALT_JUNK = 0.3  # the text has "photo of" before it or a file's tail after it
+
+# What people type for a word of the world; only error messages use it.
+_SYNONYMS = {
+    "ball": "circle", "big": "large", "box": "square", "counterclockwise": "anticlockwise",
+    "crescent": "moon", "crimson": "red", "disc": "circle", "disk": "circle", "donut": "ring", "gray": "grey",
+    "huge": "large", "jumps": "bounces", "little": "small", "moves": "slides", "plus": "cross",
+    "rotates": "spins", "scarlet": "red", "tiny": "small", "turns": "spins", "turquoise": "cyan",
+}  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------- captions
+
+
+def article(word: str) -> str:
+    """The indefinite article, by the word that follows it."""
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def thing(obj: Object) -> str:
+    """The object with its size, colour and shape: "a small red circle"."""
+    return f"{article(obj.size)} {obj.size} {obj.colour} {obj.shape}"
+
+
+def mention_order(scene: Scene) -> list[int]:
+    """Indices of the objects as every caption names them: the related pair first, then the rest by depth."""
+    first = [scene.relation.a, scene.relation.b] if scene.relation else []
+    return first + [index for index in range(len(scene.objects)) if index not in first]
+
+
+def short_caption(scene: Scene) -> str:
+    """What is there and what it does: "a small red circle slides right". At most 30 words."""
+    clauses = [f"{thing(obj)} {obj.motion}" for obj in (scene.objects[i] for i in mention_order(scene))]
+    if scene.relation:
+        a, b = scene.objects[scene.relation.a], scene.objects[scene.relation.b]
+        clauses[:2] = [_related_clause(scene.relation.kind, a, b)]
+    return _listed(clauses)
+
+
+def _related_clause(kind: str, a: Object, b: Object) -> str:
+    if kind == "bumps into":
+        return f"{thing(a)} {a.motion} and bumps into {thing(b)} that then {b.motion}"
+    if kind == "in front of" and a.motion in SLIDES:
+        return f"{thing(a)} {a.motion} in front of {thing(b)} that {b.motion}"
+    return f"{thing(a)} that {a.motion} is {kind} {thing(b)} that {b.motion}"
+
+
+def _listed(clauses: list[str]) -> str:
+    return clauses[0] if len(clauses) == 1 else ", ".join(clauses[:-1]) + ", and " + clauses[-1]
+
+
+def descriptive_caption(scene: Scene) -> str:
+    """Everything that can be seen, in sentences: also speed, turn, background, camera. At most 48 words.
+
+    "A small red circle quickly slides right on a black background. The camera is still."
+    """
+    objects = [scene.objects[i] for i in mention_order(scene)]
+    body = _listed([f"{thing(obj)} {_described_motion(obj)}" for obj in objects])
+    setting = f"on {article(scene.background)} {scene.background} background"
+    sentences = [f"{body} {setting}" if len(objects) == 1 else f"{setting}, {body}"]
+    if scene.relation:
+        a, b = objects[:2]
+        kind = scene.relation.kind if scene.relation.kind == "bumps into" else f"is {scene.relation.kind}"
+        sentences.append(f"the {a.colour} {a.shape} {kind} the {b.colour} {b.shape}")
+    sentences.append("the camera " + ("is still" if scene.camera == "still" else scene.camera))
+    return " ".join(sentence[0].upper() + sentence[1:] + "." for sentence in sentences)
+
+
+def _described_motion(obj: Object) -> str:
+    adverb = ADVERBS[obj.speed]
+    if obj.motion == WALL:
+        tail = f", moving {obj.turn}," if obj.turn else ""
+    else:
+        tail = f" {obj.turn}" if obj.turn else ""
+    return f"{adverb} {obj.motion}{tail}".strip()
+
+
+# -------------------------------------------------------------------------------------------------- alt texts
+
+
+def alt_text(scene: Scene, rng: Random) -> str:
+    """A text such as the web puts beside a film: short, patchy, sometimes wrong, sometimes about nothing.
+
+    The `ALT_` constants are its error rates. Its words are in the vocabulary.
+    """
+    if rng.random() < ALT_IRRELEVANT:
+        return _junk_name(rng)
+    order = list(range(len(scene.objects)))
+    first = order.pop(int(rng.random() * len(order)))
+    kept = [first] + [index for index in order if rng.random() < ALT_KEEP_OBJECT]
+    text = " ".join(_alt_thing(scene.objects[index], rng) for index in kept)
+    if rng.random() < ALT_JUNK:
+        if rng.random() < 0.5:
+            text = f"{_pick(rng, ('photo', 'picture', 'image', 'video', 'clip'))} of {article(text)} {text}"
+        else:
+            text = f"{text} {_pick(rng, ('gif', 'clip', 'stock video', 'free download', 'copy 2'))}"
+    return text
+
+
+def _alt_thing(obj: Object, rng: Random) -> str:
+    said = []
+    for value, choices, keep, wrong in (
+        (obj.size, SIZES, ALT_KEEP_SIZE, ALT_WRONG_SIZE),
+        (obj.colour, COLOURS, ALT_KEEP_COLOUR, ALT_WRONG_COLOUR),
+        (obj.shape, SHAPES, 1.0, ALT_WRONG_SHAPE),
+        (obj.motion, MOTIONS, ALT_KEEP_MOTION, ALT_WRONG_MOTION),
+    ):
+        if rng.random() < wrong:
+            value = _pick(rng, [choice for choice in choices if choice != value])
+        if rng.random() < keep:
+            said.append(value)
+    return " ".join(said)
+
+
+def _junk_name(rng: Random) -> str:
+    digits = "".join(str(int(rng.random() * 10)) for _ in range(4))
+    names = f"IMG_{digits}.jpg", f"file {digits}.gif", f"clip {digits[0]}"
+    return _pick(rng, (*names, "untitled", "free stock video", "new video"))
+
+
+def _pick(rng: Random, items):
+    return items[int(rng.random() * len(items))]  # rng.random() alone is the same on every Python, for good
+
+
+# ------------------------------------------------------------------------------------------------- vocabulary
+
+
+def words(text: str) -> list[str]:
+    """The words in lower case, without punctuation; each digit is a word of its own ("img_04": img, 0, 4)."""
+    return re.findall(r"[^\W\d_]+|\d", unicodedata.normalize("NFC", text).lower())
+
+
+def encode(text: str, length: int = LENGTH, known: tuple[str, ...] = VOCABULARY) -> list[int]:
+    """Indices into `VOCABULARY`, filled up with PAD (0) to `length` words; [length] integers.
+
+    Raises ValueError, in one line: no words, more than `length` words, words that `known` lacks (with the
+    nearest of `PROMPT_WORDS`), Hindi script (which chapter 02 teaches the model to read).
+    """
+    if any("\u0900" <= character <= "\u097f" for character in text):
+        raise ValueError("Hindi prompts (Devanagari) arrive with chapter 02; type the prompt in English")
+    found = words(text)
+    if not found:
+        raise ValueError('the prompt is empty; try "a small red circle slides right"')
+    if len(found) > length:
+        raise ValueError(f"the prompt has {len(found)} words; it takes at most {length}")
+    unknown = list(dict.fromkeys(word for word in found if word not in known))
+    if unknown:
+        raise ValueError(_unknown_words(unknown))
+    return [_INDEX[word] for word in found] + [0] * (length - len(found))
+
+
+def decode(ids) -> str:
+    """The words of these indices, PAD left out. Raises ValueError for an index outside the vocabulary."""
+    ids = [int(index) for index in ids]
+    for index in ids:
+        if not 0 <= index < len(VOCABULARY):
+            raise ValueError(f"ids holds {index}; it takes 0 to {len(VOCABULARY) - 1}")
+    return " ".join(VOCABULARY[index] for index in ids if index)
+
+
+def _unknown_words(unknown: list[str]) -> str:
+    """One line: each unknown word with the nearest known ones, or what the world consists of."""
+    parts, lost = [], False
+    for word in unknown[:3]:
+        shown = repr(word if len(word) <= 20 else word[:20] + "...")
+        near = difflib.get_close_matches(word, PROMPT_WORDS, 3, 0.7)
+        near = [_SYNONYMS[word]] if word in _SYNONYMS else near
+        lost = lost or not near
+        parts.append(f"{shown} (nearest: {', '.join(near)})" if near else shown)
+    more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+    line = f"unknown word{'s' if len(unknown) > 1 else ''} in the prompt: {', '.join(parts)}{more}"
+    if lost:
+        verbs = dict.fromkeys(motion.split()[0] if motion in SLIDES else motion for motion in MOTIONS)
+        line += (
+            f"; the world has the shapes {', '.join(SHAPES)}; the colours {', '.join(COLOURS)};"
+            f" the sizes {', '.join(SIZES)}; the motions {', '.join(verbs)}"
+        )
+    return line
+
+
+# ----------------------------------------------------------------------------------------------------- reader
+
+_ADVERB_SPEED = {adverb: speed for speed, adverb in ADVERBS.items() if adverb}
+_MOTION_WORDS = sorted((tuple(motion.split()) for motion in MOTIONS), key=len, reverse=True)  # longest first
+_RELATION_WORDS = [tuple(kind.split()) for kind in RELATIONS]
+
+
+def read_caption(text: str) -> list[dict[str, str | None]]:
+    """The objects of an English caption or prompt, in the order in which it names them.
+
+    Each is a dict of size, colour, shape, motion, speed, turn; None is what the text does not say. "the red
+    circle" is the red circle named before, if there is one. Words it does not know are passed over.
+    """
+    return _read(words(text))[0]
+
+
+def read_setting(text: str) -> dict:
+    """The rest of a caption: background, camera, relation = (kind, a, b); None is what the text does not say.
+
+    a and b are indices into `read_caption(text)`.
+    """
+    said = words(text)
+    pairs = list(zip(said, said[1:], strict=False))
+    background = next((a for a, b in pairs if b == "background" and a in BACKGROUNDS), None)
+    after = " ".join(said[said.index("camera") + 1 :][:2]) if "camera" in said else ""
+    camera = "still" if after in ("is still", "stays still") else after if after in CAMERAS else None
+    return {"background": background, "camera": camera, "relation": _read(said)[1]}
+
+
+def _read(said: list[str]) -> tuple[list[dict], tuple[str, int, int] | None]:
+    """Cut the words at the nouns: what stands before a noun describes it, what follows says what it does."""
+    objects: list[dict] = []
+    relation, last = None, None
+    nouns = [position for position, word in enumerate(said) if word in (*SHAPES, "object")]
+    for start, noun, end in zip([0, *(at + 1 for at in nouns)], nouns, [*nouns[1:], len(said)], strict=False):
+        begin = _first_adjective(said, noun, start)
+        found = {
+            "size": _last_of(said[begin:noun], SIZES),
+            "colour": _last_of(said[begin:noun], COLOURS),
+            "shape": said[noun] if said[noun] in SHAPES else None,
+            **_read_motion(said[noun + 1 : end]),
+        }
+        the = begin > 0 and said[begin - 1] == "the"
+        same = (i for i, other in enumerate(objects) if the and _same_thing(found, other))
+        index = next(same, len(objects))
+        if index == len(objects):
+            objects.append(found)
+        else:
+            objects[index].update({key: found[key] for key in found if objects[index][key] is None})
+        kind = _relation_in(said[start:noun]) if last not in (None, index) else None
+        if kind and relation is None:
+            relation = (kind, last, index)
+        last = index
+    if not nouns:  # "red slides right": something red
+        found = {"size": _last_of(said, SIZES), "colour": _last_of(said, COLOURS), "shape": None}
+        found |= _read_motion(said)
+        objects = [found] if any(found.values()) else []
+    return objects, relation
+
+
+def _first_adjective(said: list[str], noun: int, start: int) -> int:
+    begin = noun
+    while begin > start and said[begin - 1] in (*SIZES, *COLOURS):
+        begin -= 1
+    return begin
+
+
+def _last_of(said: list[str], known: tuple[str, ...]) -> str | None:
+    return next((word for word in reversed(said) if word in known), None)
+
+
+def _same_thing(found: dict, other: dict) -> bool:
+    return all(found[key] in (None, other[key]) for key in ("size", "colour", "shape"))
+
+
+def _relation_in(said: list[str]) -> str | None:
+    for at in range(len(said)):
+        for kind in _RELATION_WORDS:
+            if tuple(said[at : at + len(kind)]) == kind:
+                return " ".join(kind)
+    return None
+
+
+def _read_motion(said: list[str]) -> dict[str, str | None]:
+    """Motion, speed and turn of the object whose noun these words follow."""
+    motion = turn = None
+    for at in range(len(said)):
+        for phrase in _MOTION_WORDS if motion is None else ():
+            end = at + len(phrase)
+            if tuple(said[at:end]) == phrase and said[end : end + 1] != ["of"]:  # not "slides left of"
+                motion = " ".join(phrase)
+                break
+        sideways = said[at] in ("left", "right") and said[at - 1 : at] == ["moving"]
+        if turn is None and (sideways or said[at] in ("clockwise", "anticlockwise")):
+            turn = said[at]
+    speed = next((_ADVERB_SPEED[word] for word in said if word in _ADVERB_SPEED), None)
+    return {"motion": motion, "speed": speed, "turn": turn}

@@ -1,0 +1,184 @@
+"""The referee's eye for form: which shape a mask shows, where its centre is, how large it is and how it is turned.
+
+Every shape is drawn by the world's own renderer at the mask's area and centroid and laid over the mask; the overlap
+is the soft intersection over union, sum(min) / sum(max), over the pixels that nothing else hides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from soralab.world.render import coverage
+from soralab.world.scene import SHAPES, SPIN
+
+# Area over radius squared; the moon's centroid lies this many radii to the left of its centre (tests measure both).
+AREA = dict(zip(SHAPES, (3.1416, 3.0976, 1.718, 2.5056, 2.2255, 1.5628), strict=True))
+MOON_CENTROID = -0.391
+SYMMETRY = {"square": np.pi / 2, "triangle": 2 * np.pi / 3, "cross": np.pi / 2, "moon": 2 * np.pi}
+STEPS = {"square": 8, "triangle": 10, "cross": 8, "moon": 24}  # angles tried
+UPRIGHT_ENOUGH = 0.9  # an overlap of an upright shape that leaves nothing for a turn to explain
+_TURNED = [(s, SYMMETRY[s] * k / STEPS[s]) for s in SYMMETRY for k in range(STEPS[s])]
+_RATES = sorted({sign * rate * part for sign in (-1, 1) for rate in SPIN.values() for part in (0.75, 0.875, 1, 1.125, 1.25)})
+
+
+@dataclass
+class Outline:
+    """What the masks of one thing show.
+
+    `votes` [time] the best shape of each frame or None; `shape` the shape of the film, None if it changes or is none
+    of the world's; `overlap` 0..1; `centre` [time, 2] and `radius` [time] in pixels, NaN where it cannot be measured;
+    `spin` radians per clip, 0 if it does not turn; `wobble` how much better free angles fit than the steady ones.
+    """
+
+    votes: list[str | None]
+    shape: str | None
+    overlap: float
+    centre: np.ndarray
+    radius: np.ndarray
+    spin: float = 0.0
+    wobble: float = 0.0
+
+
+def outline(mask: np.ndarray, open_to_view: np.ndarray, frames: np.ndarray, judged: np.ndarray) -> Outline:
+    """The form behind masks [time, height, width], of which the pixels `open_to_view` (bool, same shape) can be seen.
+
+    Only the frames with the indices `frames` are measured, and only where `judged` (bool, one a measured frame) is
+    true do they say which shape it is.
+    """
+    time = len(mask)
+    blank = Outline([None] * time, None, 0.0, np.full((time, 2), np.nan), np.full(time, np.nan))
+    if not len(frames):
+        return blank
+    pieces, open_pieces, corner = _crop(mask[frames], open_to_view[frames])
+    poses, upright = _fit_upright(pieces, open_pieces)
+    choice = _Choice.upright(upright)
+    if upright[:, judged].mean(1).max() < UPRIGHT_ENOUGH:
+        choice = _turned(pieces, open_pieces, upright, frames / time, judged)
+    best = max(SHAPES, key=lambda s: choice.overlap[s][judged].mean())
+    row, votes = SHAPES.index(best), blank.votes
+    free = np.stack([choice.free[s] for s in SHAPES])
+    mine, rivals = choice.overlap[best], np.delete(free, row, 0).max(0)
+    free[row] += 0.03
+    for k in np.flatnonzero(judged):
+        votes[frames[k]] = SHAPES[free[:, k].argmax()]
+    steady = (mine > rivals - 0.06)[judged].mean()
+    shape = best if steady >= 0.7 and mine[judged].mean() > 0.5 else None
+    size = pieces.shape[1]
+    centre, radius = blank.centre, blank.radius
+    pose = poses[row]
+    if choice.angle[best] is not None:
+        pose = _from_moments(pieces, best, choice.angle[best])
+    centre[frames] = (pose[:, :2] + 0.5) * size + corner
+    radius[frames] = pose[:, 2] * size
+    wobble = float((choice.free[best] - mine)[judged].mean())
+    return Outline(votes, shape, float(mine[judged].mean()), centre, radius, choice.spin[best], wobble)
+
+
+@dataclass
+class _Choice:
+    """Per shape: `overlap` [frames] of the steady story, `free` [frames] with any angle, `angle` [frames] or None."""
+
+    overlap: dict
+    free: dict
+    angle: dict
+    spin: dict
+
+    @classmethod
+    def upright(cls, scores: np.ndarray) -> _Choice:
+        scores = dict(zip(SHAPES, scores, strict=True))
+        return cls(scores, dict(scores), dict.fromkeys(SHAPES), dict.fromkeys(SHAPES, 0.0))
+
+
+def _crop(mask: np.ndarray, open_to_view: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Square windows [frames, size, size] around the centroids, whether each pixel is seen, and corners [frames, 2]."""
+    area = mask.sum((1, 2)).clip(1e-6)
+    across, down = mask.sum(1), mask.sum(2)
+    x = (across @ (np.arange(mask.shape[2]) + 0.5)) / area
+    y = (down @ (np.arange(mask.shape[1]) + 0.5)) / area
+    half = int(np.ceil(min(np.sqrt(area.max() / AREA["moon"]) * 1.3 + 2.5, max(mask.shape[1:]))))
+    pad = ((0, 0), (half, half), (half, half))
+    mask, seen = np.pad(mask, pad), np.pad(open_to_view, pad)
+    corner = np.stack([np.round(x), np.round(y)], 1).astype(int)  # of the window, in padded pixels
+    windows = [(slice(j, j + 2 * half), slice(i, i + 2 * half)) for i, j in corner]
+    pieces = np.stack([m[w] for m, w in zip(mask, windows, strict=True)])
+    return pieces, np.stack([m[w] for m, w in zip(seen, windows, strict=True)]), corner - half
+
+
+def _moments(covers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Area and centroid, in window sides from the middle, of masks [..., size, size]."""
+    size = covers.shape[-1]
+    grid = ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
+    area = covers.sum((-2, -1)).clip(1e-6)
+    return area, covers.sum(-2) @ grid / area, covers.sum(-1) @ grid / area
+
+
+def _overlap(pieces: np.ndarray, covers: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Soft intersection over union of pieces [frames, size, size] with covers [..., frames, size, size]."""
+    covers = covers * seen
+    both = np.minimum(covers, pieces).sum((-2, -1))
+    return both / (covers.sum((-2, -1)) + pieces.sum((-2, -1)) - both).clip(1e-6)
+
+
+def _fit_upright(pieces: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Poses [shapes, frames, 4] whose visible area and centroid are the pieces', and their overlaps [shapes, frames]."""
+    size = pieces.shape[-1]
+    area, x, y = _moments(pieces)
+    poses = np.zeros((len(SHAPES), len(pieces), 4))
+    for k, shape in enumerate(SHAPES):
+        poses[k] = _from_moments(pieces, shape, 0.0)
+    rounds = 2 if seen.all() else 4  # what is partly hidden takes longer to find
+    for _ in range(rounds):
+        cover = coverage(SHAPES, poses, size, size) * seen
+        drawn, at_x, at_y = _moments(cover)
+        poses[..., 0] += np.clip(x - at_x, -0.1, 0.1)
+        poses[..., 1] += np.clip(y - at_y, -0.1, 0.1)
+        poses[..., 2] *= np.clip(np.sqrt(area / drawn), 0.8, 1.25)
+    return poses, _overlap(pieces, coverage(SHAPES, poses, size, size), seen)
+
+
+def _from_moments(pieces: np.ndarray, shape: str, angle) -> np.ndarray:
+    """Pose [frames, 4] of a shape that nothing hides, from the area and centroid of its masks."""
+    area, x, y = _moments(pieces)
+    size = pieces.shape[-1]
+    radius = np.sqrt(area / AREA[shape]) / size
+    offset = MOON_CENTROID * radius if shape == "moon" else 0.0
+    return np.stack([x - offset * np.cos(angle), y - offset * np.sin(angle), radius, angle + 0 * x], 1)
+
+
+def _turned(pieces: np.ndarray, seen: np.ndarray, upright: np.ndarray, times: np.ndarray, judged: np.ndarray) -> _Choice:
+    """Compare upright, tilted and steadily turning shapes; the simpler story wins unless it is clearly worse."""
+    size = pieces.shape[-1]
+    poses = np.stack([_from_moments(pieces, shape, angle) for shape, angle in _TURNED])
+    scores = _overlap(pieces, coverage([s for s, _ in _TURNED], poses, size, size), seen)  # [angles, frames]
+    choice = _Choice.upright(upright)
+    first = 0
+    for shape, steps in STEPS.items():
+        table = scores[first : first + steps]
+        first += steps
+        straight = upright[SHAPES.index(shape)]
+        choice.free[shape] = np.maximum(straight, table.max(0) - 0.01)
+        rate, phase = _best_spin(table, times, SYMMETRY[shape], judged)
+        stories = [
+            (straight[judged].mean() + 0.03, straight, 0.0, None),
+            *[(s[judged].mean(), s, w, phase[j] + w * times) for j, w, s in rate],
+        ]
+        _, choice.overlap[shape], choice.spin[shape], choice.angle[shape] = max(stories, key=lambda s: s[0])
+    return choice
+
+
+def _best_spin(table: np.ndarray, times: np.ndarray, symmetry: float, judged: np.ndarray):
+    """The best tilt and the best steady turn of a table of overlaps [angles, frames]."""
+    steps = len(table)
+    phases = np.arange(2 * steps) * symmetry / (2 * steps)
+    rates = np.array([0.0, *_RATES])
+    angles = phases[:, None, None] + rates[:, None] * times  # [phases, rates, frames]
+    place = angles / symmetry % 1 * steps
+    low = np.floor(place).astype(int) % steps
+    part, frame = place - np.floor(place), np.arange(len(times))
+    score = (1 - part) * table[low, frame] + part * table[(low + 1) % steps, frame]
+    mean = score[..., judged].mean(-1)
+    still, turning = int(mean[:, 0].argmax()), np.unravel_index(mean[:, 1:].argmax(), mean[:, 1:].shape)
+    chosen = [(still, 0.0, score[still, 0]), (int(turning[0]), rates[1 + turning[1]], score[turning[0], 1 + turning[1]] - 0.02)]
+    return chosen, phases

@@ -1,0 +1,382 @@
+"""course.py with everything that it would start replaced: nothing is made or downloaded here."""
+import ast
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import course
+
+SOURCE = Path(course.__file__)
+HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+class Machine:
+    """What course.py sees: a folder, and commands that are noted down instead of run."""
+
+    def __init__(self, root, monkeypatch):
+        self.root, self.commands, self.environments = root, [], []
+        self.fails = {}                 # word of a command -> exit code
+        self.answer = HERE + "\n"       # what .venv's Python says about itself; None: it does not start
+        (root / "pyproject.toml").write_text("[project]\n")
+        for name, value in {
+            "ROOT": str(root), "ENV": str(root / ".venv"), "STAMP": str(root / ".venv" / "soralab.json"),
+            "run": self.run, "WINDOWS": False, "free_gb": lambda folder: 100.0, "missing_modules": lambda: [],
+        }.items():
+            monkeypatch.setattr(course, name, value)
+        monkeypatch.setattr(course.subprocess, "check_output", self.ask)
+        monkeypatch.setattr(course.signal, "signal", lambda *_: None)
+
+    def run(self, command, env=None, note=None):
+        self.commands.append(list(command))
+        self.environments.append(env)
+        code = next((code for word, code in self.fails.items() if word in command), 0)
+        if "venv" in command and code == 0:
+            python = Path(course.python())
+            python.parent.mkdir(parents=True, exist_ok=True)
+            python.touch()
+            for old in Path(course.ENV).glob("*.json"):
+                old.unlink()            # --clear
+        return code
+
+    def ask(self, command, **_):
+        if self.answer is None or not os.path.exists(command[0]):
+            raise FileNotFoundError(command[0])
+        return self.answer.encode()
+
+    def steps(self):
+        """The commands of the set-up so far, as words: "venv", "pip"; then forget them."""
+        steps = [next(word for word in ("venv", "pip", "jupyterlab", "ruff", "pytest") if word in command)
+                 for command in self.commands if "-q" not in command]
+        self.commands.clear()
+        return steps
+
+    def stamp(self):
+        return json.loads((self.root / ".venv" / "soralab.json").read_text())
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    return Machine(tmp_path, monkeypatch)
+
+
+def stopped(capsys, function, *arguments):
+    """Call a function that must stop with exit code 2; return its message."""
+    with pytest.raises(SystemExit) as end:
+        function(*arguments)
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_first_call_makes_and_installs_second_does_nothing(machine):
+    assert course.main(["lab"]) == 0
+    assert machine.steps() == ["venv", "pip", "jupyterlab"]
+    assert course.main(["lab"]) == 0
+    assert machine.steps() == ["jupyterlab"]
+    assert course.main(["test"]) == 0
+    assert machine.steps() == ["ruff", "pytest"]          # one set-up serves both commands
+
+
+def test_pip_installs_the_test_extra_in_editable_form(machine):
+    course.set_up()
+    assert machine.commands[-1][1:] == ["-m", "pip", "install", "-e", ".[test]"]
+
+
+def test_changed_pyproject_updates_without_starting_over(machine):
+    course.set_up()
+    machine.steps()
+    (machine.root / "pyproject.toml").write_text("[project]\ndependencies = []\n")
+    course.set_up()
+    assert machine.steps() == ["pip"]
+    course.set_up()
+    assert machine.steps() == []
+
+
+def test_line_endings_do_not_make_it_stale(machine):
+    """Git on Windows may check pyproject.toml out with other line endings than it was stamped with."""
+    before = course.wanted_stamp()
+    (machine.root / "pyproject.toml").write_bytes(b"[project]\r\n")
+    assert course.wanted_stamp() == before
+
+
+@pytest.mark.parametrize("broken_at", ["venv", "pip"])
+def test_interrupted_setup_is_mended_by_the_next_call(machine, monkeypatch, broken_at):
+    def interrupted(command, env=None, note=None):
+        code = machine.run(command, env, note)
+        if broken_at in command:
+            raise KeyboardInterrupt
+        return code
+
+    monkeypatch.setattr(course, "run", interrupted)
+    assert course.main(["lab"]) == 130
+    assert course.read_stamp() != course.wanted_stamp()
+    machine.steps()
+    monkeypatch.setattr(course, "run", machine.run)
+    assert course.main(["lab"]) == 0
+    assert machine.steps() == ["pip", "jupyterlab"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pyproject": 3}'])
+def test_damaged_stamp_is_a_missing_stamp(machine, content):
+    course.set_up()
+    machine.steps()
+    (machine.root / ".venv" / "soralab.json").write_text(content)
+    course.set_up()
+    assert machine.steps() == ["pip"]
+    assert machine.stamp() == course.wanted_stamp()
+
+
+def test_stamp_is_complete_only_after_pip(machine, capsys):
+    machine.fails["-e"] = 1
+    message = stopped(capsys, course.main, ["lab"])
+    assert "network" in message and "call this again" in message
+    assert "pyproject" not in machine.stamp()
+    assert machine.steps() == ["venv", "pip"]             # JupyterLab was not started on a broken set-up
+
+
+def test_moved_folder_is_made_anew(machine, monkeypatch, tmp_path_factory, capsys):
+    course.set_up()
+    machine.steps()
+    moved = tmp_path_factory.mktemp("elsewhere") / "course"
+    machine.root.rename(moved)
+    monkeypatch.setattr(course, "ROOT", str(moved))
+    monkeypatch.setattr(course, "ENV", str(moved / ".venv"))
+    monkeypatch.setattr(course, "STAMP", str(moved / ".venv" / "soralab.json"))
+    course.set_up()
+    assert machine.steps() == ["venv", "pip"]
+    assert "moved" in capsys.readouterr().out
+    assert json.loads((moved / ".venv" / "soralab.json").read_text())["place"] == str(moved / ".venv")
+
+
+@pytest.mark.parametrize("answer, reason", [(None, "does not start"), ("3.8\n", "Python 3.8")])
+def test_environment_of_another_or_no_python_is_made_anew(machine, capsys, answer, reason):
+    course.set_up()
+    machine.steps()
+    stamp = machine.stamp()
+    machine.answer = answer
+    (machine.root / ".venv" / "soralab.json").write_text(json.dumps({**stamp, "python": "3.8"}))
+    course.set_up()
+    assert machine.steps() == ["venv", "pip"]
+    assert reason in capsys.readouterr().out
+
+
+def test_environment_whose_python_vanished_is_made_anew(machine):
+    """The system's Python was upgraded: the stamp is right, but .venv's Python is a link to nothing."""
+    course.set_up()
+    machine.steps()
+    os.remove(course.python())
+    course.set_up()
+    assert machine.steps() == ["venv", "pip"]
+
+
+def test_an_environment_made_by_hand_is_kept(machine):
+    python = Path(course.python())
+    python.parent.mkdir(parents=True)
+    python.touch()
+    course.set_up()
+    assert machine.steps() == ["pip"]
+
+
+def test_never_replaces_the_environment_that_runs_it(machine, monkeypatch, capsys):
+    course.set_up()
+    machine.answer = None
+    (machine.root / ".venv" / "soralab.json").unlink()
+    monkeypatch.setattr(course.sys, "prefix", course.ENV)
+    machine.steps()
+    assert "deactivate" in stopped(capsys, course.set_up)
+    assert machine.steps() == []
+
+
+def test_missing_ensurepip_names_the_package_to_install(machine, monkeypatch, capsys):
+    monkeypatch.setattr(course, "missing_modules", lambda: ["ensurepip"])
+    message = stopped(capsys, course.main, ["lab"])
+    assert "ensurepip" in message and "apt install python3-venv" in message
+    assert machine.commands == []
+
+
+def test_missing_modules_looks_at_this_python(monkeypatch):
+    import importlib.util
+
+    assert course.missing_modules() == []
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ensurepip" else real(name))
+    assert course.missing_modules() == ["ensurepip"]
+
+
+def test_venv_that_fails_is_explained(machine, capsys):
+    machine.fails["venv"] = 1
+    assert "apt install python3-venv" in stopped(capsys, course.main, ["test"])
+
+
+def test_low_disk_stops_before_anything_is_made(machine, monkeypatch, capsys):
+    monkeypatch.setattr(course, "free_gb", lambda folder: 1.5)
+    message = stopped(capsys, course.main, ["lab"])
+    assert "1.5 GB free" in message and "Make room" in message
+    assert machine.commands == []
+
+
+def test_disk_that_fills_up_during_pip_is_named(machine, monkeypatch, capsys):
+    machine.fails["-e"] = 1
+    course.make_environment()
+    monkeypatch.setattr(course, "free_gb", lambda folder: 0.1)
+    assert "disk is full" in stopped(capsys, course.set_up)
+
+
+def test_small_temporary_disk_is_avoided(machine, monkeypatch):
+    monkeypatch.setattr(course, "temp_is_small", lambda: True)
+    course.set_up()
+    downloads = os.path.join(course.ENV, "downloads")
+    assert machine.environments[-1]["TMPDIR"] == downloads
+    assert not os.path.exists(downloads)                  # nothing is left of it
+
+
+def test_pip_inherits_the_callers_configuration(machine, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "https://packages.example/simple")
+    course.set_up()
+    assert machine.environments[-1]["PIP_INDEX_URL"] == "https://packages.example/simple"
+
+
+def test_full_disk_while_writing_the_stamp_is_one_line(machine, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(course, "write_stamp", full)
+    assert "No space left" in stopped(capsys, course.main, ["lab"])
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no root")
+@pytest.mark.parametrize("uid, given, expected", [(0, [], 1), (1000, [], 0), (0, ["--allow-root"], 1)])
+def test_root_gets_its_flag_once(machine, monkeypatch, uid, given, expected):
+    monkeypatch.setattr(course.os, "geteuid", lambda: uid)
+    course.main(["lab", *given])
+    assert machine.commands[-1].count("--allow-root") == expected
+
+
+def test_lab_opens_the_first_notebook_and_passes_options_on(machine):
+    course.main(["lab", "--no-browser", "--port=9000"])
+    command = machine.commands[-1]
+    assert command[:3] == [course.python(), "-m", "jupyterlab"]
+    assert command[-2:] == ["--no-browser", "--port=9000"]
+    assert "--LabApp.default_url=/lab/tree/notebooks/00_road_to_sora.ipynb" in command
+    assert "--ServerApp.root_dir=" + course.ROOT in command
+    assert machine.environments[-1]["PATH"].split(os.pathsep)[0] == os.path.dirname(course.python())
+
+
+def test_windows_layout(machine, monkeypatch):
+    monkeypatch.setattr(course, "WINDOWS", True)
+    assert course.python() == os.path.join(course.ENV, "Scripts", "python.exe")
+    assert course.main(["lab"]) == 0
+    assert machine.steps() == ["venv", "pip", "jupyterlab"]
+    assert course.main(["lab"]) == 0
+    assert machine.steps() == ["jupyterlab"]
+
+
+def test_jupyterlab_asks_the_network_for_nothing(machine):
+    course.set_up()
+    path = Path(course.ENV, "share", "jupyter", "lab", "settings", "overrides.json")
+    settings = json.loads(path.read_text())["@jupyterlab/apputils-extension:notification"]
+    assert settings == {"fetchNews": "false", "checkForUpdates": False}
+
+
+@pytest.mark.parametrize("tests, ruff, expected", [(0, 0, 0), (1, 0, 1), (5, 0, 5), (0, 1, 1), (3, 1, 3)])
+def test_exit_code_of_the_tests_is_the_commands(machine, tests, ruff, expected):
+    machine.fails = {"pytest": tests, "ruff": ruff}
+    assert course.main(["test"]) == expected
+    assert machine.steps()[-2:] == ["ruff", "pytest"]
+
+
+def test_pytest_gets_the_arguments_as_they_are(machine):
+    course.main(["test", "-x", "tests/test_house.py"])
+    assert machine.commands[-1][1:] == ["-m", "pytest", "-x", "tests/test_house.py"]
+
+
+@pytest.mark.parametrize("cores, options", [(1, []), (None, []), (2, ["-n", "2"]), (64, ["-n", "4"])])
+def test_all_tests_run_on_several_cores(machine, monkeypatch, cores, options):
+    monkeypatch.setattr(course.os, "cpu_count", lambda: cores)
+    course.main(["test"])
+    assert machine.commands[-1][1:] == ["-m", "pytest", *options]
+
+
+@pytest.mark.parametrize("arguments, code", [([], 2), (["play"], 2), (["--help"], 0)])
+def test_usage(machine, capsys, arguments, code):
+    assert course.main(arguments) == code
+    said = capsys.readouterr()
+    assert "course.py lab" in (said.out if code == 0 else said.err)
+    assert machine.commands == []
+
+
+def test_old_python_is_told_so(machine, monkeypatch, capsys):
+    monkeypatch.setattr(course.sys, "version_info", (3, 8, 18))
+    message = stopped(capsys, course.main, ["lab"])
+    assert "Python 3.8" in message and "3.10 or newer" in message
+    assert machine.commands == []
+
+
+def test_an_old_python_can_read_the_file():
+    """A syntax error would hide the message above, so nothing newer than Python 3.4 stands in the file."""
+    text = SOURCE.read_text(encoding="utf-8")
+    tree = ast.parse(text, feature_version=(3, 4))
+    newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.AsyncFunctionDef)
+    assert [node.lineno for node in ast.walk(tree) if isinstance(node, newer)] == []
+    imported = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    assert imported <= set(sys.stdlib_module_names)
+
+
+# run() itself, with real but tiny commands
+
+
+def test_run_returns_the_exit_code():
+    assert course.run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+
+
+def test_run_says_that_it_is_still_at_work(monkeypatch, capfd):
+    monkeypatch.setattr(course, "NOTE_EVERY_S", 0.05)
+    course.run([sys.executable, "-c", "import time; time.sleep(0.5)"], note="pip is still at work")
+    assert "pip is still at work" in capfd.readouterr().out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+@pytest.mark.parametrize("code, raised", [(0, False), (1, True)])
+def test_ctrl_c_is_the_commands_to_answer(monkeypatch, tmp_path, code, raised):
+    """run() waits on; it raises only when the command then failed."""
+    ready = tmp_path / "ready"
+    child = ("import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch()\n"
+             f"while pathlib.Path(sys.argv[1]).exists(): time.sleep(0.02)\nraise SystemExit({code})")
+
+    def interrupt():
+        while not ready.exists():
+            threading.Event().wait(0.02)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        threading.Event().wait(0.1)
+        ready.unlink()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        if raised:
+            with pytest.raises(KeyboardInterrupt):
+                course.run([sys.executable, "-c", child, str(ready)])
+        else:
+            assert course.run([sys.executable, "-c", child, str(ready)]) == code
+    finally:
+        thread.join()
+
+
+def test_ci_calls_exactly_the_second_command():
+    script = (SOURCE.parent / ".ci" / "run").read_text(encoding="utf-8")
+    commands = [line.strip() for line in script.splitlines() if "course.py" in line]
+    assert commands == ["exec python3 course.py test </dev/null"]
+    assert "set -euo pipefail" in script
+
+
+def test_help_runs_without_the_environment(tmp_path):
+    """The real file, started by this Python with an empty search path: nothing but the standard library."""
+    command = [sys.executable, "-I", "-S", str(SOURCE), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and "course.py test" in done.stdout

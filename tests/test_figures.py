@@ -1,0 +1,389 @@
+"""Figures: films play as they were, captions keep off them, bands and intervals say the truth, diagrams are
+legible."""
+
+import base64
+import io
+import itertools
+import json
+
+import matplotlib.text
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from soralab import figures
+from soralab.figures import diagrams, style
+from soralab.figures.grids import GAP, MARGIN, lay_out
+
+
+def moving_disc(frames=6, height=32, width=32, colour=(0.9, -0.4, -1.0), speed=3.0):
+    """A film [time, 3, height, width]: a hard-edged disc that slides right over black."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    film = np.full((frames, 3, height, width), -1.0, np.float32)
+    for time in range(frames):
+        inside = np.hypot(x - 6 - speed * time, y - height / 2) < 5
+        film[time][:, inside] = np.array(colour, np.float32)[:, None]
+    return torch.from_numpy(film)
+
+
+def decode(picture):
+    """All frames of a picture, uint8 [time, height, width, 3], and its durations in milliseconds."""
+    image = Image.open(io.BytesIO(picture.data))
+    frames, durations = [], []
+    for number in range(getattr(image, "n_frames", 1)):
+        image.seek(number)
+        frames.append(np.asarray(image.convert("RGB")))
+        durations.append(image.info.get("duration"))
+    return np.stack(frames), durations, image.info.get("loop")
+
+
+def to_uint8(film):
+    return np.rint((film.numpy() + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def test_a_film_plays_at_its_speed_for_ever():
+    frames, durations, loop = decode(figures.show_film(moving_disc(6), "a red circle", fps=10))
+    assert len(frames) == 6 and loop == 0
+    assert durations == [100] * 6
+
+
+def test_every_frame_shows_its_own_pixels_enlarged_without_blur():
+    film = moving_disc(5)
+    frames, _, _ = decode(figures.show_film(film, "a red circle slides right", scale=3))
+    expected = to_uint8(film).repeat(3, 1).repeat(3, 2)
+    shown = frames[:, MARGIN : MARGIN + 96, MARGIN : MARGIN + 96]
+    assert np.abs(shown.astype(int) - expected).max() <= 1
+
+
+def test_many_colours_are_kept_within_the_palettes_error():
+    ramp = torch.linspace(-1, 1, 32)
+    film = torch.stack([ramp.expand(32, 32), ramp[:, None].expand(32, 32), torch.zeros(32, 32)])
+    film = torch.stack([film, film.flip(2)])
+    frames, _, _ = decode(figures.show_film(film, scale=1))
+    error = np.abs(frames[:, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(float) - to_uint8(film))
+    assert error.mean() < 8 and error.max() < 40
+
+
+def test_a_small_vivid_object_keeps_its_colour_beside_a_noisy_ground():
+    generator = torch.Generator().manual_seed(0)
+    film = (0.2 * torch.randn(4, 3, 64, 64, generator=generator)).clamp(-1, 1)
+    film[:, :, 30:33, 30:33] = torch.tensor([1.0, -1.0, 1.0])[:, None, None]
+    frames, _, _ = decode(figures.show_film(film, scale=1))
+    spot = frames[:, MARGIN + 30 : MARGIN + 33, MARGIN + 30 : MARGIN + 33].astype(int)
+    assert np.abs(spot - [255, 0, 255]).max() < 60
+
+
+def test_captions_stand_under_films_and_never_on_them():
+    films = torch.stack([moving_disc(3)] * 5)
+    long = "a caption so long that it must be broken into several lines under a film that is not wide"
+    bare, _, _ = decode(figures.show_films(films, scale=4, columns=3))
+    told, _, _ = decode(figures.show_films(films, [long] * 5, scale=4, columns=3))
+    expected = to_uint8(films[0]).repeat(4, 1).repeat(4, 2)
+    pitch = 128 + GAP
+    # How far down the second row stands depends on the captions: find the rows by their films' black left edges.
+    column = told[0, :, MARGIN]
+    starts = [y for y in range(1, len(column)) if column[y].sum() == 0 and column[y - 1].sum() > 0]
+    tops = [y for y in starts if (told[0, y : y + 128, MARGIN] == 0).all()]
+    assert len(tops) == 2
+    for number, (row, place) in enumerate(itertools.product(tops, range(3))):
+        left = MARGIN + place * pitch
+        shown = told[:, row : row + 128, left : left + 128]
+        if number < 5:
+            assert np.abs(shown.astype(int) - expected).max() <= 1
+    ink = (told[0] < 100).all(-1).sum() - (bare[0] < 100).all(-1).sum()
+    assert ink > 500, "the captions themselves are missing"
+
+
+def test_captions_do_not_run_into_each_other():
+    tiles = [to_uint8(moving_disc(1, 32, 32))] * 4
+    frames, _ = lay_out(tiles, ["mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm"] * 4, columns=4, scale=4, largest=128)
+    for place in range(3):
+        left = MARGIN + 128 + place * (128 + GAP)
+        assert (frames[0][:, left : left + GAP] == 0).all()
+
+
+def test_wrapped_lines_fit_and_lose_no_word():
+    face = style.font(13)
+    text = "a small orange triangle slides down and left behind a verylongwordthatfitsnowhere wall"
+    lines = style.wrap(text, face, 90)
+    assert all(face.getlength(line) <= 90 for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+def test_a_script_without_a_font_is_named_not_drawn_as_empty_boxes(monkeypatch):
+    monkeypatch.setattr(style, "OTHER_FONTS", ())
+    film, hindi = moving_disc(2), "लाल वृत्त"
+    picture = figures.show_film(film, hindi)
+    assert hindi in picture.alt
+    alike = figures.show_film(film, "picture 1")
+    assert picture.data == alike.data
+
+
+def test_films_of_several_sizes_and_lengths_share_a_board():
+    picture = figures.show_films([moving_disc(4, 32, 48), moving_disc(2, 40, 24)], scale=2, columns=2)
+    frames, _, _ = decode(picture)
+    assert len(frames) == 4
+    left = MARGIN + 96 + GAP
+    short = to_uint8(moving_disc(2, 40, 24)).repeat(2, 1).repeat(2, 2)
+    for time in range(4):
+        shown = frames[time, MARGIN : MARGIN + 80, left : left + 48].astype(int)
+        assert np.abs(shown - short[min(time, 1)]).max() <= 1
+
+
+def test_a_dozen_small_films_stay_under_150_kilobytes():
+    films = torch.stack([moving_disc(9, speed=1 + 0.2 * i) for i in range(12)])
+    picture = figures.show_films(films, ["a small red circle slides right"] * 12)
+    assert len(picture.data) < 150_000 and picture.width <= style.MAX_WIDTH
+
+
+def test_what_the_notebook_receives():
+    picture = figures.show_films(moving_disc(3)[None], ["a red circle"])
+    data, metadata = picture._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]) == picture.data
+    assert "a red circle" in picture.alt and data["text/plain"] == picture.alt
+    assert metadata["image/png"] == {"alt": picture.alt, "width": Image.open(io.BytesIO(picture.data)).width}
+    assert figures.show_film(moving_disc(2), alt="A disc.").alt == "A disc."
+    with pytest.raises(ValueError, match="alt"):
+        figures.show_film(moving_disc(2), alt=" ")
+
+
+def test_a_strip_lays_the_frames_side_by_side():
+    film = moving_disc(5)
+    frames, _, _ = decode(figures.film_strip(film, "slides"))
+    assert len(frames) == 1
+    scale, top = 4, None  # 5 frames of 32 pixels, at most 128 wide
+    expected = to_uint8(film).repeat(scale, 1).repeat(scale, 2)
+    rows = [y for y in range(frames.shape[1]) if (frames[0, y, MARGIN : MARGIN + 128] == 0).all()]
+    top = rows[0]
+    for number in range(5):
+        left = MARGIN + number * (128 + 4)
+        shown = frames[0, top : top + 128, left : left + 128].astype(int)
+        assert np.abs(shown - expected[number]).max() <= 1
+
+
+def test_a_long_film_is_thinned_to_fit_the_page():
+    picture = figures.film_strip(moving_disc(60))
+    assert picture.width <= style.MAX_WIDTH and "of 60 frames" in picture.alt
+
+
+def test_before_after_states_psnr_and_shows_where_it_differs():
+    original = moving_disc(3)
+    changed = original.clone()
+    changed[1] = (changed[1] + 0.02).clamp(-1, 1)
+    picture = figures.before_after(original, changed)
+    mse = ((original[1] - changed[1]) ** 2).mean().item()
+    assert f"exact, {10 * np.log10(4 / mse):.1f} dB, exact" in picture.alt
+    with pytest.raises(ValueError, match=r"\[2, 3, 32, 32\].*\[3, 3, 32, 32\]"):
+        figures.before_after(original, changed[:2])
+
+
+@pytest.mark.parametrize(
+    "film, says",
+    [
+        (moving_disc(2) * 3, r"film: got values from -3 to 2\.7"),
+        (moving_disc(2)[0], r"film: got shape \[3, 32, 32\]"),
+        (moving_disc(2).permute(0, 2, 3, 1), r"film: got 32 channels in shape \[2, 32, 32, 3\]"),
+        (moving_disc(2) * float("nan"), "film: got values from nan"),
+        ((moving_disc(2) > 0).to(torch.uint8), "film: got uint8"),
+        (moving_disc(2)[:0], r"film: got shape \[0, 3, 32, 32\]"),
+    ],
+)
+def test_a_wrong_film_is_named(film, says):
+    with pytest.raises(ValueError, match=says):
+        figures.show_film(film)
+
+
+def test_wrong_arguments_are_named():
+    films = moving_disc(2)[None]
+    with pytest.raises(ValueError, match=r"films\[0\]: got shape"):
+        figures.show_films(films[0])
+    with pytest.raises(ValueError, match="captions: got 2 for 1"):
+        figures.show_films(films, ["a", "b"])
+    with pytest.raises(ValueError, match="fps: got 0"):
+        figures.show_films(films, fps=0)
+    with pytest.raises(ValueError, match="images"):
+        figures.image_grid(films)
+    with pytest.raises(ValueError, match="patch: got"):
+        figures.patches_diagram(films[0], (3, 8, 8))
+
+
+def test_a_log_is_read_and_an_interrupted_last_line_passed_over(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 0, "loss": 2.0, "note": "x"}\n{"step": 10, "loss": 1.0, "lr": 0.1}\n{"step": 20, "lo')
+    log = figures.read_log(path)
+    assert log["step"].tolist() == [0, 10] and log["loss"].tolist() == [2, 1] and set(log) == {"step", "loss", "lr"}
+    assert np.isnan(log["lr"][0]) and log["lr"][1] == 0.1
+    path.write_text('{"step": 0}\nnonsense\n{"step": 2}\n')
+    with pytest.raises(ValueError, match="line 2: got 'nonsense'"):
+        figures.read_log(path)
+    with pytest.raises(FileNotFoundError, match="no training log at .*none.jsonl"):
+        figures.read_log(tmp_path / "none.jsonl")
+
+
+def test_ema_is_corrected_at_the_start():
+    assert figures.ema(np.full(5, 3.0), 0.9) == pytest.approx(np.full(5, 3.0))
+    assert figures.ema([1.0, 3.0], 0.5) == pytest.approx([1.0, (0.25 * 1 + 0.5 * 3) / 0.75])
+
+
+def run_of(values, step=10):
+    return {"step": np.arange(len(values)) * step, "loss": np.array(values, float)}
+
+
+def test_the_share_inside_the_band():
+    band = {"step": [0, 90], "min": [0, 0], "mean": [0.5, 1], "max": [1, 2]}  # upper edge: 1 + step / 90
+    assert figures.inside_band(run_of([0.5] * 10), band) == 1
+    assert figures.inside_band(run_of([0.5] * 7 + [2.5] * 3), band) == pytest.approx(0.7)
+    assert figures.inside_band(run_of([1.5] * 10), band) == pytest.approx(0.5)  # at steps 50, 60, 70, 80, 90
+    assert figures.inside_band(run_of([-0.1] * 10), band) == 0
+    assert figures.inside_band(run_of([-0.1] * 10), band, margin=0.2) == 1
+    # Steps past the band's end do not count.
+    assert figures.inside_band(run_of([0.5] * 10 + [9.0] * 10), band) == 1
+    with pytest.raises(ValueError, match="steps 200 to 200.*0 and 90"):
+        figures.inside_band({"step": [200], "loss": [1.0]}, band)
+
+
+def test_a_band_of_runs_holds_each_of_them_and_survives_json():
+    rng = np.random.default_rng(0)
+    logs = [run_of(np.exp(-np.arange(50) / 20) + 0.1 * rng.standard_normal(50)) for _ in range(4)]
+    band = figures.Band.of(logs, smooth=0.8)
+    again = figures.Band(**json.loads(json.dumps(band.to_json())))
+    for log in logs:
+        assert figures.inside_band(log, band) == 1
+        assert figures.inside_band(log, again) == 1
+    assert figures.inside_band(run_of(np.exp(-np.arange(50) / 20) + 1), again) == 0
+    # The run is smoothed as the band was: unsmoothed, the same run would leave it.
+    rough = figures.Band(band.step, band.min, band.mean, band.max, smooth=0.0)
+    assert figures.inside_band(logs[0], rough) < 1
+    middle = np.mean([figures.ema(log["loss"], 0.8) for log in logs], axis=0)
+    assert band.mean == pytest.approx(middle)
+
+
+def test_the_loss_curve_tells_the_share_in_words():
+    band = {"step": [0, 90], "min": [0, 0], "mean": [0.5, 1], "max": [1, 2], "runs": 3}
+    picture = figures.loss_curve(run_of([0.5] * 7 + [2.5] * 3), band, log=True, title="Loss")
+    assert "inside the band for 70% of its steps" in picture.alt and picture.width == 720
+
+
+# Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
+@pytest.mark.parametrize(
+    "successes, n, low, high",
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_gives_the_published_intervals(successes, n, low, high):
+    assert figures.wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+    mirrored = figures.wilson(n - successes, n)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
+
+
+def test_wilson_refuses_what_is_no_proportion():
+    for successes, n in ((5, 4), (-1, 4), (0, 0)):
+        with pytest.raises(ValueError, match=f"got {successes} of {n}"):
+            figures.wilson(successes, n)
+
+
+def test_bars_say_their_intervals():
+    table = {"ours": {"colour": (20, 20), "shape": (1, 29)}, "pixels": {"colour": (0, 20)}}
+    picture = figures.bars_with_intervals(table, {"colour": 0.125}, "chance")
+    for text in (
+        "ours colour 100.0 % (83.9–100.0)",
+        "ours shape 3.4 % (0.6–17.2)",
+        "pixels colour 0.0 % (0.0–16.1)",
+    ):
+        assert text in picture.alt
+    assert "chance colour 12.5 %" in picture.alt
+    with pytest.raises(ValueError, match="baseline"):
+        figures.bars_with_intervals(table, {"colours": 0.1})
+
+
+def words_and_boxes(fig):
+    """Every visible text of a figure with its extent in pixels."""
+    fig.canvas.draw()
+    renderer = fig.canvas.get_renderer()
+    texts = [t for t in fig.findobj(matplotlib.text.Text) if t.get_text().strip() and t.get_visible()]
+    return [(t.get_text(), t.get_window_extent(renderer)) for t in texts]
+
+
+def assert_legible(fig):
+    found = words_and_boxes(fig)
+    page = fig.bbox
+    for text, box in found:
+        assert box.x0 >= 4 and box.y0 >= 4 and box.x1 <= page.x1 - 4 and box.y1 <= page.y1 - 4, (
+            f"{text!r} leaves the page"
+        )
+    for (one, a), (two, b) in itertools.combinations(found, 2):
+        apart = a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0
+        assert apart, f"{one!r} and {two!r} overlap"
+    return [text for text, _ in found]
+
+
+@pytest.mark.parametrize("here", [None, 0, 7, 12, 16, 17])
+def test_the_map_names_every_chapter_and_no_words_overlap(here):
+    words = assert_legible(diagrams._draw_map(here, {0, 3, 16}))
+    for number in range(18):
+        assert words.count(f"{number:02d}") == 1
+    for chapter in figures.CHAPTERS:
+        assert chapter.title in words
+    assert words.count("you are here") == (here is not None)
+
+
+def test_the_maps_boxes_are_eighteen_and_apart():
+    boxes = diagrams._map_boxes()
+    assert sorted(boxes) == list(range(18)) == [chapter.number for chapter in figures.CHAPTERS]
+    for a, b in itertools.combinations(boxes.values(), 2):
+        assert a.x + a.width <= b.x or b.x + b.width <= a.x or a.y + a.height <= b.y or b.y + b.height <= a.y
+    fed = {chapter.feeds for chapter in figures.CHAPTERS if 1 <= chapter.number <= 15}
+    assert fed == set(diagrams.PARTS)
+
+
+def broken_edges(fig):
+    styles = [patch.get_linestyle() for patch in fig.axes[0].patches if hasattr(patch, "get_boxstyle")]
+    return sum(style != "-" and style != "solid" for style in styles)
+
+
+def test_chapters_to_come_have_broken_edges():
+    assert broken_edges(diagrams._draw_map(None, set())) == 18
+    assert broken_edges(diagrams._draw_map(None, set(range(18)))) == 0
+    assert broken_edges(diagrams._draw_map(4, {0, 4})) == 16
+    with pytest.raises(ValueError, match=r"got \[18\]"):
+        figures.road_map(18)
+    assert "chapter 07, NaViT" in figures.road_map(7).alt
+
+
+def test_the_plan_of_sora_is_legible_and_names_its_chapters():
+    words = assert_legible(diagrams._draw_parts())
+    numbers = {word for word in words if len(word) == 2 and word.isdigit()}
+    assert numbers == {"02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "16", "17"}
+    assert figures.sora_parts().width == 900
+
+
+def test_the_patches_diagram_counts_tokens_and_numbers():
+    picture = figures.patches_diagram(moving_disc(8), (2, 8, 16))
+    assert "4 × 4 × 2 = 32 patches" in picture.alt and "= 768 numbers" in picture.alt
+    frames, _, _ = decode(picture)
+    orange = (np.abs(frames[0].astype(int) - to_uint8(moving_disc(1)).max((0, 1, 2))) < 3).all(-1)
+    assert orange.sum() > 1000, "the disc is not to be seen"
+
+
+def test_the_same_input_gives_the_same_bytes():
+    film, run = moving_disc(4), run_of([3, 2, 1])
+    for draw in (
+        lambda: figures.show_films(film[None], ["a"]),
+        lambda: figures.film_strip(film, "a"),
+        lambda: figures.image_grid(film, list("abcd")),
+        lambda: figures.loss_curve(run, [run, run]),
+        lambda: figures.road_map(3),
+        lambda: figures.patches_diagram(film),
+    ):
+        assert draw().data == draw().data
+
+
+def test_a_plot_of_ones_own_is_twice_as_fine_as_the_page_and_keeps_its_colours(tmp_path):
+    fig, axes = figures.figure(4, 2)
+    axes.fill_between([0, 1], [1, 1], color=style.VERMILLION)
+    picture = figures.picture(fig, "A red area.")
+    picture.save(tmp_path / "a.png")
+    image = Image.open(tmp_path / "a.png").convert("RGB")
+    assert (picture.width, image.size) == (400, (800, 400))
+    counts = dict((colour, n) for n, colour in image.getcolors(10_000))
+    assert counts.get((0xD5, 0x5E, 0x00), 0) > 50_000

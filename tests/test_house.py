@@ -1,0 +1,163 @@
+"""The house stays as CONTRIBUTING.md draws it: imports go down only, and no path of one machine is in it."""
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "soralab"
+
+# The syllabus in order: a paper may import those before it.
+PAPERS = [
+    "unet", "transformer", "vit", "clip", "vqvae", "latent_diffusion", "navit", "vivit", "imagen_video",
+    "align_your_latents", "walt", "recaptioning", "llava", "make_a_video", "tune_a_video", "sora",
+]
+# The floors from the ground up. A room imports from lower floors only, and not from its neighbours.
+FLOORS = [
+    {"files"},
+    {"blocks", "diffusion", "world"},
+    {"training", "datasets", "kernels"},
+    {"figures"},
+    set(PAPERS),
+    {"recipes", "exercises"},
+    {"cli", "__main__"},
+]
+FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+TEXT = {".py", ".md", ".toml", ".yml", ".cfg", ".json", ".ipynb", ".sh", ""}
+MACHINE_PATH = re.compile(
+    r"(?<![\w.$}])/(?:work|tmp|root|home|Users|farm|mnt|opt|media)/[\w.-]+|\b[A-Z]:\\{1,2}(?:Users|work)\b"
+)
+
+
+def room_of(path: Path) -> str:
+    """The room a file of the package lies in: "sora" for sora.py, "world" for world/render.py."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(source: str, package: tuple[str, ...]) -> set[str]:
+    """The rooms of soralab that a file imports anywhere, also inside functions.
+
+    package: the file's package below soralab, () for soralab/sora.py, ("world",) for soralab/world/render.py.
+    """
+    modules = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ("soralab", *package)[: 1 + len(package) - (node.level - 1)] if node.level else ()
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            modules += [f"{stem}.{alias.name}" for alias in node.names]
+    split = [module.split(".") for module in modules]
+    return {parts[1] for parts in split if parts[0] == "soralab" and len(parts) > 1}
+
+
+def climbs(room: str, other: str) -> bool:
+    """Whether an import of `other` in `room` goes up, sideways, or to a later chapter."""
+    if room == other or other == "__version__":
+        return False
+    if room in PAPERS and other in PAPERS:
+        return PAPERS.index(other) > PAPERS.index(room)
+    return FLOOR[other] >= FLOOR[room]
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_file_has_a_room_and_imports_go_down(path):
+    room = room_of(path)
+    assert room in FLOOR, f"soralab/{room} is no room of the house: see CONTRIBUTING.md"
+    others = imported_rooms(path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).parts[:-1])
+    assert others <= set(FLOOR) | {"__version__"}, f"unknown rooms: {others - set(FLOOR)}"
+    assert [other for other in sorted(others) if climbs(room, other)] == []
+
+
+@pytest.mark.parametrize("source, package, rooms", [
+    ("import soralab.world.scene", (), {"world"}),
+    ("from soralab import sora, unet", (), {"sora", "unet"}),
+    ("def f():\n    from soralab.files.atomic import atomic_write", ("world",), {"files"}),
+    ("from . import scene", ("world",), {"world"}),
+    ("from ..sora import Sora", ("world",), {"sora"}),
+    ("from .. import sora", ("world",), {"sora"}),
+    ("from .deep import x", (), {"deep"}),
+    ("import torch.nn\nfrom torch import soralab", (), set()),
+])
+def test_imports_are_read_in_every_spelling(source, package, rooms):
+    assert imported_rooms(source, package) == rooms
+
+
+@pytest.mark.parametrize("room, other, up", [
+    ("cli", "sora", False), ("sora", "world", False), ("sora", "unet", False), ("unet", "sora", True),
+    ("world", "sora", True), ("diffusion", "blocks", True), ("training", "cli", True),
+    ("files", "world", True), ("recipes", "exercises", True), ("figures", "world", False),
+    ("world", "world", False),
+])
+def test_down_means_down(room, other, up):
+    assert climbs(room, other) is up
+
+
+def test_importing_the_package_loads_the_standard_library_only():
+    """It should take under 0.3 seconds. That nothing heavy is loaded is why, and a test can hold that."""
+    code = (
+        "import sys; before = set(sys.modules); import soralab\n"
+        "print(*sorted({name for name in set(sys.modules) - before}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = set(done.stdout.split())
+    assert "soralab" in loaded
+    strangers = {name for name in loaded if name.split(".")[0] not in sys.stdlib_module_names} - {"soralab"}
+    assert strangers == set()
+
+
+def test_every_chapter_has_its_rooms():
+    """A notebook NN_name has soralab/name.py, its recipe and its test; 00 is the map and has none."""
+    missing = []
+    for notebook in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        number, name = notebook.stem.split("_", 1)
+        if number in ("00", "17"):     # 17's module is the folder kernels/
+            continue
+        assert PAPERS.index(name) + 1 == int(number), f"{notebook.name} is not the syllabus' chapter {number}"
+        for room in (f"soralab/{name}.py", f"soralab/recipes/{name}.py", f"tests/test_{name}.py"):
+            if not (ROOT / room).exists():
+                missing.append(room)
+    assert missing == []
+
+
+def course_files():
+    """The course's own text files: not the reader's runs, not what is downloaded or built."""
+    folders = [".ci", "benchmarks", "data", "notebooks", "soralab", "tests"]
+    files = [path for path in ROOT.iterdir() if path.is_file()]
+    for folder in folders:
+        files += [path for path in (ROOT / folder).rglob("*") if path.is_file()]
+    skipped = {"downloads", "__pycache__", ".ipynb_checkpoints"}
+    skipped.add(".git")                # a file in a worktree, and it holds a path
+    return [p for p in files if p.suffix in TEXT and not skipped & set(p.relative_to(ROOT).parts)]
+
+
+def test_no_path_of_one_machine():
+    examples = {Path(__file__).name, "test_notebooks.py"}               # these two hold paths to be refused
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in course_files()
+        for match in MACHINE_PATH.finditer(path.read_text(encoding="utf-8", errors="ignore"))
+        if path.name not in examples
+    ]
+    assert found == []
+
+
+def test_the_search_reads_the_whole_house():
+    names = {str(path.relative_to(ROOT).as_posix()) for path in course_files()}
+    assert {"README.md", "course.py", ".ci/run", "soralab/__init__.py", "notebooks/execute.py"} <= names
+
+
+@pytest.mark.parametrize("text, machine", [
+    ("saved to /home/ada/film.gif", True), ("open('/tmp/x')", True), (r"C:\Users\ada", True),
+    ('"C:\\\\Users"', True), ("/usr/bin/env bash", False), ("data/home/x", False),
+    ("https://example.org/home/page", False),
+    ("notebooks/tmp/x", False),
+])
+def test_machine_paths_are_told_from_others(text, machine):
+    assert bool(MACHINE_PATH.search(text)) is machine

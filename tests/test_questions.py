@@ -1,0 +1,146 @@
+"""Questions about a scene: exact, unique answers, and yes/no without a prior."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from random import Random
+
+import pytest
+
+from soralab.world.questions import KINDS, ask, questions
+from soralab.world.scene import COLOURS, MOTIONS, WALL, Object, Scene, held_out, sample_scene
+
+RED = Object("circle", "red", "small", "slides right", "fast")
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    full = [sample_scene(101, i) for i in range(900)]
+    return full + [sample_scene(101, i, "simple", "held_out" if i % 2 else "test") for i in range(200)]
+
+
+def referents(scene: Scene, name: str) -> list[Object]:
+    """Every object that a definite description fits, read from its words alone."""
+    name = name.removeprefix("the ")
+    if name.startswith("object that "):
+        return [o for o in scene.objects if o.motion == name.removeprefix("object that ")]
+    return [o for o in scene.objects if all(w in (o.colour, o.shape, "object") for w in name.split())]
+
+
+def answer_of(scene: Scene, question: str) -> str:
+    """Answer a question from its words and the scene alone."""
+
+    def the(name: str) -> Object:
+        fits = referents(scene, name)
+        assert len(fits) == 1, f"{question}: {len(fits)} objects fit {name!r}"
+        return fits[0]
+
+    def related(kind: str, a: Object, b: Object) -> bool:
+        r = scene.relation
+        return bool(r) and (r.kind, scene.objects[r.a], scene.objects[r.b]) == (kind, a, b)
+
+    def yes(claim: bool) -> str:
+        return "yes" if claim else "no"
+
+    if found := re.fullmatch(r"What (colour|shape|size) is (the .+)\?", question):
+        return getattr(the(found[2]), found[1])
+    if question == "What does the camera do?":
+        return "stays still" if scene.camera == "still" else scene.camera
+    if question == "What does the background look like?":
+        return scene.background
+    if found := re.fullmatch(r"How many (?:(\w+) )?objects are there\?", question):
+        return ("zero", "one", "two", "three")[sum(found[1] in (None, o.size) for o in scene.objects)]
+    if found := re.fullmatch(r"Is (the .+) slow or fast\?", question):
+        return the(found[1]).speed
+    if found := re.fullmatch(r"Which way does (the .+) (turn|move)\?", question):
+        assert (the(found[1]).motion == WALL) == (found[2] == "move")
+        return the(found[1]).turn
+    sides = "left or right of|above or below|in front of or behind"
+    if found := re.fullmatch(rf"Is (the .+) ({sides}) (the .+)\?", question):
+        first, second = found[2].split(" or ")
+        kind = "left of" if first == "left" else first
+        a, b = the(found[1]), the(found[3])
+        assert related(kind, a, b) != related(kind, b, a)
+        return (first if related(kind, a, b) else second).removesuffix(" of")
+    if found := re.fullmatch(r"What does (the .+) bump into\?|What bumps into (the .+)\?", question):
+        known = the(found[1] or found[2])
+        ways = {o: (known, o) if found[1] else (o, known) for o in scene.objects}
+        [other] = [o for o in ways if related("bumps into", *ways[o])]
+        return f"the {other.colour} {other.shape}"
+    if found := re.fullmatch(r"Is (the .+) (left of|above|in front of) (the .+)\?", question):
+        a, b = the(found[1]), the(found[3])
+        assert related(found[2], a, b) or related(found[2], b, a)
+        return yes(related(found[2], a, b))
+    if found := re.fullmatch(r"Is the background (\w+)\?|Does the camera (pan \w+)\?", question):
+        return yes(found[1] == scene.background or scene.camera == (found[2] or "").replace("pan", "pans"))
+    if found := re.fullmatch(r"What does (the .+) do\?", question):
+        return the(found[1]).motion
+    if found := re.fullmatch(r"Does (the (?:\w+ )?object) (turn|move) (\w+)\?", question):
+        return yes(the(found[1]).turn == found[3])
+    if found := re.fullmatch(r"Does (the (?:\w+ )?object) (.+)\?", question):
+        verb, _, rest = found[2].partition(" ")
+        motion = f"{verb}{'es' if verb == 'pass' else 's'} {rest}".strip()
+        assert motion in MOTIONS
+        return yes(the(found[1]).motion == motion)
+    found = re.fullmatch(r"Is (the (?:\w+ )?object) (?:a )?(\w+)\?", question)
+    obj = the(found[1])
+    return yes(found[2] in (obj.colour, obj.shape, obj.size, obj.speed))
+
+
+def test_answers_are_exact_and_unique(scenes):
+    seen = Counter()
+    for scene in scenes:
+        for kind in KINDS:
+            pairs = ask(scene, kind)
+            seen[kind] += bool(pairs)
+            assert len({question for question, _ in pairs}) == len(pairs)
+            for question, answer in pairs:
+                assert answer == answer_of(scene, question), (question, answer, scene)
+    assert all(seen[kind] >= 30 for kind in KINDS), seen
+    assert seen["yes/no"] == len(scenes)  # questions() counts on it
+
+
+def test_questions_asks_each_kind_once(scenes):
+    for number, scene in enumerate(scenes[:300]):
+        asked = questions(scene, Random(number))
+        possible = [set(ask(scene, kind)) for kind in KINDS if ask(scene, kind)]
+        assert len(asked) == len(possible)
+        assert all(pair in options for pair, options in zip(asked, possible, strict=True))
+    with pytest.raises(ValueError, match="weight"):
+        ask(scenes[0], "weight")
+
+
+@pytest.mark.parametrize("level", ["simple", "full"])
+def test_yes_and_no_are_balanced_given_the_question(level):
+    """Questions that differ only in the colour of "the red object" are counted together."""
+    rng, asked, yes = Random(1), Counter(), Counter()
+    for index in range(1200):
+        scene = sample_scene(9, index, level)
+        for _ in range(5):
+            question, answer = questions(scene, rng)[-1]
+            key = re.sub(rf"the ({'|'.join(COLOURS)}) object", "the _ object", question)
+            asked[key] += 1
+            yes[key] += answer == "yes"
+    assert sum(yes.values()) / sum(asked.values()) == pytest.approx(0.5, abs=0.02)
+    common = [key for key in asked if asked[key] >= 100]
+    assert len(common) >= 12
+    for key in common:
+        assert yes[key] / asked[key] == pytest.approx(0.5, abs=0.12), key
+
+
+def test_no_claim_of_a_combination_that_training_lacks(scenes):
+    """Is the red object a moon? That would be a giveaway: no training scene answers it with yes."""
+    for scene in scenes:
+        for question, _ in ask(scene, "yes/no"):
+            if found := re.fullmatch(r"Is the (\w+) object a (\w+)\?", question):
+                assert not held_out(found[2], found[1]), question
+
+
+def test_nothing_is_asked_that_cannot_be_told():
+    growing = Scene((Object("circle", "red", "small", "grows", "slow"),))
+    assert ask(growing, "size") == [] and ask(growing, "turn") == []
+    assert ask(Scene((Object("square", "blue", "large", "stays still"),)), "speed") == []
+    twins = Scene((RED, Object("circle", "blue", "small", "slides right", "fast")))
+    assert ask(twins, "colour") == []  # neither "the circle" nor "the object that slides right" is one thing
+    assert not any("the circle" in question for kind in KINDS for question, _ in ask(twins, kind))

@@ -1,0 +1,575 @@
+"""The training loop: exact resume, clear stops, a log that can be trusted; EMA, prefetching, profiles."""
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+from soralab.files import checkpoints
+from soralab.files.checkpoints import CheckpointError, load_checkpoint
+from soralab.training import loop, profiles
+from soralab.training.data import Prefetch, batch_size, map_tensors, model_flops, peak_gflops
+from soralab.training.ema import EMA
+from soralab.training.loop import TrainConfig, autocast_dtype, learning_rate, step_seed, train
+from soralab.training.progress import progress
+from soralab.training.state import append_log, read_log, trim_log
+
+TIMES = {"seconds", "samples_s", "wait_share"}  # what two runs of the same may differ in
+CONFIG = TrainConfig(steps=30, lr=0.05, warmup=5, log_every=7, save_every=8, precision="float32", ema=0.9)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    for name in ("SORALAB_PROFILE", "SORALAB_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def build(width=16):
+    """A model with all that makes resuming hard: dropout, buffers that move, a frozen part."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, width), nn.BatchNorm1d(width), nn.ReLU(),
+                              nn.Dropout(0.2), nn.Linear(width, 1))
+    model[0].requires_grad_(False)
+    return model
+
+
+def batch_fn(step):
+    x = torch.randn(12, 8, generator=torch.Generator().manual_seed(step))
+    return {"x": x, "y": x.sum(1, keepdim=True)}
+
+
+def loss_fn(model, batch, generator):
+    noise = 0.1 * torch.randn(batch["x"].shape, generator=generator)
+    loss = (model(batch["x"] + noise) - batch["y"]).square().mean()
+    return loss, {"twice": 2 * loss}
+
+
+def at_step(number, act):
+    """`loss_fn` that does `act` the moment step `number` (from 1) of the run begins."""
+    seen = {"step": None}
+
+    def batches(step):
+        return batch_fn(step) | {"step": step}
+
+    def loss(model, batch, generator):
+        seen["step"] = batch["step"] + 1
+        if seen["step"] == number:
+            extra = act()
+            if extra is not None:
+                return extra * loss_fn(model, batch, generator)[0]
+        return loss_fn(model, batch, generator)
+
+    return loss, batches
+
+
+def same_weights(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def same_logs(a, b):
+    a, b = ([{k: v for k, v in record.items() if k not in TIMES} for record in read_log(p)] for p in (a, b))
+    return a == b and len(a) > 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing disturbed: (model, result)."""
+    os.environ["TQDM_DISABLE"] = "1"
+    model = build()
+    return model, train(model, loss_fn, batch_fn, CONFIG, tmp_path_factory.mktemp("whole"))
+
+
+def assert_same_run(model, result, whole):
+    assert same_weights(model, whole[0])
+    assert all(torch.equal(v, result.ema.shadow[k]) for k, v in whole[1].ema.shadow.items())
+    assert same_logs(result.log, whole[1].log)
+    saved = [load_checkpoint(r.state)[0] for r in (result, whole[1])]
+    assert saved[0].keys() == saved[1].keys()
+    assert all(torch.equal(saved[0][k], v) for k, v in saved[1].items())
+
+
+# ---------------------------------------------------------------- a run
+
+
+def test_it_trains_and_logs(whole):
+    model, result = whole
+    log = read_log(result.log)
+    assert [r["step"] for r in log] == [7, 14, 21, 28, 30]
+    assert log[-1]["loss"] < 0.5 * log[0]["loss"] and result.loss == log[-1]["loss"]
+    assert set(log[0]) == {"step", "loss", "lr", "grad_norm", "twice"} | TIMES
+    assert all(math.isclose(r["twice"], 2 * r["loss"], rel_tol=1e-5) for r in log)
+    assert all(0 <= r["wait_share"] <= 1 and r["samples_s"] > 0 for r in log)
+    assert log[1]["lr"] == learning_rate(13, CONFIG)
+    assert model.training and torch.equal(model[0].weight, build()[0].weight)  # the frozen part stays
+    card = json.loads(result.state.with_suffix(".json").read_text())
+    assert card["step"] == 30 and card["config"]["lr"] == 0.05
+    assert card["hardware"]["torch"] == torch.__version__
+
+
+def test_the_log_holds_the_mean_since_the_line_before(tmp_path):
+    losses = []
+
+    def loss(model, batch, generator):
+        value = loss_fn(model, batch, generator)[0]
+        losses.append(value.item())
+        return value
+
+    seen = []
+    result = train(build(), loss, batch_fn, CONFIG, tmp_path, on_log=seen.append)
+    log = read_log(result.log)
+    assert log == seen
+    assert math.isclose(log[1]["loss"], sum(losses[7:14]) / 7, rel_tol=1e-6)
+    assert math.isclose(log[-1]["loss"], sum(losses[28:]) / 2, rel_tol=1e-6)
+
+
+def test_one_step_is_adamw_with_clipping(tmp_path):
+    config = TrainConfig(steps=1, lr=0.1, warmup=0, cooldown=0, weight_decay=0.3, clip=0.01,
+                         precision="float32")
+    model, by_hand = nn.Linear(8, 1), nn.Linear(8, 1)
+    by_hand.load_state_dict(model.state_dict())
+    train(model, lambda m, b, g: (m(b["x"]) - b["y"]).square().mean(), batch_fn, config, tmp_path)
+    batch = batch_fn(0)
+    (by_hand(batch["x"]) - batch["y"]).square().mean().backward()
+    norm = math.sqrt(sum(p.grad.square().sum().item() for p in by_hand.parameters()))
+    for p in by_hand.parameters():
+        grad = p.grad * 0.01 / norm
+        # first step of Adam: both moments' bias corrections leave g / |g|
+        expected = p.detach() * (1 - 0.1 * 0.3) - 0.1 * grad / (grad.abs() + 1e-8)
+        torch.testing.assert_close(dict(model.named_parameters())[{1: "bias", 2: "weight"}[p.ndim]].detach(),
+                                   expected, rtol=1e-4, atol=1e-6)
+    [record] = read_log(tmp_path / "log.jsonl")
+    assert math.isclose(record["grad_norm"], norm, rel_tol=1e-4)
+
+
+def test_learning_rate_rises_holds_and_falls():
+    config = TrainConfig(steps=100, lr=2.0, warmup=10, cooldown=0.2)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert rates[10:81] == [2.0] * 71
+    assert rates[80:] == pytest.approx([2.0 * (20 - i) / 20 for i in range(20)])
+    longer = dataclasses.replace(config, steps=300)
+    assert [learning_rate(step, longer) for step in range(80)] == rates[:80]  # what lengthening rests on
+    flat = TrainConfig(steps=10, lr=1.0, warmup=0, cooldown=0.0)
+    assert [learning_rate(step, flat) for step in range(10)] == [1.0] * 10
+
+
+def test_seeds_differ_by_seed_and_step():
+    seeds = {step_seed(seed, step) for seed in range(40) for step in range(40)}
+    assert len(seeds) == 1600 and all(0 <= s < 2**63 for s in seeds)
+    assert step_seed(0, 1) == 6096812863120040317  # the same in every process, for ever
+
+
+def test_the_seed_changes_the_run_and_the_global_generator_is_given_back(whole, tmp_path):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    other = build()
+    train(other, loss_fn, batch_fn, dataclasses.replace(CONFIG, seed=1), tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not same_weights(other, whole[0])
+
+
+def test_only_the_given_parameters_move(tmp_path):
+    model, start = build(), build()
+    train(model, loss_fn, batch_fn, CONFIG, tmp_path, parameters=model[5].parameters())
+    assert torch.equal(model[1].weight, start[1].weight) and not torch.equal(model[5].weight, start[5].weight)
+    with pytest.raises(ValueError, match="parameters is empty"):
+        train(model.requires_grad_(False), loss_fn, batch_fn, CONFIG, tmp_path / "b")
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": 1.5}, {"lr": -1}, {"cooldown": 1.1}, {"ema": 1.0},
+                                   {"precision": "half"}, {"clip": float("nan")}, {"save_every": 0}])
+def test_a_bad_configuration_names_its_field(wrong):
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))} is "):
+        TrainConfig(**{"steps": 10, **wrong})
+
+
+def test_precision_auto_follows_the_machine(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert autocast_dtype("auto", cpu) == torch.bfloat16 and autocast_dtype("float32", cpu) is None
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert autocast_dtype("auto", cpu) is None and autocast_dtype("bfloat16", cpu) == torch.bfloat16
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert autocast_dtype("auto", cpu) is None
+
+
+def test_bfloat16_computes_in_it_and_keeps_float32_weights(tmp_path):
+    kinds = set()
+
+    def loss(model, batch, generator):
+        out = model(batch["x"])
+        kinds.add(out.dtype)
+        return (out.float() - batch["y"]).square().mean()
+
+    model = build()
+    train(model, loss, batch_fn, dataclasses.replace(CONFIG, precision="bfloat16", steps=2), tmp_path)
+    assert kinds == {torch.bfloat16} and model[0].weight.dtype == torch.float32
+
+
+# ---------------------------------------------------------------- interrupted and resumed
+
+
+@pytest.mark.parametrize("number, error", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_interrupted_and_resumed_equals_undisturbed(whole, tmp_path, number, error, capsys):
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    loss, batches = at_step(13, lambda: signal.raise_signal(number))
+    with pytest.raises(error):
+        train(build(), loss, batches, CONFIG, tmp_path)
+    assert f"stopped at step 13 of 30, state saved in {tmp_path}" in capsys.readouterr().err
+    assert json.loads((tmp_path / "state.json").read_text())["step"] == 13
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    model = build()
+    assert_same_run(model, train(model, loss_fn, batch_fn, CONFIG, tmp_path), whole)
+
+
+def test_a_stop_in_the_last_step_is_heard_and_the_run_is_complete(whole, tmp_path):
+    loss, batches = at_step(30, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as info:
+        train(build(), loss, batches, CONFIG, tmp_path)
+    assert info.value.code == 143
+    model = build()
+    assert_same_run(model, train(model, loss_fn, None, CONFIG, tmp_path), whole)
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second Ctrl-C was swallowed")
+
+    loss, batches = at_step(13, twice)
+    with pytest.raises(KeyboardInterrupt):
+        train(build(), loss, batches, CONFIG, tmp_path)
+    assert json.loads((tmp_path / "state.json").read_text())["step"] == 8
+
+
+def test_killed_and_resumed_equals_undisturbed(whole, tmp_path):
+    """A kill that nothing can catch, between two saves: the log is ahead of the state."""
+    code = ("import os, sys; sys.path[:0] = sys.argv[1:3]; import test_training as t\n"
+            "loss, batches = t.at_step(15, lambda: os._exit(9))\n"
+            "t.train(t.build(), loss, batches, t.CONFIG, sys.argv[3])")
+    here = Path(__file__).resolve()
+    run = subprocess.run([sys.executable, "-c", code, str(here.parents[1]), str(here.parent), str(tmp_path)])
+    assert run.returncode == 9
+    assert [r["step"] for r in read_log(tmp_path / "log.jsonl")] == [7, 14]
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write('{"step": 1')  # and a line that was cut off
+    model = build()
+    assert_same_run(model, train(model, loss_fn, batch_fn, CONFIG, tmp_path), whole)
+
+
+def test_crash_before_the_first_save_begins_anew(whole, tmp_path):
+    def fail():
+        raise RuntimeError("power cut")
+
+    loss, batches = at_step(7, fail)
+    with pytest.raises(RuntimeError):
+        train(build(), loss, batches, CONFIG, tmp_path)
+    model = build()
+    assert_same_run(model, train(model, loss_fn, batch_fn, CONFIG, tmp_path), whole)
+
+
+def test_resume_in_small_pieces(whole, tmp_path):
+    for stop in (3, 8, 9, 22, 26):
+        loss, batches = at_step(stop, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train(build(), loss, batches, CONFIG, tmp_path)
+    model = build()
+    result = train(model, loss_fn, batch_fn, CONFIG, tmp_path)
+    assert_same_run(model, result, whole)
+    assert result.seconds >= read_log(result.log)[-2]["seconds"] > 0
+
+
+def test_a_finished_run_is_returned_without_a_step(whole, tmp_path):
+    train(build(), loss_fn, batch_fn, CONFIG, tmp_path)
+    model = build()
+    result = train(model, None, None, CONFIG, tmp_path)
+    assert_same_run(model, result, whole)
+    assert result.loss == whole[1].loss
+
+
+def test_resume_false_begins_anew(whole, tmp_path):
+    train(build(), loss_fn, batch_fn, dataclasses.replace(CONFIG, seed=3, steps=20), tmp_path)
+    model = build()
+    assert_same_run(model, train(model, loss_fn, batch_fn, CONFIG, tmp_path, resume=False), whole)
+
+
+def test_a_lengthened_run_equals_one_that_was_long_at_once(whole, tmp_path):
+    train(build(), loss_fn, batch_fn, dataclasses.replace(CONFIG, steps=20), tmp_path)
+    model = build()
+    result = train(model, loss_fn, batch_fn, CONFIG, tmp_path)
+    assert same_weights(model, whole[0]) and [r["step"] for r in read_log(result.log)][-2:] == [28, 30]
+    # steps may not shrink below what is done with the rate held up
+    with pytest.raises(ValueError, match="steps is 10, but the state in .* is of a run of 30 steps"):
+        train(build(), loss_fn, batch_fn, dataclasses.replace(CONFIG, steps=10), tmp_path)
+
+
+def test_another_configuration_or_model_is_refused_by_name(tmp_path):
+    train(build(), loss_fn, batch_fn, dataclasses.replace(CONFIG, steps=8), tmp_path)
+    state = (tmp_path / "state.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"lr is 0\.5, but the state in .* was trained with 0\.05"):
+        train(build(), loss_fn, batch_fn, dataclasses.replace(CONFIG, steps=8, lr=0.5), tmp_path)
+    with pytest.raises(ValueError, match=r"model differs .* 1\.bias is \(16,\) there and \(20,\) here"):
+        train(build(20), loss_fn, batch_fn, dataclasses.replace(CONFIG, steps=8), tmp_path)
+    assert (tmp_path / "state.safetensors").read_bytes() == state
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize("what", ["nan", "inf"])
+def test_a_loss_that_is_not_finite_stops_at_once(tmp_path, what):
+    loss, batches = at_step(11, lambda: float(what))
+    model = build()
+    text = rf"the loss became {what} at step 11 \(step 8 is kept in .*lower learning rate"
+    with pytest.raises(FloatingPointError, match=text):
+        train(model, loss, batches, CONFIG, tmp_path)
+    assert load_checkpoint(tmp_path / "state")[1]["step"] == 8
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_a_gradient_that_is_not_finite_stops_at_once(tmp_path):
+    def loss(model, batch, generator):
+        weight = model[1].weight
+        return loss_fn(model, batch, generator)[0] + (weight - weight.detach()).abs().sqrt().sum()
+
+    model = build()
+    with pytest.raises(FloatingPointError, match=r"gradient became (nan|inf) at step 1 \(nothing saved"):
+        train(model, loss, batch_fn, CONFIG, tmp_path)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), build().parameters(), strict=True))
+
+
+def test_a_full_disk_keeps_the_last_state(whole, tmp_path, monkeypatch):
+    saves, real = [], checkpoints.sync
+
+    def sync(path):
+        saves.append(path)
+        if len(saves) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "sync", sync)
+        with pytest.raises(OSError, match="^the disk is full, state.safetensors was not written"):
+            train(build(), loss_fn, batch_fn, CONFIG, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "state.json", "state.safetensors"]
+    assert load_checkpoint(tmp_path / "state")[1]["step"] == 8
+    model = build()
+    assert_same_run(model, train(model, loss_fn, batch_fn, CONFIG, tmp_path), whole)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_the_log_is_clear():
+    with pytest.raises(OSError, match="the disk is full, full was not written"):
+        append_log(Path("/dev/full"), {"step": 1})
+
+
+def test_a_damaged_state_says_what_to_do(tmp_path):
+    config = dataclasses.replace(CONFIG, steps=8)
+    train(build(), loss_fn, batch_fn, config, tmp_path)
+    weights, card = tmp_path / "state.safetensors", tmp_path / "state.json"
+    good = weights.read_bytes(), card.read_bytes()
+    for path, data, text in (
+        (weights, good[0][:-1] + bytes([good[0][-1] ^ 1]), "altered"), (weights, good[0][:99], "truncated"),
+        (card, b"{", "not JSON"), (card, b'{"sha256": ""}', "not that of a training state"),
+        (card, None, "has no card"), (weights, None, "missing"),
+    ):
+        path.unlink() if data is None else path.write_bytes(data)
+        with pytest.raises(CheckpointError, match=f"{text}.*remove the folder .* to begin anew"):
+            train(build(), loss_fn, batch_fn, config, tmp_path)
+        weights.write_bytes(good[0])
+        card.write_bytes(good[1])
+    train(build(), loss_fn, batch_fn, config, tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="a file is in the way"):
+        train(build(), loss_fn, batch_fn, CONFIG, tmp_path / "file")
+
+
+def test_an_error_in_a_batch_is_raised_by_train(tmp_path):
+    def broken(step):
+        if step == 9:
+            raise ZeroDivisionError("no such clip")
+        return batch_fn(step)
+
+    with pytest.raises(ZeroDivisionError, match="no such clip"):
+        train(build(), loss_fn, broken, CONFIG, tmp_path)
+    assert load_checkpoint(tmp_path / "state")[1]["step"] == 8
+
+
+def test_log_lines_are_whole_and_trimmed(tmp_path):
+    path = tmp_path / "log.jsonl"
+    assert read_log(path) == []
+    for step in (1, 2, 3):
+        append_log(path, {"step": step})
+    with open(path, "a") as log:
+        log.write('{"st')
+    assert [r["step"] for r in read_log(path)] == [1, 2, 3]
+    trim_log(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+# ---------------------------------------------------------------- EMA
+
+
+def test_ema_is_the_closed_form():
+    """s_n = Σ_i (1 - d_i) Π_{j>i} d_j θ_i + Π_j d_j θ_0 with d_n = min(decay, (1 + n) / (10 + n))."""
+    model = nn.Linear(3, 2).double()
+    ema = EMA(model, decay=0.3)
+    history = [model.weight.detach().clone()]
+    for step in range(12):
+        with torch.no_grad():
+            model.weight.copy_(torch.randn(2, 3, generator=torch.Generator().manual_seed(step)))
+        history.append(model.weight.detach().clone())
+        ema.update(model)
+    d = [min(0.3, (1 + n) / (10 + n)) for n in range(12)]
+    assert d[0] == 0.1 and d[-1] == 0.3  # both branches of the minimum are met
+    expected = math.prod(d) * history[0]
+    for i in range(12):
+        expected += (1 - d[i]) * math.prod(d[i + 1:]) * history[i + 1]
+    torch.testing.assert_close(ema.shadow["weight"], expected)
+
+
+def test_ema_applied_lends_the_average_and_gives_the_weights_back():
+    model = build()
+    ema = EMA(model, 0.9)
+    own = [p.detach().clone() for p in model.parameters()]
+    for value in ema.shadow.values():
+        value.add_(1)
+    with pytest.raises(KeyError), ema.applied(model):
+        assert torch.equal(model[1].weight, own[2] + 1)
+        assert torch.equal(model[0].weight, own[0])  # frozen: not averaged
+        model.requires_grad_(False)  # samplers do this
+        raise KeyError
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), own, strict=True))
+    ema.copy_to(model)
+    assert torch.equal(model[1].weight, own[2] + 1)
+    with pytest.raises(ValueError, match="decay is 1"):
+        EMA(model, 1.0)
+
+
+# ---------------------------------------------------------------- batches
+
+
+def test_prefetch_keeps_the_order_and_runs_only_so_far_ahead():
+    made, gate = [], threading.Event()
+
+    def make(step):
+        made.append(step)
+        if step == 6:
+            gate.set()
+        return torch.tensor([step])
+
+    with Prefetch(make, 3, 50, depth=2) as batches:
+        stream = iter(batches)
+        assert next(stream).item() == 3
+        assert gate.wait(5)  # 4 and 5 wait ready, 6 is in hand
+        assert max(made) == 6
+        assert [next(stream).item() for _ in range(20)] == list(range(4, 24))
+        assert batches.wait_s >= 0
+    assert not batches._thread.is_alive() and max(made) < 30
+
+
+def test_prefetch_raises_an_error_at_its_own_step():
+    def make(step):
+        if step == 2:
+            raise ValueError("clip 2 is broken")
+        return step
+
+    seen = []
+    with pytest.raises(ValueError, match="clip 2"), Prefetch(make, 0, 9) as batches:
+        for batch in batches:
+            seen.append(batch)
+    assert seen == [0, 1] and not batches._thread.is_alive()
+
+
+def test_batches_may_be_nested():
+    class Pair(NamedTuple):
+        film: torch.Tensor
+        words: list
+
+    batch = {"a": Pair(torch.ones(4, 2), ["red", torch.zeros(4)]), "b": (torch.tensor(3.0), 5)}
+    doubled = map_tensors(lambda t: t * 2, batch)
+    assert isinstance(doubled["a"], Pair) and doubled["a"].words[0] == "red" and doubled["b"][1] == 5
+    assert torch.equal(doubled["a"].film, 2 * torch.ones(4, 2)) and doubled["b"][0] == 6
+    assert batch_size(batch) == 4 and batch_size((1, torch.tensor(2.0))) == 1
+
+
+def test_model_flops_are_counted_by_hand():
+    model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
+    assert model_flops(model, torch.zeros(5, 8)) == 2 * 5 * (8 * 16 + 16 * 4)
+    assert model_flops(nn.Conv2d(3, 6, 3, padding=1), torch.zeros(2, 3, 8, 8)) == 2 * 2 * 64 * 6 * 27
+    attention = torch.nn.functional.scaled_dot_product_attention
+    q = torch.zeros(2, 3, 10, 16)
+    assert model_flops(attention, q, q, q) == 2 * (2 * 2 * 3 * 10 * 10 * 16)
+
+
+def test_peak_is_a_rate():
+    assert 0.1 < peak_gflops(seconds=0.01) < 1e6
+
+
+# ---------------------------------------------------------------- profiles
+
+
+def test_profile_has_a_default_and_three_names(monkeypatch):
+    assert profiles.profile() == "laptop"
+    for name, value in (("smoke", 1), ("laptop", 2), ("gpu", 3)):
+        monkeypatch.setenv("SORALAB_PROFILE", name)
+        assert profiles.profile() == name and profiles.by_profile(smoke=1, laptop=2, gpu=3) == value
+    monkeypatch.setenv("SORALAB_PROFILE", "phone")
+    with pytest.raises(ValueError, match="SORALAB_PROFILE is 'phone', it takes one of smoke, laptop, gpu"):
+        profiles.profile()
+
+
+def test_device_is_chosen_and_checked(monkeypatch):
+    for cuda in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        assert profiles.device().type == ("cuda" if cuda else "cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("SORALAB_DEVICE", "cuda:0")
+    assert profiles.device() == torch.device("cuda:0")
+    monkeypatch.setenv("SORALAB_DEVICE", "cuda:1")
+    with pytest.raises(ValueError, match="this machine has no such device"):
+        profiles.device()
+    for wrong in ("gpu", "cuda:x"):
+        monkeypatch.setenv("SORALAB_DEVICE", wrong)
+        with pytest.raises(ValueError, match="it takes cpu, cuda, cuda:N or mps"):
+            profiles.device()
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setenv("SORALAB_DEVICE", "mps")
+    with pytest.warns(UserWarning, match="not the checked ones"):
+        assert profiles.device().type == "mps"
+
+
+def test_hardware_tells_the_machine_but_not_whose():
+    import platform
+
+    facts = profiles.hardware()
+    assert facts["torch"] == torch.__version__ and facts["cores"] >= 1 and facts["cpu"]
+    text = json.dumps(facts)
+    assert os.sep + "home" not in text and (not platform.node() or platform.node() not in text.split('"'))
+
+
+def test_progress_is_silenced_by_the_environment(monkeypatch, capsys):
+    assert list(progress(range(3))) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+    monkeypatch.delenv("TQDM_DISABLE")
+    assert list(progress(range(3), desc="bar")) == [0, 1, 2]
+    assert "bar" in capsys.readouterr().err
+    assert loop.progress is progress
