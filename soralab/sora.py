@@ -41,10 +41,6 @@ class AutoencoderConfig:
 
     latent: int = 8
     width: int = 64  # channels at half resolution; twice as many at a quarter
-    frames: int = 9  # of the films it is trained on
-
-    space: int = 4
-    time: int = 2
 
 
 class CausalTime(nn.Module):

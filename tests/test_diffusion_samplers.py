@@ -182,6 +182,7 @@ def test_callback_calls_and_network_calls(name):
 def test_time_grid_and_shift():
     assert time_grid(4).tolist() == [1, 0.75, 0.5, 0.25, 0]
     assert time_grid(2, t_start=0.6).tolist() == pytest.approx([0.6, 0.3, 0])
+    assert time_grid(2, t_start=0.6, shift=3.0).tolist() == pytest.approx([0.6, 0.45, 0]), "begins at t_start"
     for shift in (0.1, 0.7, 3.0, 7.0):
         t = torch.linspace(0, 1, 11, dtype=torch.float64)
         moved = shift_times(t, shift)

@@ -303,6 +303,18 @@ def test_saving_finishes_an_interrupted_save_before_it_begins(saved, monkeypatch
     assert same(load_checkpoint(saved / "toy")[0], tensors(1))
 
 
+def test_ctrl_c_just_after_the_cards_rename_keeps_the_new_tensors(saved, monkeypatch):
+    """The card on disk speaks of them already: here the clean-up must not throw them away."""
+
+    def interrupt(_folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(atomic, "sync_folder", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(saved / "toy", tensors(1), {})
+    assert same(load_checkpoint(saved / "toy")[0], tensors(1))
+
+
 @pytest.mark.parametrize("where", ["sync", "atomic_write", "_create"])
 def test_a_full_disk_keeps_the_old_checkpoint_and_leaves_no_rest(saved, where, monkeypatch):
     monkeypatch.setattr(checkpoints, where, full_disk)

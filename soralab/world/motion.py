@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from soralab.world.scene import DIRECTIONS, SLIDE, SPIN, SWELL, TURNS, bounce_he
 TOLERANCE = 0.045  # short sides, root mean square, between a path and its law
 LEAST_SLIDE = 0.15  # short sides per clip: below this a thing stands
 LEAST_SWELL = 0.25  # of its radius, over a clip
-ORBIT_RATES = [sign * turns * math.tau for sign in (1, -1) for turns in np.arange(0.6, 1.45, 0.05)]
+ORBIT_RATES = np.concatenate([sign * math.tau * np.arange(0.6, 1.45, 0.05) for sign in (1, -1)])  # radians per clip
 DROPS = np.arange(0.34, 0.7, 0.01)
 
 
@@ -46,7 +47,7 @@ def explain(
     """
     if len(path) < 3:
         return Story(None, math.inf)
-    laws = [_still(path), *_slides(path, times, touched), _bounce(path, times), *_orbits(path, times)]
+    laws = [_still(path), *_slides(path, times, touched), _bounce(path, times), _orbit(path, times)]
     price = {"stays still": 0.0, "bounces": 0.012, "orbits": 0.02}
     best = min(laws, key=lambda law: law.error + price.get(law.motion, 0.006))
     if best.error > TOLERANCE:
@@ -91,7 +92,7 @@ def _slides(path: np.ndarray, times: np.ndarray, touched: bool) -> list[Story]:
 
 def _bounce(path: np.ndarray, times: np.ndarray) -> Story:
     """The world's own gravity and restitution from one of many heights, over a floor that is free."""
-    heights = np.array([[bounce_height(u, drop) for u in times] for drop in DROPS])
+    heights = _bounces(tuple(times.tolist()))
     y = -path[:, 1]
     level = y - heights
     misfit = np.square(level - level.mean(1, keepdims=True)).sum(1)
@@ -100,19 +101,23 @@ def _bounce(path: np.ndarray, times: np.ndarray) -> Story:
     return Story("bounces", float(np.sqrt((misfit[best] + across) / len(path))))
 
 
-def _orbits(path: np.ndarray, times: np.ndarray) -> list[Story]:
+@lru_cache(maxsize=256)
+def _bounces(times: tuple[float, ...]) -> np.ndarray:
+    return np.array([[bounce_height(u, drop) for u in times] for drop in DROPS])
+
+
+def _orbit(path: np.ndarray, times: np.ndarray) -> Story:
     """Circles at one of many steady rates: linear in centre, a cosine and a sine."""
-    stories = []
     z = path[:, 0] + 1j * path[:, 1]
-    for rate in ORBIT_RATES:
-        basis = np.stack([np.ones(len(times)), np.exp(1j * rate * times)], 1)
-        fit, *_ = np.linalg.lstsq(basis, z, rcond=None)
-        if not 0.1 < abs(fit[1]) < 0.4:
-            continue
-        error = float(np.sqrt(np.mean(np.square(np.abs(z - basis @ fit)))))
-        turn = "clockwise" if rate > 0 else "anticlockwise"
-        stories.append(Story("orbits", error, nearest(rate / math.tau, TURNS), turn, rate))
-    return stories
+    z = z - z.mean()
+    basis = np.exp(1j * ORBIT_RATES[:, None] * times)  # [rates, frames]
+    basis -= basis.mean(1, keepdims=True)  # the centre is fitted with it
+    arm = (basis.conj() @ z) / np.square(np.abs(basis)).sum(1)
+    errors = np.sqrt(np.square(np.abs(z - arm[:, None] * basis)).mean(1))
+    errors[(np.abs(arm) < 0.1) | (np.abs(arm) > 0.4)] = np.inf
+    rate = float(ORBIT_RATES[errors.argmin()])
+    turn = "clockwise" if rate > 0 else "anticlockwise"
+    return Story("orbits", float(errors.min()), nearest(rate / math.tau, TURNS), turn, rate)
 
 
 def _swelling(radius: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, float, float]:

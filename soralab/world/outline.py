@@ -52,7 +52,7 @@ def outline(mask: np.ndarray, open_to_view: np.ndarray, frames: np.ndarray, judg
     if not len(frames):
         return blank
     pieces, open_pieces, corner = _crop(mask[frames], open_to_view[frames])
-    poses, upright = _fit_upright(pieces, open_pieces)
+    poses, upright = _fit_upright(pieces, open_pieces, cut=not open_to_view.all())
     choice = _Choice.upright(upright)
     if upright[:, judged].mean(1).max() < UPRIGHT_ENOUGH:
         choice = _turned(pieces, open_pieces, upright, frames / time, judged)
@@ -121,20 +121,19 @@ def _overlap(pieces: np.ndarray, covers: np.ndarray, seen: np.ndarray) -> np.nda
     return both / (covers.sum((-2, -1)) + pieces.sum((-2, -1)) - both).clip(1e-6)
 
 
-def _fit_upright(pieces: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _fit_upright(pieces: np.ndarray, seen: np.ndarray, cut: bool) -> tuple[np.ndarray, np.ndarray]:
     """Poses [shapes, frames, 4] whose visible area and centroid are the pieces', and their overlaps [shapes, frames]."""
     size = pieces.shape[-1]
     area, x, y = _moments(pieces)
     poses = np.zeros((len(SHAPES), len(pieces), 4))
     for k, shape in enumerate(SHAPES):
         poses[k] = _from_moments(pieces, shape, 0.0)
-    rounds = 2 if seen.all() else 4  # what is partly hidden takes longer to find
+    rounds, step = (8, 1.8) if cut else (1, 1.0)  # what is partly hidden takes longer to find
     for _ in range(rounds):
-        cover = coverage(SHAPES, poses, size, size) * seen
-        drawn, at_x, at_y = _moments(cover)
-        poses[..., 0] += np.clip(x - at_x, -0.1, 0.1)
-        poses[..., 1] += np.clip(y - at_y, -0.1, 0.1)
-        poses[..., 2] *= np.clip(np.sqrt(area / drawn), 0.8, 1.25)
+        drawn, at_x, at_y = _moments(coverage(SHAPES, poses, size, size) * seen)
+        poses[..., 0] += np.clip(step * (x - at_x), -0.1, 0.1)
+        poses[..., 1] += np.clip(step * (y - at_y), -0.1, 0.1)
+        poses[..., 2] *= np.clip((area / drawn) ** (step / 2), 0.8, 1.25)
     return poses, _overlap(pieces, coverage(SHAPES, poses, size, size), seen)
 
 

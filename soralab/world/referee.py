@@ -98,9 +98,11 @@ def _see(sight: Sight, which: int, masks: list[np.ndarray]) -> Seen:
     time, side = len(mask), min(sight.height, sight.width)
     area = track.area
     visible = area > DEBRIS * side * side
-    others = sum((m for k, m in enumerate(masks) if k != which), np.zeros_like(mask))
-    near = ndimage.binary_dilation(mask > 0.2, _NEIGHBOURS)
-    touching = (near & (others > 0.2)).any((1, 2)) & visible
+    touching = np.zeros(time, bool)
+    if len(masks) > 1:
+        others = sum(m for k, m in enumerate(masks) if k != which)
+        near = ndimage.binary_dilation(mask > 0.2, _NEIGHBOURS)
+        touching = (near & (others > 0.2)).any((1, 2)) & visible
     view = np.broadcast_to(~sight.hidden(), mask.shape)
     open_to_view = view
     still = _behind(mask, others, touching, area) if touching.any() else None

@@ -65,9 +65,9 @@ def coverage(shapes: Sequence[str], poses: np.ndarray, height: int, width: int) 
         if not len(rows):
             continue
         x, y, radius, angle = (poses[rows, :, k, None, None] for k in range(4))
-        cos, sin = (np.vectorize(f, otypes=[np.float32])(angle) for f in (math.cos, math.sin))
         dx, dy = grid_x - x.astype(np.float32), grid_y[:, None] - y.astype(np.float32)
         if np.any(angle):
+            cos, sin = (np.vectorize(f, otypes=[np.float32])(angle) for f in (math.cos, math.sin))
             dx, dy = cos * dx + sin * dy, cos * dy - sin * dx  # into the shape's own upright axes
         distance = _DISTANCE[name](dx, dy, radius.astype(np.float32))
         distance *= np.float32(-side)

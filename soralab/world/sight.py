@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
-from soralab.world.render import BACKDROPS, PALETTE, WALL_COLOUR, render
+from soralab.world.render import BACKDROPS, PALETTE, WALL_COLOUR, _backdrop, _stripes
 from soralab.world.scene import CAMERAS, COLOURS, TEXTURE_PERIOD, Scene, pan
 
 DEBRIS = 0.0035  # short sides squared: anything smaller is dirt. The smallest thing of the world has twice that
@@ -96,58 +96,67 @@ def look(pixels: np.ndarray) -> Sight:
 # --------------------------------------------------------------------------------------------------------- background
 
 
+PHASES = TEXTURE_PERIOD * np.arange(64) / 64
+
+
 @lru_cache(maxsize=16)
-def _patterns(background: str, time: int, height: int, width: int) -> tuple[np.ndarray, list[tuple[str, float]]]:
-    """Grey levels [kinds, time, height, width] of a pattern at 16 phases under each camera."""
-    kinds = [(camera, TEXTURE_PERIOD * k / 16) for camera in CAMERAS for k in range(16)]
-    scenes = [Scene((), background, camera, texture=phase, aspect=width / height) for camera, phase in kinds]
-    films = np.stack([_empty(scene, time, height, width) for scene in scenes])
-    return films.mean(-1), kinds
-
-
-def _empty(scene: Scene, time: int, height: int, width: int) -> np.ndarray:
-    from soralab.world.render import _backdrop
-
-    return _backdrop([scene], [k / time for k in range(time)], height, width)[0].transpose(0, 2, 3, 1)
+def _waves(time: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The stripes as waves between -1 and 1: across [cameras, phases, time, width] and down [phases, height]."""
+    moved = np.array([pan(camera) for camera in CAMERAS])[:, None, None] * np.arange(time) / time
+    across = _stripes(width, height, (moved + PHASES[:, None])[..., None])
+    return 2 * across - 1, 2 * _stripes(height, width, PHASES[:, None]) - 1
 
 
 def _find_background(pixels: np.ndarray) -> tuple[str, str, np.ndarray]:
-    """(background, camera, the empty film [time, height, width, 3]) that explain the colourless, dark pixels best."""
+    """(background, camera, the empty film, broadcastable to `pixels`) that explain the colourless, dark pixels best."""
     time, height, width, _ = pixels.shape
-    grey = pixels.mean(-1)
-    weight = ((grey < 140) & (np.ptp(pixels, axis=-1) < 45)).astype(np.float32)
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    grey = (red + green + blue) / 3
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    weight = ((grey < 140) & (spread < 45)).astype(np.float32)
     total = max(float(weight.sum()), 1.0)
     errors = {}
     for name in ("black", "grey"):
         level = np.mean(BACKDROPS[name][0])
         errors[float((np.square(grey - level) * weight).sum() / total)] = (name, "still", 0.0)
     if min(errors) > 100:  # ten grey levels off: perhaps a pattern
-        for name in ("striped", "checkered"):
-            levels, kinds = _patterns(name, time, height, width)
-            misfit = (np.square(levels - grey) * weight).reshape(len(kinds), -1).sum(1) / total
-            best = int(misfit.argmin())
-            errors[float(misfit[best])] = (name, *kinds[best])
+        errors.update(_match_patterns(grey, weight, total))
     name, camera, phase = errors[min(errors)]
-    if name in ("striped", "checkered"):
-        camera, phase = _refine(name, camera, phase, grey, weight)
-    return name, camera, _empty(Scene((), name, camera, texture=phase, aspect=width / height), time, height, width)
+    if name in ("black", "grey"):
+        return name, camera, np.array(BACKDROPS[name][0], np.float32)
+    scene = Scene((), name, camera, texture=phase, aspect=width / height)
+    backdrop = _backdrop([scene], [k / time for k in range(time)], height, width)[0]
+    return name, camera, np.ascontiguousarray(backdrop.transpose(0, 2, 3, 1))
 
 
-def _refine(name: str, camera: str, phase: float, grey: np.ndarray, weight: np.ndarray) -> tuple[str, float]:
-    """The phase of a pattern, to 1/128 of its period."""
-    def misfit(shift):
-        scene = Scene((), name, camera, texture=phase + shift * TEXTURE_PERIOD)
-        return float((np.square(_empty(scene, *grey.shape).mean(-1) - grey) * weight).sum())
+def _match_patterns(grey: np.ndarray, weight: np.ndarray, total: float) -> dict:
+    """{mean square error: (background, camera, phase)} of the best stripes and the best checks.
 
-    shift = 0.0
-    for step in (1 / 32, 1 / 64, 1 / 128):
-        shift = min((shift - step, shift, shift + step), key=misfit)
-    return camera, phase + shift * TEXTURE_PERIOD
+    With waves A across and C down, the grey level is M + H A for stripes and M - H A C for checks, so the errors of
+    all phases are sums of products.
+    """
+    dark, light = (np.mean(level) for level in BACKDROPS["striped"])
+    middle, half = (light + dark) / 2, (light - dark) / 2
+    across, down = _waves(*grey.shape)
+    off = (grey - middle) * weight
+    constant = float((off * (grey - middle)).sum())
+    errors = {}
+    for name in ("striped", "checkered"):
+        if name == "striped":
+            first, second = off.sum(1), weight.sum(1)  # [time, width]
+        else:
+            first = -np.einsum("py,tyx->ptx", down, off, optimize=True)
+            second = np.einsum("py,tyx->ptx", down**2, weight, optimize=True)
+        misfit = (across * (half * half * across * second - 2 * half * first)).sum((2, 3)) + constant
+        camera, phase = np.unravel_index(int(misfit.argmin()), misfit.shape)
+        errors[float(misfit[camera, phase]) / total] = (name, CAMERAS[camera], float(PHASES[phase]))
+    return errors
 
 
 def _find_wall(pixels: np.ndarray) -> np.ndarray | None:
     """The wall's edges [time, 2] in pixels, if there is one in three frames of four: columns of its colour."""
-    alike = np.square(pixels - np.array(WALL_COLOUR, np.float32)).sum(-1) < 40**2
+    off = pixels - np.array(WALL_COLOUR, np.float32)
+    alike = np.einsum("tyxc,tyxc->tyx", off, off) < 40**2
     full = alike.mean(1) > 0.7  # [time, width]
     runs, count = ndimage.label(full, np.array([[0, 0, 0], [1, 1, 1], [0, 0, 0]]))
     edges = np.full((len(pixels), 2), np.nan)
@@ -187,11 +196,12 @@ def _project(pixels: np.ndarray, backdrop: np.ndarray, colours: np.ndarray) -> t
 def _unmix(pixels: np.ndarray, backdrop: np.ndarray, wall: np.ndarray) -> tuple[dict, dict]:
     """Masks [time, height, width] of the colours that are there, and how pure each colour is."""
     shape = pixels.shape[:3]
-    active = (np.square(pixels - backdrop).sum(-1) > 14**2) & ~wall
-    places = np.nonzero(active)
-    points, behind = pixels[places], backdrop[places]
+    off = pixels - backdrop
+    places = np.nonzero((np.einsum("tyxc,tyxc->tyx", off, off) > 14**2) & ~wall)
+    points = pixels[places]
     if not len(points):
         return {}, {}
+    behind = points - off[places]
     share, distance = _project(points, behind, _COLOURS)
     length = np.sqrt(np.square(points - behind).sum(1))
     strong = (share > 0.45) & (length > 45)[:, None]
@@ -216,28 +226,29 @@ def _unmix(pixels: np.ndarray, backdrop: np.ndarray, wall: np.ndarray) -> tuple[
 def _present(points, places, core, share, distance, shape) -> list[int]:
     """The colours that are really there, the strongest first. Mixtures of two of them make no third one."""
     side = min(shape[1:])
+    least = DEBRIS * min(shape[1:]) ** 2 * 0.7  # cores are smaller than things
+    needed = max(2, VISIBLE * shape[0])
     weight = np.where(core >= 0, share[np.arange(len(core)), core], 0)
-    order = np.argsort(-np.bincount(core[core >= 0], weight[core >= 0], len(COLOURS)))
+    total = np.bincount(core[core >= 0], weight[core >= 0], len(COLOURS))
     found: list[int] = []
     near: dict[int, np.ndarray] = {}
-    for c in order:
+    for c in np.argsort(-total):
+        if total[c] < least * needed:
+            break
         mine = core == c
         for i, a in enumerate(found):
             for b in found[:i]:
-                both = near[a][places] & near[b][places]
+                both = near[a] & near[b]
                 mine &= ~(both & (_between(points, a, b)[1] < distance[:, c] + 30))
-        area = np.zeros(shape, np.float32)
         where = tuple(p[mine] for p in places)
-        area[where] = weight[mine]
-        labels, count = ndimage.label(area > 0, _FRAME_WISE)
-        if not count:
-            continue
-        sizes = ndimage.sum_labels(area, labels, np.arange(1, count + 1))
-        frames = [piece[0].start for piece in ndimage.find_objects(labels)]
-        seen = {t for t, size in zip(frames, sizes, strict=True) if size > DEBRIS * side * side * 0.7}
-        if len(seen) >= max(2, VISIBLE * shape[0]):
+        area = np.zeros(shape, bool)
+        area[where] = True
+        labels, count = ndimage.label(area, _FRAME_WISE)
+        sizes = np.bincount(labels[where], weight[mine], count + 1)
+        big = sizes[labels[where]] > least
+        if len(np.unique(where[0][big])) >= needed:
             found.append(int(c))
-            near[int(c)] = ndimage.binary_dilation(labels > 0, _FRAME_WISE, iterations=2)
+            near[int(c)] = ndimage.binary_dilation(area, _FRAME_WISE, iterations=2)[places]
     return found
 
 
@@ -276,17 +287,23 @@ def _follow(mask: np.ndarray, others: np.ndarray | None) -> list[np.ndarray]:
     labels, count = ndimage.label(joined, _FRAME_WISE)
     if not count:
         return []
-    sizes = ndimage.sum_labels(np.where(solid, mask, 0), labels, np.arange(1, count + 1))
-    frames = np.array([piece[0].start for piece in ndimage.find_objects(labels)])
+    places = np.nonzero(joined)
+    at, weight = labels[places], np.where(solid, mask, 0)[places]
+    sizes = np.bincount(at, weight, count + 1)[1:]
+    frames = np.zeros(count + 1, int)
+    frames[at] = places[0]
+    frames = frames[1:]
     largest = np.zeros(len(mask))
     np.maximum.at(largest, frames, sizes)
     keep = sizes > np.maximum(DEBRIS * side * side, 0.3 * largest[frames])
-    per_frame = [[k + 1 for k in np.flatnonzero(keep & (frames == t))] for t in range(len(mask))]
+    if keep.all() and len(np.unique(frames)) == count:
+        return [mask] if count >= max(2, VISIBLE * len(mask)) else []  # one piece in every frame, and no dirt
+    per_frame = [[int(k) + 1 for k in np.flatnonzero(keep & (frames == t))] for t in range(len(mask))]
     needed = max(2, VISIBLE * len(mask))
     number = max((n for n in (1, 2, 3) if sum(len(p) >= n for p in per_frame) >= needed), default=0)
     wide = ndimage.grey_dilation(labels, footprint=_FRAME_WISE)  # the faint edge belongs to its piece
     owner = np.where(labels > 0, labels, wide)
-    centres = np.array(ndimage.center_of_mass(np.where(solid, mask, 0) + 1e-9, labels, np.arange(1, count + 1)))[:, 1:]
+    centres = np.stack([np.bincount(at, weight * p, count + 1)[1:] / sizes.clip(1e-6) for p in places[1:]], 1)
     return [_collect(mask, owner, chain) for chain in _chains(per_frame, centres, sizes, number)]
 
 
