@@ -130,15 +130,20 @@ def free_gb(folder):
     return shutil.disk_usage(folder).free / 1e9
 
 
+def disk_of(folder):
+    """A number that two folders share if they lie on one disk."""
+    return os.stat(folder).st_dev
+
+
 def temp_is_small():
     """Whether pip's downloads would not fit where temporary files go (often a small disk in memory)."""
     temp = tempfile.gettempdir()
-    return os.stat(temp).st_dev != os.stat(ROOT).st_dev and free_gb(temp) < DOWNLOADS_GB
+    return disk_of(temp) != disk_of(ROOT) and free_gb(temp) < DOWNLOADS_GB
 
 
 def check_disk():
     """Stop before a long download that cannot end well."""
-    shared = temp_is_small() or os.stat(tempfile.gettempdir()).st_dev == os.stat(ROOT).st_dev
+    shared = temp_is_small() or disk_of(tempfile.gettempdir()) == disk_of(ROOT)
     need, free = ENVIRONMENT_GB + (DOWNLOADS_GB if shared else 0), free_gb(ROOT)
     if free < need:
         stop(

@@ -88,11 +88,11 @@ def _count(low: int, high: int):
 
 def _film(options) -> None:
     from soralab.files.films import check_film_path, save_film
-    from soralab.world.language import encode, read_caption
+    from soralab.world.language import DESCRIPTIVE_LENGTH, PROMPT_WORDS, encode, read_caption
 
     began = time.perf_counter()
     check_film_path(options.output)
-    encode(options.prompt, 48)  # a typing error is told before the model is loaded
+    encode(options.prompt, DESCRIPTIVE_LENGTH, PROMPT_WORDS)  # a typing error is told before the model is loaded
     from soralab.sora import Filmmaker
     from soralab.training.progress import progress
     from soralab.world import referee

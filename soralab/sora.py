@@ -29,8 +29,8 @@ from soralab.blocks import (
     unpatchify,
 )  # fmt: skip
 from soralab.diffusion import SAMPLERS, RectifiedFlow, guide
-from soralab.files.checkpoints import load_checkpoint
-from soralab.world.language import encode
+from soralab.files.checkpoints import CheckpointError, load_checkpoint
+from soralab.world.language import PROMPT_WORDS, encode
 
 # ------------------------------------------------------------------------------------ the video compression network
 
@@ -288,11 +288,8 @@ class Filmmaker:
     @classmethod
     def load(cls, name: str = "sora", device: torch.device | str = "cpu") -> Filmmaker:
         """Load and verify a shipped checkpoint, and the autoencoder that its card names. Raises CheckpointError."""
-        tensors, card = load_checkpoint(name)
-        sora = Sora(SoraConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()}))
-        sora.load_state_dict({key: value.float() for key, value in tensors.items()})
-        autoencoder = load_autoencoder(card["autoencoder"]).to(device) if card["autoencoder"] else None
-        return cls(sora.to(device).eval(), autoencoder, card["kind"], card["shift"])
+        sora, autoencoder, kind, shift = _load(Sora, SoraConfig, name, "autoencoder", "kind", "shift")
+        return cls(sora.to(device), load_autoencoder(autoencoder).to(device) if autoencoder else None, kind, shift)
 
     @torch.no_grad()
     def film(
@@ -314,9 +311,7 @@ class Filmmaker:
         process = RectifiedFlow()
         network = guide(self.sora, {"ids": ids}, {"ids": torch.zeros_like(ids)}, guidance, batched=True)
         sample = SAMPLERS[sampler]
-        x = sample(
-            process.denoiser(network, self.kind), noise, process, steps, shift=self.shift, callback=callback
-        )
+        x = sample(process.denoiser(network, self.kind), noise, process, steps, shift=self.shift, callback=callback)
         return (self.autoencoder.decode(x) if self.autoencoder else x).clamp(-1, 1)
 
     def latent_size(self, size: tuple[int, int, int] | None) -> tuple[int, int, int]:
@@ -331,14 +326,22 @@ class Filmmaker:
 
 def load_autoencoder(name: str = "sora_autoencoder") -> SpacetimeAutoencoder:
     """The shipped spacetime autoencoder, verified. Raises CheckpointError."""
+    return _load(SpacetimeAutoencoder, AutoencoderConfig, name)[0]
+
+
+def _load(kind: type[nn.Module], sizes: type, name: str, *entries: str) -> tuple:
+    """A checkpoint's model in float32, and these entries of its card. Raises CheckpointError, also for another model's."""
     tensors, card = load_checkpoint(name)
-    model = SpacetimeAutoencoder(AutoencoderConfig(**card["config"]))
-    model.load_state_dict({key: value.float() for key, value in tensors.items()})
-    return model.eval()
+    try:
+        model = kind(sizes(**{k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()}))
+        model.load_state_dict({key: value.float() for key, value in tensors.items()})
+        return model.eval(), *(card[entry] for entry in entries)
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # a card that was edited, or is not of a `kind`
+        raise CheckpointError(f"the checkpoint {name} holds no {kind.__name__}: name another") from error
 
 
 def word_ids(prompts: list[str], words: int) -> Tensor:
     """Prompts to ids [prompts, longest], 0 for padding; "" is the null prompt. Raises ValueError for unknown words."""
-    rows = [encode(text, words) if text else [0] * words for text in prompts]
+    rows = [encode(text, words, PROMPT_WORDS) if text else [0] * words for text in prompts]
     longest = max((sum(i > 0 for i in row) for row in rows), default=0)
     return torch.tensor(rows)[:, : max(longest, 1)]

@@ -221,6 +221,27 @@ def test_low_disk_stops_before_anything_is_made(machine, monkeypatch, capsys):
     assert machine.commands == []
 
 
+@pytest.mark.parametrize("same_disk, temp_free, free, enough", [
+    (True, 50, 9.5, True), (True, 50, 8.5, False),        # one disk takes the downloads and the environment
+    (False, 50, 6.5, True), (False, 50, 5.5, False),      # the downloads go to a disk of their own
+    (False, 0.5, 8.5, False), (False, 0.5, 9.5, True),    # which is too small, so they go beside the environment
+])
+def test_disk_space_is_counted_where_it_is_used(machine, monkeypatch, same_disk, temp_free, free, enough):
+    temp = "temporary"
+    monkeypatch.setattr(course, "ENVIRONMENT_GB", 6.0)
+    monkeypatch.setattr(course, "DOWNLOADS_GB", 3.0)
+    monkeypatch.setattr(course.tempfile, "gettempdir", lambda: temp)
+    monkeypatch.setattr(course, "free_gb", lambda folder: temp_free if folder == temp else free)
+    disks = {temp: 1 if same_disk else 2, course.ROOT: 1}
+    monkeypatch.setattr(course, "disk_of", disks.__getitem__)
+    if enough:
+        course.check_disk()
+        assert machine.commands == []
+    else:
+        with pytest.raises(SystemExit):
+            course.check_disk()
+
+
 def test_disk_that_fills_up_during_pip_is_named(machine, monkeypatch, capsys):
     machine.fails["-e"] = 1
     course.make_environment()
@@ -359,13 +380,11 @@ def test_ctrl_c_is_the_commands_to_answer(monkeypatch, tmp_path, code, raised):
     thread = threading.Thread(target=interrupt)
     thread.start()
     try:
-        if raised:
-            with pytest.raises(KeyboardInterrupt):
-                course.run([sys.executable, "-c", child, str(ready)])
-        else:
-            assert course.run([sys.executable, "-c", child, str(ready)]) == code
-    finally:
-        thread.join()
+        answer = course.run([sys.executable, "-c", child, str(ready)])
+    except KeyboardInterrupt:
+        answer = "raised"
+    thread.join()
+    assert answer == ("raised" if raised else code)
 
 
 def test_ci_calls_exactly_the_second_command():

@@ -13,7 +13,7 @@ from soralab.figures.diagrams import road_map, sora_parts
 from soralab.figures.films import film_strip, film_strips, show_film, show_films
 from soralab.figures.grids import before_after, image_grid
 from soralab.figures.patches import patches_diagram
-from soralab.figures.picture import Picture, picture
+from soralab.figures.pictures import Picture, picture
 from soralab.figures.style import figure
 from soralab.figures.syllabus import CHAPTERS
 

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from soralab.figures import style
-from soralab.figures.picture import Picture, picture
+from soralab.figures.pictures import Picture, picture
 
 Log = Mapping[str, np.ndarray]
 

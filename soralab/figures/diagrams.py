@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.patches import Circle, Polygon, Rectangle
 
 from soralab.figures import style
-from soralab.figures.picture import Picture, picture
+from soralab.figures.pictures import Picture, picture
 from soralab.figures.shapes import Box, arrow, badge, frame, ribbon, tint, word
 from soralab.figures.syllabus import BACKGROUND, CHAPTERS, FINAL, LANGUAGE, PARTS, VIDEO, Chapter
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from soralab.figures import style
 from soralab.figures.grids import MARGIN, describe, lay_out, lines_of, one_each
-from soralab.figures.picture import (
+from soralab.figures.pictures import (
     Board,
     Picture,
     board_palette,

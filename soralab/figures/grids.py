@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 
 from soralab.figures import style
-from soralab.figures.picture import (
+from soralab.figures.pictures import (
     Board,
     Picture,
     board_palette,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from soralab.figures import style
-from soralab.figures.picture import (
+from soralab.figures.pictures import (
     Board,
     Picture,
     board_palette,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from soralab import world
 from soralab.figures.curves import wilson
+from soralab.files.checkpoints import read_card
 from soralab.sora import Filmmaker
 from soralab.training.progress import progress
 from soralab.world import referee
@@ -51,6 +52,12 @@ def ceilings(autoencoder, split: str, count: int = 400) -> dict[str, dict[str, f
     with torch.no_grad():
         copies = torch.cat([autoencoder.decode(autoencoder.encode(part)).clamp(-1, 1) for part in films.split(CHUNK)])
     return {"true films": judge(films, texts), "autoencoder's copies": judge(copies, texts)}
+
+
+def card_counts(name: str, split: str) -> dict[str, tuple[int, int]]:
+    """The card's own scores as (films that are right, films) for each of COLUMNS."""
+    metrics = read_card(name)["metrics"][split]
+    return {column: (round(metrics[column] * metrics["films"]), metrics["films"]) for column in COLUMNS}
 
 
 def table(name: str, baseline: str | None, count: int = 400) -> str:

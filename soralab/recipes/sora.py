@@ -132,7 +132,9 @@ def train(name: str = "sora", folder: Path | None = None, steps: int | None = No
             "config": asdict(recipe.config), "autoencoder": recipe.autoencoder, "kind": recipe.kind,
             "shift": recipe.shift, "data_seed": SEED, "steps": result.steps, "batch": BATCH,
             "seconds": round(result.seconds), "command": f"soralab train {name}",
-            "metrics": {split: score_films(maker, split, count) for split in ("test", "held_out")},
+            "metrics": {
+                split: {"films": count, **score_films(maker, split, count)} for split in ("test", "held_out")
+            },
         }  # fmt: skip
         return publish((folder or RUNS / name) / name, model.state_dict(), card)
 

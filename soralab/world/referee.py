@@ -20,6 +20,7 @@ from scipy.optimize import linear_sum_assignment
 
 from soralab.world.motion import TOLERANCE, Story, explain, nearest
 from soralab.world.outline import outline
+from soralab.world.render import coverage
 from soralab.world.scene import RADIUS, WALL, Scene, pan
 from soralab.world.sight import DEBRIS, Sight, Track, look, to_pixels
 
@@ -98,11 +99,12 @@ def _see(sight: Sight, which: int, masks: list[np.ndarray]) -> Seen:
     time, side = len(mask), min(sight.height, sight.width)
     area = track.area
     visible = area > DEBRIS * side * side
-    touching = np.zeros(time, bool)
+    touching, met = np.zeros(time, bool), False
     if len(masks) > 1:
         others = sum(m for k, m in enumerate(masks) if k != which)
         near = ndimage.binary_dilation(mask > 0.2, _NEIGHBOURS)
         touching = (near & (others > 0.2)).any((1, 2)) & visible
+        met = bool((ndimage.binary_dilation(near, _NEIGHBOURS, iterations=side // 10) & (others > 0.2)).any())
     view = np.broadcast_to(~sight.hidden(), mask.shape)
     open_to_view = view
     still = _behind(mask, others, touching, area) if touching.any() else None
@@ -121,7 +123,7 @@ def _see(sight: Sight, which: int, masks: list[np.ndarray]) -> Seen:
         form.centre, form.radius = np.repeat(form.centre, time, 0), np.repeat(form.radius, time)
     path = (form.centre - [sight.width / 2, sight.height / 2]) / side
     radius = form.radius / side
-    story = _story(sight, track, path, radius, form, visible, touching)
+    story = _story(sight, track, path, radius, form, visible, met)
     known = np.isfinite(radius)
     size = nearest(float(radius[known].mean()), RADIUS) if known.any() else "small"
     return Seen(
@@ -141,7 +143,7 @@ def _behind(mask: np.ndarray, others: np.ndarray, touching: np.ndarray, area: np
     return whole if off < 0.2 else None
 
 
-def _story(sight, track: Track, path, radius, form, visible, touching) -> Story:
+def _story(sight, track: Track, path, radius, form, visible, met) -> Story:
     """The motion of a thing, from its path without the camera's."""
     time = len(visible)
     times = np.arange(time) / time
@@ -149,35 +151,49 @@ def _story(sight, track: Track, path, radius, form, visible, touching) -> Story:
     world[:, 0] += pan(sight.camera) * times
     known = np.isfinite(radius)
     if sight.wall is not None:
-        story = _passage(sight, track.area, world, radius, times)
+        story = _passage(sight, form.shape, track.mask, world, radius, times)
         if story is not None:
             return story
     if visible.mean() < PRESENT or known.sum() < max(3, time / 3):
         return Story(None, np.inf)
-    return explain(world[known], radius[known], times[known], form.spin, form.wobble, bool(touching.any()))
+    return explain(world[known], radius[known], times[known], form.spin, form.wobble, met)
 
 
-def _passage(sight: Sight, area, world, radius, times) -> Story | None:
+def _passage(sight: Sight, shape, mask, world, radius, times) -> Story | None:
     """Whether it goes behind the wall at a steady pace, is hidden while it should be, and comes out: else None."""
     known = np.isfinite(radius)
     if known.sum() < 2:
         return None
-    side = min(sight.height, sight.width)
-    left, right = (sight.wall[0] - sight.width / 2) / side  # the wall stands still in the world
-    x, u = world[known, 0], times[known]
-    if (x[0] - (left + right) / 2) * (x[-1] - (left + right) / 2) > 0:
+    x, y, r = world[known, 0], float(np.median(world[known, 1])), float(np.median(radius[known]))
+    middle = (sight.wall[0].mean() - sight.width / 2) / min(sight.height, sight.width)  # it stands still in the world
+    speed, start = np.polyfit(times[known], x, 1)
+    error = np.sqrt(np.mean(np.square(x - start - speed * times[known]) + np.square(world[known, 1] - y)))
+    laws = [(speed, start)] if error < TOLERANCE else []
+    if (x[0] - middle) * (x[-1] - middle) > 0:  # on one side it is seen too little to be measured: try many
+        way = np.sign(middle - x[np.abs(x - middle).argmax()]) * (1 if known[: len(known) // 2].any() else -1)
+        laws = [(way * v, middle - way * v * u) for v in np.arange(0.5, 0.85, 0.05) for u in (0.44, 0.47, 0.5, 0.53, 0.56)]
+    best = max(((_fits_passage(sight, shape, mask, v, s, y, r, times), v) for v, s in laws), default=(0, 0))
+    if best[0] < 0.55 or abs(best[1]) < 0.3:
         return None
-    speed, start = np.polyfit(u, x, 1)
-    error = np.sqrt(np.mean(np.square(x - start - speed * u) + np.square(world[known, 1] - world[known, 1].mean())))
-    if abs(speed) < 0.3 or error > TOLERANCE:
-        return None
-    at, r = start + speed * times, np.nanmedian(radius)
-    covered = np.clip(np.minimum(at + r, right) - np.maximum(at - r, left), 0, None) / (2 * r)
-    shown = area / np.median(area[known] / np.maximum(1 - covered[known], 0.3))
-    off = np.abs(shown - (1 - covered)) > 0.4
-    if covered.max() < 0.7 or off.sum() > max(1, len(times) // 8):
-        return None
-    return Story(WALL, float(error), "", "right" if speed > 0 else "left", float(speed))
+    return Story(WALL, float(error), "", "right" if best[1] > 0 else "left", float(best[1]))
+
+
+def _fits_passage(sight: Sight, shape, mask, speed, start, y, radius, times) -> float:
+    """How much of what should be seen of a thing that passes behind the wall is seen, 0..1; 0 if it is no passage."""
+    x = start + speed * times - pan(sight.camera) * times
+    poses = np.stack([x, y + 0 * x, radius + 0 * x, 0 * x], 1)[None]
+    whole = coverage([shape or "circle"], poses, sight.height, sight.width)[0]
+    shown = whole * ~sight.hidden()
+    wanted, there = shown.sum((1, 2)), mask.sum((1, 2))
+    share = wanted / whole.sum((1, 2)).clip(1)
+    deepest = int(share.argmin())
+    if share[deepest] > 0.3 or min(there[: deepest + 1].max(), there[deepest:].max()) < 0.1 * there.max():
+        return 0.0  # it never hides, or never comes out
+    missed = np.abs(there - wanted) > 0.35 * whole.sum((1, 2)).max()
+    if missed.sum() > max(1, len(times) // 8):
+        return 0.0
+    both = np.minimum(shown, mask).sum()
+    return float(both / (shown.sum() + mask.sum() - both))
 
 
 # ---------------------------------------------------------------------------------------------------------- scoring

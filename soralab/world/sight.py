@@ -204,10 +204,9 @@ def _unmix(pixels: np.ndarray, backdrop: np.ndarray, wall: np.ndarray) -> tuple[
     behind = points - off[places]
     share, distance = _project(points, behind, _COLOURS)
     length = np.sqrt(np.square(points - behind).sum(1))
-    strong = (share > 0.45) & (length > 45)[:, None]
-    nearest = np.where(strong, distance, np.inf).argmin(1)
-    core = np.where(strong.any(1), nearest, -1)
-    found = _present(points, places, core, share, distance, shape)
+    core = distance.argmin(1)
+    core[(share[np.arange(len(core)), core] < 0.45) | (length < 45)] = -1
+    found = _present(points, behind, places, core, share, distance, shape)
     if not found:
         return {}, {}
     label = np.array(found)[distance[:, found].argmin(1)]
@@ -223,9 +222,8 @@ def _unmix(pixels: np.ndarray, backdrop: np.ndarray, wall: np.ndarray) -> tuple[
     return {COLOURS[c]: every[c] for c in found}, purity
 
 
-def _present(points, places, core, share, distance, shape) -> list[int]:
+def _present(points, behind, places, core, share, distance, shape) -> list[int]:
     """The colours that are really there, the strongest first. Mixtures of two of them make no third one."""
-    side = min(shape[1:])
     least = DEBRIS * min(shape[1:]) ** 2 * 0.7  # cores are smaller than things
     needed = max(2, VISIBLE * shape[0])
     weight = np.where(core >= 0, share[np.arange(len(core)), core], 0)
@@ -237,9 +235,10 @@ def _present(points, places, core, share, distance, shape) -> list[int]:
             break
         mine = core == c
         for i, a in enumerate(found):
+            mine &= ~(near[a] & (distance[:, a] < distance[:, c] + 15))  # a noisy edge of a
             for b in found[:i]:
                 both = near[a] & near[b]
-                mine &= ~(both & (_between(points, a, b)[1] < distance[:, c] + 30))
+                mine &= ~(both & (_mixed(points, behind, a, b) < distance[:, c] + 30))
         where = tuple(p[mine] for p in places)
         area = np.zeros(shape, bool)
         area[where] = True
@@ -257,6 +256,17 @@ def _between(points: np.ndarray, a: int, b: int) -> tuple[np.ndarray, np.ndarray
     line = _COLOURS[a] - _COLOURS[b]
     share = np.clip((points - _COLOURS[b]) @ line / (line @ line), 0, 1)
     return share, np.sqrt(np.square(points - _COLOURS[b] - share[:, None] * line).sum(1))
+
+
+def _mixed(points: np.ndarray, behind: np.ndarray, a: int, b: int) -> np.ndarray:
+    """Distance of points [pixels, 3] from what the colours a and b and the background can be mixed to."""
+    to_a, to_b, off = _COLOURS[a] - behind, _COLOURS[b] - behind, points - behind
+    aa, bb, ab = (to_a * to_a).sum(1), (to_b * to_b).sum(1), (to_a * to_b).sum(1)
+    pa, pb, det = (off * to_a).sum(1), (off * to_b).sum(1), aa * bb - ab * ab
+    part_a, part_b = (pa * bb - pb * ab) / det, (pb * aa - pa * ab) / det
+    plane = np.sqrt(np.square(off - part_a[:, None] * to_a - part_b[:, None] * to_b).sum(1))
+    outside = (part_a < -0.02) | (part_b < -0.02) | (part_a + part_b > 1.05)
+    return np.minimum(np.where(outside, np.inf, plane), _between(points, a, b)[1])
 
 
 def _split_borders(every, found, points, places, distance, label) -> None:

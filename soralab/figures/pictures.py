@@ -91,16 +91,11 @@ def to_pixels(value: np.ndarray) -> np.ndarray:
 def palette(pixels: np.ndarray, colours: int) -> np.ndarray:
     """At most `colours` colours for uint8 `pixels` [..., 3]; all of them, exactly, where there are no more.
     [colours, 3]"""
-    unique, inverse = _ranked(pixels)
+    unique, _ = _ranked(pixels)
     if len(unique) > colours:
-        # Median cut shares colours out by area. The square root keeps a small disc's colour beside a large
-        # ground.
-        weights = np.maximum(1, np.sqrt(np.bincount(inverse))).astype(int)
-        repeated = np.repeat(unique, weights)
-        image = Image.fromarray(_unpacked(repeated)[None])
+        image = Image.fromarray(pixels.reshape(1, -1, 3))
         few = image.quantize(colours, method=Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
-        table = np.array(few.getpalette(), np.uint8).reshape(-1, 3)[:colours]
-        unique = np.unique(_packed(table))
+        unique = np.unique(_packed(np.array(few.getpalette(), np.uint8)[: 3 * colours]))
     return _unpacked(unique)
 
 

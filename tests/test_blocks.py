@@ -1,0 +1,345 @@
+"""The shared blocks: attention, positions, patches, the time's embedding, the text encoder."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from soralab.blocks import (
+    Attention,
+    FeedForward,
+    TextEncoder,
+    TimestepEmbedding,
+    attention,
+    grid_positions,
+    modulate,
+    patchify,
+    sincos,
+    sincos_grid,
+    unpatchify,
+)
+
+
+def numbers(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def qkv(queries=5, keys=7, dtype=torch.float32):
+    return (numbers(2, 3, n, 4, seed=n + k, dtype=dtype) for k, n in enumerate((queries, keys, keys)))
+
+
+def attention_by_hand(q, k, v, mask=None):
+    """Eq. 1 of 1706.03762, one query at a time, in Python's own floats (64 bits)."""
+    out = torch.zeros(*q.shape[:-1], v.shape[-1], dtype=torch.float64)
+    for b, h, i in ((b, h, i) for b in range(q.shape[0]) for h in range(q.shape[1]) for i in range(q.shape[2])):
+        query, keys, values = (part.double().tolist() for part in (q[b, h, i], k[b, h], v[b, h]))
+        seen = [j for j in range(len(keys)) if mask is None or mask[b, h, i, j]]
+        logits = [sum(a * c for a, c in zip(query, keys[j], strict=True)) / math.sqrt(len(query)) for j in seen]
+        weights = [math.exp(logit - max(logits)) for logit in logits]
+        answer = [sum(w * values[j][d] for w, j in zip(weights, seen, strict=True)) for d in range(len(values[0]))]
+        out[b, h, i] = torch.tensor(answer, dtype=torch.float64) / sum(weights)
+    return out
+
+
+# ------------------------------------------------------------------------------------------------------ attention
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_equation_1(masked):
+    q, k, v = qkv()
+    mask = None
+    if masked:
+        mask = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(1)) < 0.6
+        mask[..., 4] = True  # nobody is left without a key
+    expected = attention_by_hand(q, k, v, mask)
+    torch.testing.assert_close(attention(q, k, v, mask).double(), expected, rtol=1e-5, atol=1e-6)
+    exact = attention(q.double(), k.double(), v.double(), mask)
+    torch.testing.assert_close(exact, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_true_means_may_attend():
+    """Whatever a masked key and its value hold, nothing changes."""
+    q, k, v = qkv()
+    mask = torch.ones(1, 1, 1, 7, dtype=torch.bool)
+    mask[..., 2] = False
+    before = attention(q, k, v, mask)
+    k[:, :, 2], v[:, :, 2] = 1e4, -1e6
+    assert torch.equal(attention(q, k, v, mask), before)
+    k[:, :, 3] += 1
+    assert not torch.equal(attention(q, k, v, mask), before)
+
+
+def test_the_mask_is_of_its_own_query():
+    """A causal mask: changing key 3 changes queries 3 and later alone."""
+    q, k, v = qkv(6, 6)
+    mask = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
+    before = attention(q, k, v, mask)
+    v[:, :, 3] += 1
+    changed = (attention(q, k, v, mask) != before).flatten(0, 1).any(-1).any(0)
+    assert changed.tolist() == [False, False, False, True, True, True]
+
+
+def test_a_query_that_may_attend_nothing_gets_zeros_and_finite_gradients():
+    q, k, v = (part.requires_grad_() for part in qkv())
+    mask = torch.ones(2, 1, 5, 7, dtype=torch.bool)
+    mask[:, :, 1] = False
+    out = attention(q, k, v, mask)
+    assert torch.equal(out[:, :, 1], torch.zeros_like(out[:, :, 1]))
+    assert (out[:, :, 0] != 0).any()
+    out.square().sum().backward()
+    assert all(torch.isfinite(part.grad).all() for part in (q, k, v))
+    assert torch.equal(q.grad[:, :, 1], torch.zeros_like(q.grad[:, :, 1])) and (q.grad != 0).any()
+
+
+def test_large_logits_pick_one_key():
+    q, k, v = qkv()
+    k = nn.functional.one_hot(torch.arange(7) % 4, 4).float().expand(2, 3, 7, 4).clone()
+    k[..., 4:, :] *= 0.5
+    q = 1e5 * nn.functional.one_hot(torch.arange(5) % 4, 4).float().expand(2, 3, 5, 4)
+    torch.testing.assert_close(attention(q, k, v), v[:, :, [0, 1, 2, 3, 0]])
+
+
+def test_large_logits_with_a_mask_stay_on_what_may_be_seen():
+    """Logits far below those of the masked key are attended all the same."""
+    q, k, v = qkv()
+    q, k = q * 0 - 1e4, k * 0 + 1e4
+    mask = torch.zeros(1, 1, 1, 7, dtype=torch.bool)
+    mask[..., 3] = True
+    torch.testing.assert_close(attention(q, k, v, mask), v[:, :, 3:4].expand(2, 3, 5, 4))
+
+
+@pytest.mark.parametrize("cross", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_layer_is_torchs_with_the_same_weights(cross, masked):
+    dim, heads, wide = 24, 3, 10 if cross else 24
+    ours = Attention(dim, heads, context_dim=wide)
+    theirs = nn.MultiheadAttention(dim, heads, kdim=wide, vdim=wide, batch_first=True)
+    with torch.no_grad():
+        for number, parameter in enumerate(ours.parameters()):
+            parameter.copy_(numbers(*parameter.shape, seed=number) * 0.3)
+        key, value = ours.to_kv.weight.chunk(2)
+        if cross:
+            for target, source in zip(("q", "k", "v"), (ours.to_q.weight, key, value), strict=True):
+                getattr(theirs, f"{target}_proj_weight").copy_(source)
+        else:
+            theirs.in_proj_weight.copy_(torch.cat([ours.to_q.weight, key, value]))
+        theirs.in_proj_bias.copy_(torch.cat([ours.to_q.bias, ours.to_kv.bias]))
+        theirs.out_proj.load_state_dict(ours.to_out.state_dict())
+    x, context = numbers(2, 5, dim, seed=20), numbers(2, 7, wide, seed=21)
+    keys = 7 if cross else 5
+    source = context if cross else x
+    mask = torch.rand(2, 1, 5, keys, generator=torch.Generator().manual_seed(3)) < 0.6 if masked else None
+    if masked:
+        mask[..., 0] = True
+    not_allowed = None if mask is None else ~mask.expand(2, heads, 5, keys).reshape(2 * heads, 5, keys)
+    expected, _ = theirs(x, source, source, attn_mask=not_allowed, need_weights=False)
+    result = ours(x, context if cross else None, mask)
+    assert result.abs().max() > 0.1
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_qk_norm_bounds_the_logits():
+    """Queries a thousand times as long change nothing with it, and everything without it."""
+    x, layers = numbers(2, 5, 16), {norm: Attention(16, 2, qk_norm=norm) for norm in (True, False)}
+    for norm, layer in layers.items():
+        before = layer(x)
+        with torch.no_grad():
+            layer.to_q.weight *= 1000
+            layer.to_q.bias *= 1000
+        assert torch.allclose(layer(x), before, rtol=1e-3, atol=1e-4) is norm
+
+
+def test_attention_layer_names_dim_and_heads():
+    with pytest.raises(ValueError, match="dim is 10.*heads, which is 4"):
+        Attention(10, 4)
+
+
+def test_feed_forward_works_on_each_token_alone_by_its_formula():
+    layer, x = FeedForward(6, ratio=3).double(), numbers(2, 4, 6, dtype=torch.float64)
+    hidden = x @ layer[0].weight.T + layer[0].bias
+    assert hidden.shape[-1] == 18
+    gelu = hidden / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (hidden + 0.044715 * hidden**3)))
+    torch.testing.assert_close(layer(x), gelu @ layer[2].weight.T + layer[2].bias, rtol=1e-10, atol=1e-10)
+
+
+# ------------------------------------------------------------------------------------------------------ positions
+
+
+def test_sincos_formula():
+    positions, dim, period = torch.tensor([0.0, 1.0, 2.5, 17.0]), 12, 100.0
+    result = sincos(positions, dim, period)
+    assert result.shape == (4, 12)
+    for row, p in enumerate(positions.tolist()):
+        for i in range(dim // 2):
+            angle = p * period ** (-2 * i / dim)
+            assert result[row, i].item() == pytest.approx(math.cos(angle), abs=1e-5)
+            assert result[row, dim // 2 + i].item() == pytest.approx(math.sin(angle), abs=1e-5)
+
+
+def test_sincos_products_depend_on_the_distance_alone():
+    """1706.03762, section 3.5: a shift is a rotation, so it leaves lengths and products as they are."""
+    table = sincos(torch.arange(64), 32)
+    products = table @ table.T
+    assert torch.allclose(products.diagonal(), torch.full((64,), 16.0), atol=1e-4)
+    for shift in (1, 5, 20):
+        diagonal = products.diagonal(shift)
+        assert torch.allclose(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-3)
+        assert diagonal[0] < 15.9
+
+
+def test_sincos_of_positions_in_any_shape_and_of_odd_dim():
+    grid = torch.tensor([[0, 1], [2, 3]])
+    assert torch.equal(sincos(grid, 8)[1, 0], sincos(torch.tensor([2]), 8)[0])
+    with pytest.raises(ValueError, match="dim is 7.*even"):
+        sincos(grid, 7)
+
+
+def test_sincos_grid_gives_each_axis_its_own_channels():
+    dims, base = (4, 6, 8), torch.tensor([[3, 4, 5]])
+    edges = [0, 4, 10, 18]
+    for axis in range(3):
+        moved = base.clone()
+        moved[0, axis] += 2
+        changed = (sincos_grid(moved, dims) != sincos_grid(base, dims))[0]
+        inside = torch.zeros(18, dtype=torch.bool)
+        inside[edges[axis] : edges[axis + 1]] = True
+        assert changed[inside].any() and not changed[~inside].any()
+        part = sincos_grid(base, dims)[:, inside]
+        assert torch.equal(part, sincos(base[:, axis], dims[axis]))
+
+
+def test_sincos_grid_counts_its_axes():
+    with pytest.raises(ValueError, match="3 axes; dims names 2"):
+        sincos_grid(torch.zeros(5, 3), (4, 4))
+
+
+# -------------------------------------------------------------------------------------------------------- patches
+
+
+def numbered(time, height, width):
+    """A film of one channel in which pixel (t, y, x) holds 10000 t + 100 y + x."""
+    t, y, x = torch.meshgrid(torch.arange(time), torch.arange(height), torch.arange(width), indexing="ij")
+    return (10_000 * t + 100 * y + x)[None, :, None].float()
+
+
+def test_tokens_run_over_time_then_rows_then_columns():
+    tokens = patchify(numbered(4, 6, 8), (2, 3, 2))  # 2 x 2 x 4 patches
+    assert tokens.shape == (1, 16, 12)
+    assert tokens[0, :5, 0].tolist() == [0, 2, 4, 6, 300]  # the fifth is the first of row 2
+    assert tokens[0, 8, 0] == 20_000  # the ninth is the first of the second pair of frames
+    rows = [0, 1, 100, 101, 200, 201]
+    assert tokens[0, 0].tolist() == [*rows, *(10_000 + value for value in rows)]
+
+
+def test_a_pixels_channels_lie_side_by_side():
+    film = numbers(1, 2, 3, 4, 4)
+    tokens = patchify(film, (1, 2, 2))
+    assert torch.equal(tokens[0, 1, 3:6], film[0, 0, :, 0, 3])  # patch 1, row 0, column 1
+
+
+@pytest.mark.parametrize("patch", [(1, 1, 1), (2, 3, 2), (4, 6, 8), (1, 2, 4)])
+def test_unpatchify_is_the_inverse(patch):
+    film = numbers(2, 4, 3, 6, 8)
+    assert torch.equal(unpatchify(patchify(film, patch), patch, (4, 6, 8)), film)
+
+
+@pytest.mark.parametrize("patch, name", [((3, 2, 2), "time is 4"), ((2, 4, 2), "height is 6"), ((2, 2, 3), "width is 8")])
+def test_a_side_that_does_not_divide_is_named(patch, name):
+    with pytest.raises(ValueError, match=f"{name}; it takes a multiple of the patch's {max(patch)}"):
+        patchify(numbered(4, 6, 8), patch)
+
+
+def test_grid_positions_stand_in_patchifys_order():
+    t, y, x = grid_positions((2, 3, 4)).unbind(-1)
+    tokens = patchify(numbered(4, 9, 8), (2, 3, 2))[0, :, 0]
+    assert torch.equal(tokens, (20_000 * t + 300 * y + 2 * x).float())
+
+
+# ----------------------------------------------------------------------------------------------- time, modulation
+
+
+def test_modulate_is_its_formula_for_each_film():
+    x, shift, scale = numbers(2, 3, 4), numbers(2, 4, seed=1), numbers(2, 4, seed=2)
+    for b in range(2):
+        for n in range(3):
+            torch.testing.assert_close(modulate(x, shift, scale)[b, n], x[b, n] * (1 + scale[b]) + shift[b])
+    assert torch.equal(modulate(x, 0 * shift, 0 * scale), x)
+
+
+def test_timestep_embedding_reads_a_thousand_t_and_tells_times_apart():
+    layer = TimestepEmbedding(256)
+    layer.mlp = nn.Sequential(nn.Linear(256, 256, bias=False))
+    nn.init.eye_(layer.mlp[0].weight)  # what the network is given
+    table = layer(torch.linspace(0, 1, 101)).detach()
+    assert table.shape == (101, 256)
+    torch.testing.assert_close(table[25], sincos(torch.tensor(250.0), 256), rtol=0, atol=1e-4)
+    apart = torch.cdist(table, table) + 100 * torch.eye(101)
+    assert apart.min() > 1
+
+
+def test_timestep_embedding_goes_through_its_network():
+    layer, t = TimestepEmbedding(8), torch.tensor([0.1, 0.7])
+    table = sincos(1000 * t, 256)
+    hidden = table @ layer.mlp[0].weight.T + layer.mlp[0].bias
+    expected = (hidden * hidden.sigmoid()) @ layer.mlp[2].weight.T + layer.mlp[2].bias
+    torch.testing.assert_close(layer(t), expected, rtol=1e-4, atol=1e-5)
+
+
+# ----------------------------------------------------------------------------------------------- the text encoder
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return TextEncoder(vocabulary=30, dim=16, words=12).eval()
+
+
+def test_padding_does_not_change_the_answer(encoder):
+    ids = torch.tensor([[5, 9, 3, 7]])
+    tokens, mask = encoder(ids)
+    padded, padded_mask = encoder(torch.cat([ids, torch.zeros(1, 8, dtype=torch.long)], dim=1))
+    assert padded_mask.tolist() == [[True] * 5 + [False] * 8] and mask.tolist() == [[True] * 5]
+    torch.testing.assert_close(padded[:, :5], tokens, rtol=1e-5, atol=1e-6)
+
+
+def test_padding_is_not_read_whatever_it_would_say(encoder):
+    ids = torch.tensor([[5, 9, 0, 0]])
+    before = encoder(ids)[0]
+    kept = encoder.embed.weight[0].clone()
+    with torch.no_grad():
+        encoder.embed.weight[0] += 10
+        after = encoder(ids)[0]
+        encoder.embed.weight[0] = kept
+    assert torch.equal(after[:, :3], before[:, :3])
+    assert not torch.equal(after[:, 3:], before[:, 3:])
+
+
+def test_the_order_of_words_counts(encoder):
+    """Without positions, swapping words would leave the start token as it is and swap theirs."""
+    there, swapped = encoder(torch.tensor([[5, 9, 3]]))[0], encoder(torch.tensor([[9, 5, 3]]))[0]
+    assert (there[:, 0] - swapped[:, 0]).abs().max() > 1e-3
+    assert (there[:, 1] - swapped[:, 2]).abs().max() > 1e-3
+
+
+def test_each_word_reads_the_whole_prompt(encoder):
+    """Also those before it: the encoder is not causal."""
+    one, other = encoder(torch.tensor([[5, 9, 3]]))[0], encoder(torch.tensor([[5, 9, 4]]))[0]
+    assert ((one - other).abs().amax(-1) > 1e-4).all()
+
+
+def test_the_null_prompt_is_the_start_token_alone(encoder):
+    short, mask = encoder(torch.zeros(1, 1, dtype=torch.long))
+    long, _ = encoder(torch.zeros(1, 12, dtype=torch.long))
+    assert mask.tolist() == [[True, False]]
+    torch.testing.assert_close(short[:, 0], long[:, 0], rtol=1e-5, atol=1e-6)
+    alone, _ = encoder(torch.zeros(1, 0, dtype=torch.long))
+    torch.testing.assert_close(alone[:, 0], short[:, 0], rtol=1e-5, atol=1e-6)
+    assert (encoder(torch.tensor([[5]]))[0][:, 0] - short[:, 0]).abs().max() > 1e-3
+    assert torch.isfinite(long).all()
+
+
+def test_prompts_of_one_batch_do_not_see_each_other(encoder):
+    ids = torch.tensor([[5, 9, 3, 7], [2, 0, 0, 0]])
+    both = encoder(ids)[0]
+    torch.testing.assert_close(both[1:], encoder(ids[1:])[0], rtol=1e-5, atol=1e-6)
