@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     film = verb("film", _film, "film a prompt")
     film.add_argument("prompt", help='such as "a small red circle slides right"')
     film.add_argument("-o", "--output", default="film.gif", help=".gif, .mp4, .webp or .png (default: film.gif)")
-    film.add_argument("--seed", type=int, default=0, help="of the noise that it starts from (default: 0)")
+    film.add_argument("--seed", type=_count(0, 2**32 - 1), default=0, help="of the noise that it starts from (default: 0)")
     film.add_argument("--steps", type=_count(1, 1000), default=20, help="of the sampler, 1 to 1000 (default: 20)")
     film.add_argument("--guidance", type=float, default=3.0, help="of the prompt; 1 is none (default: 3)")
     film.add_argument("--n", type=_count(1, 64), default=1, help="films side by side, 1 to 64 (default: 1)")
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     world.add_argument("-o", "--output", default="world.png", help="a .png (default: world.png)")
     world.add_argument("--level", default="full", help="simple or full (default: full)")
     world.add_argument("--split", default="train", help="train, test or held_out (default: train)")
-    world.add_argument("--seed", type=int, default=0, help="of the film library (default: 0)")
+    world.add_argument("--seed", type=_count(0, 2**32 - 1), default=0, help="of the film library (default: 0)")
     world.add_argument("--n", type=_count(1, 400), default=24, help="films, 1 to 400 (default: 24)")
 
     patches = verb("patches", _patches, "cut a film of your own into spacetime patches, compress and rebuild it")
@@ -112,11 +112,14 @@ def _film(options) -> None:
 
 
 def _train(options) -> None:
+    from soralab.files.atomic import check_writable, make_folder
     from soralab.recipes import recipe
 
     module = recipe(options.name)
     if not hasattr(module, "train"):
         raise ValueError(f"NAME is {options.name!r}, which has nothing to train: it is code alone")
+    if options.folder:
+        check_writable(make_folder(options.folder) / options.name)  # told now, not after hours of training
     path = module.train(options.name, options.folder, options.steps)
     print(f"saved {path}")
 

@@ -330,13 +330,13 @@ def load_autoencoder(name: str = "sora_autoencoder") -> SpacetimeAutoencoder:
 
 
 def _load(kind: type[nn.Module], sizes: type, name: str, *entries: str) -> tuple:
-    """A checkpoint's model in float32, and these entries of its card. Raises CheckpointError, also for another model's."""
+    """A checkpoint's model in float32, and these entries of its card. Raises CheckpointError."""
     tensors, card = load_checkpoint(name)
     try:
         model = kind(sizes(**{k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()}))
         model.load_state_dict({key: value.float() for key, value in tensors.items()})
         return model.eval(), *(card[entry] for entry in entries)
-    except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # a card that was edited, or is not of a `kind`
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # its card was edited, or is of another kind
         raise CheckpointError(f"the checkpoint {name} holds no {kind.__name__}: name another") from error
 
 

@@ -244,7 +244,9 @@ def test_unpatchify_is_the_inverse(patch):
     assert torch.equal(unpatchify(patchify(film, patch), patch, (4, 6, 8)), film)
 
 
-@pytest.mark.parametrize("patch, name", [((3, 2, 2), "time is 4"), ((2, 4, 2), "height is 6"), ((2, 2, 3), "width is 8")])
+@pytest.mark.parametrize(
+    "patch, name", [((3, 2, 2), "time is 4"), ((2, 4, 2), "height is 6"), ((2, 2, 3), "width is 8")]
+)
 def test_a_side_that_does_not_divide_is_named(patch, name):
     with pytest.raises(ValueError, match=f"{name}; it takes a multiple of the patch's {max(patch)}"):
         patchify(numbered(4, 6, 8), patch)

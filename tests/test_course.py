@@ -1,19 +1,14 @@
 """course.py with everything that it would start replaced: nothing is made or downloaded here."""
-import ast
 import errno
 import json
 import os
-import signal
-import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 import course
 
-SOURCE = Path(course.__file__)
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
@@ -337,65 +332,3 @@ def test_old_python_is_told_so(machine, monkeypatch, capsys):
     message = stopped(capsys, course.main, ["lab"])
     assert "Python 3.8" in message and "3.10 or newer" in message
     assert machine.commands == []
-
-
-def test_an_old_python_can_read_the_file():
-    """A syntax error would hide the message above, so nothing newer than Python 3.4 stands in the file."""
-    text = SOURCE.read_text(encoding="utf-8")
-    tree = ast.parse(text, feature_version=(3, 4))
-    newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.AsyncFunctionDef)
-    assert [node.lineno for node in ast.walk(tree) if isinstance(node, newer)] == []
-    imported = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-    assert imported <= set(sys.stdlib_module_names)
-
-
-# run() itself, with real but tiny commands
-
-
-def test_run_returns_the_exit_code():
-    assert course.run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
-
-
-def test_run_says_that_it_is_still_at_work(monkeypatch, capfd):
-    monkeypatch.setattr(course, "NOTE_EVERY_S", 0.05)
-    course.run([sys.executable, "-c", "import time; time.sleep(0.5)"], note="pip is still at work")
-    assert "pip is still at work" in capfd.readouterr().out
-
-
-@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
-@pytest.mark.parametrize("code, raised", [(0, False), (1, True)])
-def test_ctrl_c_is_the_commands_to_answer(monkeypatch, tmp_path, code, raised):
-    """run() waits on; it raises only when the command then failed."""
-    ready = tmp_path / "ready"
-    child = ("import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch()\n"
-             f"while pathlib.Path(sys.argv[1]).exists(): time.sleep(0.02)\nraise SystemExit({code})")
-
-    def interrupt():
-        while not ready.exists():
-            threading.Event().wait(0.02)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        threading.Event().wait(0.1)
-        ready.unlink()
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    try:
-        answer = course.run([sys.executable, "-c", child, str(ready)])
-    except KeyboardInterrupt:
-        answer = "raised"
-    thread.join()
-    assert answer == ("raised" if raised else code)
-
-
-def test_ci_calls_exactly_the_second_command():
-    script = (SOURCE.parent / ".ci" / "run").read_text(encoding="utf-8")
-    commands = [line.strip() for line in script.splitlines() if "course.py" in line]
-    assert commands == ["exec python3 course.py test </dev/null"]
-    assert "set -euo pipefail" in script
-
-
-def test_help_runs_without_the_environment(tmp_path):
-    """The real file, started by this Python with an empty search path: nothing but the standard library."""
-    command = [sys.executable, "-I", "-S", str(SOURCE), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0 and "course.py test" in done.stdout

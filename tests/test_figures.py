@@ -355,6 +355,8 @@ def test_chapters_to_come_have_broken_edges():
     assert broken_edges(diagrams._draw_map(None, set())) == 18
     assert broken_edges(diagrams._draw_map(None, set(range(18)))) == 0
     assert broken_edges(diagrams._draw_map(4, {0, 4})) == 16
+    # Where the reader is, there is a chapter.
+    assert figures.road_map(4, {0}).data == figures.road_map(4, {0, 4}).data
     with pytest.raises(ValueError, match=r"got \[18\]"):
         figures.road_map(18)
     assert "chapter 07, NaViT" in figures.road_map(7).alt

@@ -1,16 +1,14 @@
-"""Chapter 16: the spacetime autoencoder and the diffusion transformer. `test_sora_films` has what they make together."""
+"""Chapter 16: the spacetime autoencoder and the diffusion transformer. What they film is in `test_sora_films`."""
 
 import math
 
 import pytest
 import torch
-from tiny_models import AUTOENCODER, SORA, numbers, randomise, tiny_autoencoder, tiny_sora
+from tiny_models import AUTOENCODER, OTHER, PROMPT, SORA, numbers, randomise, tiny_autoencoder, tiny_sora
 from torch import nn
 
 from soralab.sora import Block, Sora, SoraConfig, autoencoder_loss, word_ids
 from soralab.training.data import model_flops
-
-PROMPT, OTHER = "a small red circle slides right", "a large blue square quickly slides down and left on a black background"
 
 
 @pytest.fixture(scope="module")

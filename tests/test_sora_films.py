@@ -4,12 +4,10 @@ import json
 
 import pytest
 import torch
-from tiny_models import PIXELS, SORA, save_all, save_autoencoder, save_sora, tiny_maker, tiny_sora
+from tiny_models import OTHER, PIXELS, PROMPT, SORA, save_all, save_autoencoder, save_sora, tiny_maker, tiny_sora
 
 from soralab.files.checkpoints import CHECKPOINTS, CheckpointError, list_checkpoints
 from soralab.sora import Filmmaker, SpacetimeAutoencoder, load_autoencoder, word_ids
-
-PROMPT, OTHER = "a small red circle slides right", "a large blue square quickly slides down and left on a black background"
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +153,14 @@ def test_a_damaged_checkpoint_is_refused(shelf, name, how):
             load_autoencoder()
 
 
-def test_a_checkpoint_of_another_model_is_refused(shelf):
+def test_a_checkpoint_of_another_model_or_with_an_edited_card_is_refused(shelf):
     with pytest.raises(CheckpointError, match="sora_autoencoder"):
         Filmmaker.load("sora_autoencoder")
     with pytest.raises(CheckpointError, match="sora"):
         load_autoencoder("sora")
     card = shelf / "sora.json"
-    for old, new in (('"dim": 16', '"dim": 32'), ('"config"', '"sizes"'), ('"shift"', '"bend"'), ('"depth": 2', '"depth": "2"')):
+    edits = {'"dim": 16': '"dim": 32', '"config"': '"sizes"', '"shift"': '"bend"', '"depth": 2': '"depth": "2"'}
+    for old, new in edits.items():
         text = card.read_text(encoding="utf-8")
         assert old in text
         card.write_text(text.replace(old, new), encoding="utf-8")

@@ -11,6 +11,8 @@ from soralab.sora import AutoencoderConfig, Filmmaker, Sora, SoraConfig, Spaceti
 SORA = SoraConfig(dim=16, depth=2, heads=2, size=(5, 4, 4))  # in latents: films of 9 x 16 x 16
 PIXELS = SoraConfig.pixels(dim=16, depth=1, heads=2, size=(9, 16, 16))
 AUTOENCODER = AutoencoderConfig(width=8)
+PROMPT = "a small red circle slides right"
+OTHER = "a large blue square quickly slides down and left on a black background"
 
 
 def numbers(*shape, seed=0):

@@ -56,4 +56,4 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, dim: int, ratio: float = 4.0):
         hidden = int(dim * ratio)
-        super().__init__(nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, dim))
+        super().__init__(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))

@@ -23,7 +23,8 @@ def road_map(here: int | None = None, available: Iterable[int] = (), alt: str | 
     Raises ValueError for a number that is no chapter.
     """
     numbers = {chapter.number for chapter in CHAPTERS}
-    wrong = ({here} if here is not None else set()) | set(available)
+    available = set(available)
+    wrong = ({here} if here is not None else set()) | available
     if not wrong <= numbers:
         raise ValueError(f"here, available: got {sorted(wrong - numbers, key=str)}, takes chapters from 0 to 17")
     if alt is None:
@@ -32,7 +33,7 @@ def road_map(here: int | None = None, available: Iterable[int] = (), alt: str | 
             "Map of the course: background papers 01 to 07, video generation 08 to 11, language and video "
             f"12 to 15, each leading to the part of Sora that it feeds, and Sora itself in 16 and 17.{where}"
         )
-    return picture(_draw_map(here, set(available) | {here}), alt)
+    return picture(_draw_map(here, available | {here}), alt)
 
 
 def _map_boxes() -> dict[int, Box]:

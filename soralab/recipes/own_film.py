@@ -23,6 +23,8 @@ def own_film(path: str, frames: int = 17, height: int = 64) -> tuple[str, bytes]
     """
     film = read_film(path, frames=frames, height=height)
     film = film[..., : film.shape[-1] // 8 * 8]
+    if not film.numel():
+        raise ValueError(f"{path} is too narrow: at {height} pixels of height not one patch of 8 fits; give a greater height")
     autoencoder = load_autoencoder()
     copy = reconstruct(autoencoder, film[None])[0]
     config = SoraConfig()

@@ -7,6 +7,7 @@ clean film with the loss in velocity space, because noise does not fit through i
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from soralab import world
 from soralab.diffusion import RectifiedFlow, diffusion_loss, sample_times
+from soralab.files.checkpoints import load_checkpoint, read_card, save_checkpoint
 from soralab.recipes import RUNS, publish
 from soralab.recipes.film_scores import evaluate as score_films
 from soralab.sora import Filmmaker, Sora, SoraConfig, SpacetimeAutoencoder, load_autoencoder, word_ids
@@ -82,15 +84,24 @@ def pixel_batch(step: int) -> dict[str, Tensor]:
 class LatentBatches:
     """Batches of latents: the library's first `count` films are encoded once, then drawn in a new order each epoch."""
 
-    def __init__(self, autoencoder: SpacetimeAutoencoder, count: int):
-        latents, self.scenes = [], []
+    def __init__(self, autoencoder: SpacetimeAutoencoder, count: int, cache: Path | None = None):
+        """Encode `count` films (a multiple of 100), or take them from the checkpoint `cache` if it is of them."""
+        self.scenes = [world.sample_scene(SEED, k, "simple") for k in range(count)]
+        weights = torch.cat([p.detach().flatten() for p in autoencoder.parameters()])
+        want = {"films": count, "autoencoder": hashlib.sha256(weights.numpy().tobytes()).hexdigest()}
+        if cache and cache.with_suffix(".json").exists() and read_card(cache).get("of") == want:
+            self.latents = load_checkpoint(cache, mend=f"remove {cache}.json")[0]["latents"].float()
+            return
+        parts = progress(range(0, count, 100), desc="encoding films", unit="batch")
+        self.latents = torch.cat([self._encode(autoencoder, start) for start in parts])
+        if cache:
+            save_checkpoint(cache, {"latents": self.latents.half()}, {"of": want})
+
+    def _encode(self, autoencoder: SpacetimeAutoencoder, start: int) -> Tensor:
+        films = world.to_film(world.render(self.scenes[start : start + 100], FRAMES, SIDE, SIDE))
         dtype = loop.autocast_dtype("auto", torch.device("cpu"))
-        for start in progress(range(0, count, 100), desc="encoding films", unit="batch"):
-            films, scenes = world.clips(SEED, range(start, start + 100), FRAMES, SIDE, SIDE, level="simple")
-            with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not None):
-                latents.append(autoencoder.encode(films).float())
-            self.scenes += scenes
-        self.latents = torch.cat(latents)
+        with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not None):
+            return autoencoder.encode(films).half().float()  # what the cache keeps
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"x0": [BATCH, 5, 8, 8, 8], "ids": [BATCH, words]}."""
@@ -122,7 +133,9 @@ def train(name: str = "sora", folder: Path | None = None, steps: int | None = No
     full = recipe.training.steps
     config = replace(recipe.training, steps=steps or by_profile(smoke=2, laptop=full, gpu=8 * full))
     films = by_profile(smoke=100, laptop=FILMS, gpu=8 * FILMS)
-    batches = LatentBatches(load_autoencoder(recipe.autoencoder), films) if recipe.autoencoder else pixel_batch
+    batches = pixel_batch
+    if recipe.autoencoder:
+        batches = LatentBatches(load_autoencoder(recipe.autoencoder), films, RUNS / name / "latents")
     result = loop.train(model, make_loss(recipe), batches, config, RUNS / name)
     with result.ema.applied(model):
         model.eval()

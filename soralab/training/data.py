@@ -83,7 +83,8 @@ class Prefetch:
                     batch, error = self._ready.get(timeout=0.2)
                     break
                 except queue.Empty:
-                    continue
+                    if not self._thread.is_alive() and self._ready.empty():  # rather than wait for ever
+                        raise RuntimeError("the thread that makes the batches ended early") from None
             self.wait_s += time.perf_counter() - began
             if error is not None:
                 raise error

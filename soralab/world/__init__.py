@@ -10,8 +10,23 @@ from collections.abc import Iterable
 
 from soralab.world.render import PALETTE, coverage, render, truth
 from soralab.world.scene import (
-    BACKGROUNDS, CAMERAS, COLOURS, HELD_OUT_COLOURS, HELD_OUT_MOTIONS, LEVELS, MOTIONS, RELATIONS, SHAPES, SIZES,
-    SPEEDS, SPLITS, Object, Relation, Scene, held_out, sample_scene,
+    BACKGROUNDS,
+    CAMERAS,
+    COLOURS,
+    HELD_OUT_COLOURS,
+    HELD_OUT_MOTIONS,
+    LEVELS,
+    MOTIONS,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    SPEEDS,
+    SPLITS,
+    Object,
+    Relation,
+    Scene,
+    held_out,
+    sample_scene,
 )  # fmt: skip
 
 __all__ = [
@@ -22,7 +37,7 @@ __all__ = [
 
 
 def clip(seed: int, index: int, frames: int = 8, height: int = 32, width: int = 32, level="full", split="train"):
-    """One film [frames, 3, height, width], float32 in [-1, 1], and its Scene. The same for ever for the same arguments."""
+    """One film [frames, 3, height, width], float32 in [-1, 1], and its Scene; for the same arguments, the same."""
     films, scenes = clips(seed, [index], frames, height, width, level, split)
     return films[0], scenes[0]
 

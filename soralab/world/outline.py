@@ -64,7 +64,7 @@ def outline(mask: np.ndarray, open_to_view: np.ndarray, frames: np.ndarray, judg
     for k in np.flatnonzero(judged):
         votes[frames[k]] = SHAPES[free[:, k].argmax()]
     steady = (mine > rivals - 0.06)[judged].mean()
-    shape = best if steady >= 0.7 and mine[judged].mean() > 0.5 else None
+    shape = best if steady >= 0.7 and mine[judged].mean() > 0.4 else None
     size = pieces.shape[1]
     centre, radius = blank.centre, blank.radius
     pose = poses[row]

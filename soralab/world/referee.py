@@ -173,7 +173,7 @@ def _passage(sight: Sight, shape, mask, world, radius, times) -> Story | None:
         way = np.sign(middle - x[np.abs(x - middle).argmax()]) * (1 if known[: len(known) // 2].any() else -1)
         laws = [(way * v, middle - way * v * u) for v in np.arange(0.5, 0.85, 0.05) for u in (0.44, 0.47, 0.5, 0.53, 0.56)]
     best = max(((_fits_passage(sight, shape, mask, v, s, y, r, times), v) for v, s in laws), default=(0, 0))
-    if best[0] < 0.55 or abs(best[1]) < 0.3:
+    if best[0] < 0.45 or abs(best[1]) < 0.3:
         return None
     return Story(WALL, float(error), "", "right" if best[1] > 0 else "left", float(best[1]))
 

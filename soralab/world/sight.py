@@ -123,10 +123,13 @@ def _find_background(pixels: np.ndarray) -> tuple[str, str, np.ndarray]:
         errors.update(_match_patterns(grey, weight, total))
     name, camera, phase = errors[min(errors)]
     if name in ("black", "grey"):
-        return name, camera, np.array(BACKDROPS[name][0], np.float32)
-    scene = Scene((), name, camera, texture=phase, aspect=width / height)
-    backdrop = _backdrop([scene], [k / time for k in range(time)], height, width)[0]
-    return name, camera, np.ascontiguousarray(backdrop.transpose(0, 2, 3, 1))
+        backdrop = np.array(BACKDROPS[name][0], np.float32)
+    else:
+        scene = Scene((), name, camera, texture=phase, aspect=width / height)
+        backdrop = _backdrop([scene], [k / time for k in range(time)], height, width)[0]
+        backdrop = np.ascontiguousarray(backdrop.transpose(0, 2, 3, 1))
+    off = (pixels - backdrop)[weight > 0][::5]  # a generated film may be a shade off
+    return name, camera, backdrop + np.clip(np.median(off, 0), -25, 25) if len(off) else backdrop
 
 
 def _match_patterns(grey: np.ndarray, weight: np.ndarray, total: float) -> dict:
@@ -156,7 +159,7 @@ def _match_patterns(grey: np.ndarray, weight: np.ndarray, total: float) -> dict:
 def _find_wall(pixels: np.ndarray) -> np.ndarray | None:
     """The wall's edges [time, 2] in pixels, if there is one in three frames of four: columns of its colour."""
     off = pixels - np.array(WALL_COLOUR, np.float32)
-    alike = np.einsum("tyxc,tyxc->tyx", off, off) < 40**2
+    alike = np.einsum("tyxc,tyxc->tyx", off, off) < 52**2
     full = alike.mean(1) > 0.7  # [time, width]
     runs, count = ndimage.label(full, np.array([[0, 0, 0], [1, 1, 1], [0, 0, 0]]))
     edges = np.full((len(pixels), 2), np.nan)

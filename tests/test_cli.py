@@ -1,0 +1,436 @@
+"""The command: films, and for every kind of bad input one line that names the mend, exit code 2, and no litter."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import PROMPT, save_all, save_sora, tiny_autoencoder
+
+from soralab import world
+from soralab.cli import main
+from soralab.files.films import read_film, save_film
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    save_all(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, tiny, monkeypatch):
+    """An empty working folder, and small checkpoints elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SORALAB_CHECKPOINTS", str(tiny))
+    return tmp_path
+
+
+@pytest.fixture
+def own_shelf(tiny, tmp_path_factory, monkeypatch):
+    """A copy of the small checkpoints that may be damaged."""
+    folder = tmp_path_factory.mktemp("shelf") / "checkpoints"
+    shutil.copytree(tiny, folder)
+    monkeypatch.setenv("SORALAB_CHECKPOINTS", str(folder))
+    return folder
+
+
+def refused(capsys, *argv, code=2):
+    """Run a command that must be refused; returns its one line."""
+    assert main([str(word) for word in argv]) == code
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("soralab: ") and err.endswith("\n"), err
+    assert "Traceback" not in out + err and "[Errno" not in err
+    return lines[0]
+
+
+def litter(folder):
+    """Everything in a folder, also what is hidden."""
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
+
+
+# ----------------------------------------------------------------------------------------------------------- films
+
+
+@pytest.mark.parametrize("suffix", ["gif", "mp4", "webp", "png"])
+def test_film_writes_a_film(here, capsys, suffix):
+    assert main(["film", PROMPT, "-o", f"a.{suffix}", "--steps", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert f"a.{suffix}: 1 of 9x16x16" in out and "the referee: " in out and err == ""
+    assert litter(here) == [f"a.{suffix}"]
+    assert read_film(f"a.{suffix}").shape == (9, 3, 256, 256)
+
+
+def test_film_options_reach_the_filmmaker(here):
+    """One thing is changed at a time, and each changes the film; the same command gives the same bytes."""
+    said = {"--steps": "2", "--seed": "1", "--guidance": "2", "--n": "1", "--checkpoint": "sora"}
+
+    def film(name, prompt=PROMPT, **changes):
+        options = {**said, **{f"--{key}": value for key, value in changes.items()}}
+        assert main(["film", prompt, "-o", name, *(word for pair in options.items() for word in pair)]) == 0
+        return Path(name).read_bytes()
+
+    first = film("a.png")
+    assert film("b.png") == first
+    changed = [film("c.png", **{key: value}) for key, value in
+               (("steps", "3"), ("seed", "2"), ("guidance", "4"), ("n", "2"), ("checkpoint", "sora_pixels"))]
+    changed.append(film("c.png", prompt="a large blue square spins"))
+    assert len({first, *changed}) == 7
+    film("c.png", n="3")
+    assert read_film("c.png").shape[-1] > 2.5 * read_film("a.png").shape[-1]  # side by side
+
+
+def test_film_takes_a_checkpoint_of_ones_own(here):
+    save_sora(here / "mine", "film")
+    assert main(["film", PROMPT, "--steps", "1", "--checkpoint", "mine/film"]) == 0
+    assert (here / "film.gif").exists()
+
+
+# ------------------------------------------------------------------------------------------------------- bad prompts
+
+
+@pytest.mark.parametrize("prompt, said", [
+    ("a small red elephant slides right", "unknown word in the prompt: 'elephant'"),
+    ("a smal red circle", "nearest: small"),
+    ("", "the prompt is empty"),
+    (" \n ", "the prompt is empty"),
+    ("!?", "the prompt is empty"),
+    ("red " * 60, "60 words; it takes at most 48"),
+    ("\u0932\u093e\u0932 \u0935\u0943\u0924\u094d\u0924", "chapter 02"),
+    ("a red\ncircle\x00 \udc80 walks", "walks"),
+])  # fmt: skip
+def test_a_prompt_that_cannot_be_read(here, capsys, prompt, said):
+    assert said in refused(capsys, "film", prompt)
+    assert litter(here) == []
+
+
+def test_a_bad_prompt_and_the_help_are_answered_without_torch(here):
+    """A typing error is told at once: importing torch takes seconds."""
+    code = (
+        "import sys\nfrom soralab.cli import main\n"
+        "try:\n    sys.exit(main(sys.argv[1:]))\nfinally:\n    print('torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def answer(*argv):
+        return subprocess.run([sys.executable, *argv], capture_output=True, text=True, cwd=here, env=environment)
+
+    asked = answer("-m", "soralab.cli", "--help")
+    assert asked.returncode == 0 and "patches" in asked.stdout and "doctor" in asked.stdout
+    told = answer("-c", code, "--help")
+    assert told.returncode == 0 and told.stdout.splitlines()[-1] == "False"
+    for words, said in ((["a red elephant"], "elephant"), ([PROMPT, "-o", "film.avi"], ".avi")):
+        told = answer("-c", code, "film", *words)
+        assert (told.returncode, told.stdout.strip()) == (2, "False")
+        assert said in told.stderr and len(told.stderr.splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------------------- bad outputs
+
+
+@pytest.mark.parametrize("output, said", [
+    ("film.avi", "has the suffix '.avi', known are .gif .mp4 .webp .png"),
+    ("film", "has the suffix 'none'"),
+    ("missing/film.gif", "the folder missing does not exist: make it"),
+    ("folder.gif", "folder.gif is a folder"),
+    ("file.txt/film.gif", "file.txt is not a folder"),
+])  # fmt: skip
+def test_a_film_that_cannot_be_written(here, capsys, output, said):
+    (here / "folder.gif").mkdir()
+    (here / "file.txt").write_text("mine")
+    assert said in refused(capsys, "film", PROMPT, "-o", output)
+    assert litter(here) == ["file.txt", "folder.gif"] and (here / "file.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".mp4", ".webp", ".png"])
+def test_a_disk_that_is_full_keeps_the_film_that_was_there(here, capsys, monkeypatch, suffix):
+    """The disk fills while the film is saved: what was written goes, what was there stays."""
+    film = here / f"film{suffix}"
+    film.write_bytes(b"the film before")
+
+    def full(handle):
+        assert any(name.endswith(f".part{suffix}") and (here / name).stat().st_size for name in litter(here))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    line = refused(capsys, "film", PROMPT, "--steps", 1, "-o", film)
+    assert f"the disk is full, film{suffix} was not written" in line and "make room" in line
+    assert litter(here) == [film.name] and film.read_bytes() == b"the film before"
+
+
+@pytest.mark.parametrize("error, code", [(OSError(errno.ENOSPC, "No space left"), 2), (KeyboardInterrupt, 130)])
+def test_half_a_film_is_not_left(here, capsys, monkeypatch, error, code):
+    from PIL import Image
+
+    def half(self, path, **_):
+        Path(path).write_bytes(b"GIF89a")
+        raise error
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    assert main(["film", PROMPT, "--steps", "1"]) == code
+    err = capsys.readouterr().err
+    assert "Traceback" not in err and len(err.splitlines()) == (code == 2)
+    assert litter(here) == []
+
+
+def test_ctrl_c_while_filming(here, capsys, monkeypatch):
+    from soralab.sora import Sora
+
+    monkeypatch.setattr(Sora, "forward", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    assert main(["film", PROMPT]) == 130
+    assert "Traceback" not in capsys.readouterr().err and litter(here) == []
+
+
+def test_a_model_that_films_nan(here, capsys, monkeypatch):
+    from soralab.sora import Sora
+
+    monkeypatch.setattr(Sora, "forward", lambda self, x, *_, **__: x * float("nan"))
+    assert "not finite" in refused(capsys, "film", PROMPT, "--steps", 2)
+    assert litter(here) == []
+
+
+@pytest.mark.parametrize("option, value", [
+    ("--steps", "0"), ("--steps", "many"), ("--n", "65"), ("--n", "0"), ("--seed", "one"), ("--seed", "9" * 30),
+    ("--seed", "-1"), ("--guidance", "much"),
+])  # fmt: skip
+def test_a_number_that_is_none(here, capsys, option, value):
+    with pytest.raises(SystemExit) as stopped:
+        main(["film", PROMPT, option, value])
+    assert stopped.value.code == 2
+    err = capsys.readouterr().err
+    assert f"argument {option}: " in err.splitlines()[-1] and "Traceback" not in err
+    assert litter(here) == []
+
+
+# ------------------------------------------------------------------------------------------------------- checkpoints
+
+
+def damage(path, how):
+    data, card = path.read_bytes(), path.with_suffix(".json")
+    if how == "missing":
+        path.unlink()
+        card.unlink()
+    elif how == "tensors missing":
+        path.unlink()
+    elif how == "card missing":
+        card.unlink()
+    elif how == "truncated":
+        path.write_bytes(data[:-100])
+    elif how == "altered":
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    elif how == "card of another model":
+        card.write_text(card.read_text(encoding="utf-8").replace('"config"', '"sizes"'), encoding="utf-8")
+
+
+DAMAGES = {
+    "missing": "there is no checkpoint", "tensors missing": "are missing", "card missing": "has no card",
+    "truncated": "is truncated", "altered": "was altered", "card of another model": "name another",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["sora", "sora_autoencoder"])
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_checkpoint(here, capsys, own_shelf, name, how):
+    damage(own_shelf / f"{name}.safetensors", how)
+    line = refused(capsys, "film", PROMPT)
+    assert DAMAGES[how] in line and name in line
+    assert "git checkout -- data/checkpoints" in line or "name another" in line
+    assert litter(here) == []
+
+
+@pytest.mark.parametrize("verb", [
+    ["film", PROMPT, "--checkpoint", "nowhere/film"], ["film", PROMPT, "--checkpoint", ""],
+    ["film", PROMPT, "--checkpoint", "sora_autoencoder"],
+    ["evaluate", "sora", "--checkpoint", "nowhere/film"], ["evaluate", "sora_autoencoder", "--checkpoint", "sora"],
+    ["evaluate", "nothing"], ["train", "nothing"], ["train", "../sora"],
+])  # fmt: skip
+def test_a_name_of_nothing(here, capsys, verb):
+    refused(capsys, *verb)
+    assert litter(here) == []
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+@pytest.fixture
+def short_training(monkeypatch):
+    """The autoencoder's recipe with a small model, small batches and hardly any measuring."""
+    from soralab.recipes import sora_autoencoder as recipe
+
+    measure = recipe.measure
+    monkeypatch.setattr(recipe, "build", tiny_autoencoder)
+    monkeypatch.setattr(recipe, "BATCH", 8)
+    monkeypatch.setattr(recipe, "measure", lambda model: measure(model, 4))
+    return recipe
+
+
+def test_a_loss_that_is_nan(here, capsys, monkeypatch, short_training):
+    real = short_training.loss
+    monkeypatch.setattr(short_training, "loss", lambda *given: real(*given)[0] * float("nan"))
+    line = refused(capsys, "train", "sora_autoencoder", "--folder", "out")
+    assert "the loss became nan at step 1" in line and "lower learning rate" in line
+    assert not list(here.rglob("*.safetensors")) and not list(here.rglob("*.part*"))
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(here, capsys, monkeypatch, short_training):
+    from soralab.files.checkpoints import load_checkpoint
+
+    real, steps = short_training.loss, []
+
+    def interrupted(model, film, generator):
+        steps.append(len(steps) + 1)
+        if len(steps) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return real(model, film, generator)
+
+    monkeypatch.setattr(short_training, "loss", interrupted)
+    command = ["train", "sora_autoencoder", "--steps", "4"]
+    assert main([*command, "--folder", "first"]) == 130
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and "stopped at step 2 of 4, state saved" in err and "run the same again" in err
+    assert not (here / "first").exists() or litter(here / "first") == []
+    assert main([*command, "--folder", "first"]) == 0
+    assert len(steps) == 4 and f"saved {Path('first') / 'sora_autoencoder.safetensors'}" in capsys.readouterr().out
+    shutil.rmtree(here / "runs")
+    assert main([*command, "--folder", "second"]) == 0
+    first, second = (load_checkpoint(Path(folder) / "sora_autoencoder") for folder in ("first", "second"))
+    assert first[1]["sha256"] == second[1]["sha256"] and first[1]["steps"] == 4
+    assert not torch.equal(first[0]["encoder.0.weight"].float(), tiny_autoencoder().encoder[0].weight)
+
+
+@pytest.mark.parametrize("folder", ["file.txt", "file.txt/deeper"])
+def test_a_folder_that_cannot_be_made_is_told_before_the_training(here, capsys, monkeypatch, short_training, folder):
+    (here / "file.txt").write_text("mine")
+    monkeypatch.setattr(short_training, "loss", lambda *_: pytest.fail("it trained"))
+    assert "file is in the way" in refused(capsys, "train", "sora_autoencoder", "--folder", folder)
+    assert litter(here) == ["file.txt"]
+
+
+def test_a_disk_that_is_full_while_training(here, capsys, monkeypatch, short_training):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "the disk is full" in refused(capsys, "train", "sora_autoencoder")
+    assert [path.name for path in here.rglob("*") if path.is_file() and path.suffix != ".jsonl"] == []
+
+
+def test_an_unknown_profile(here, capsys, monkeypatch, short_training):
+    monkeypatch.setenv("SORALAB_PROFILE", "desktop")
+    line = refused(capsys, "train", "sora_autoencoder")
+    assert "SORALAB_PROFILE is 'desktop', it takes one of smoke, laptop, gpu" in line
+
+
+def test_training_what_has_nothing_to_train(here, capsys):
+    assert "'referee', which has nothing to train" in refused(capsys, "train", "referee")
+
+
+# --------------------------------------------------------------------------------------- world, patches, doctor
+
+
+def test_world_draws_a_sheet(here, capsys):
+    from PIL import Image
+
+    assert main(["world", "-o", "a.png", "--n", "4", "--level", "simple"]) == 0
+    assert main(["world", "-o", "b.png", "--n", "8", "--level", "simple"]) == 0
+    assert "b.png: 8 films of the simple world" in capsys.readouterr().out
+    heights = [Image.open(name).size[1] for name in ("a.png", "b.png")]
+    assert heights[1] > heights[0]
+
+
+@pytest.mark.parametrize("argv, said", [
+    (["--level", "hard"], "hard"), (["--split", "secret"], "secret"), (["-o", "sheet.gif"], "ends in .png"),
+    (["-o", "missing/sheet.png"], "does not exist"),
+])  # fmt: skip
+def test_a_world_that_there_is_not(here, capsys, argv, said):
+    assert said in refused(capsys, "world", "--n", 1, *argv)
+    assert litter(here) == []
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return save_film(path, world.clip(0, 7, frames=20, height=64, width=96)[0])
+
+
+def test_patches_of_a_clip(here, capsys, clip):
+    from PIL import Image
+
+    assert main(["patches", str(clip), "--frames", "5", "--height", "32"]) == 0
+    out = capsys.readouterr().out
+    assert "5 frames of 32x48: 23,040 numbers" in out  # 5 * 3 * 32 * 48
+    assert "3 frames of 8x12x8: 2,304 numbers" in out  # half the time and one, a quarter of the sides, 8 channels
+    assert "72 tokens of 32 numbers" in out  # 3 * 4 * 6
+    assert float(out.split(" dB PSNR")[0].split()[-1]) < 30  # it is not trained
+    assert litter(here) == ["patches.png"]
+    assert min(Image.open("patches.png").size) > 100
+
+
+@pytest.mark.parametrize("argv, said", [
+    (["--frames", "6"], "odd number of frames"), (["--height", "36"], "8 divides"),
+    (["--frames", "21"], "has 20 frames"), (["-o", "patches.gif"], "ends in .png"), (["-o", "missing/a.png"], "does not exist"),
+])  # fmt: skip
+def test_patches_that_cannot_be_cut(here, capsys, clip, argv, said):
+    assert said in refused(capsys, "patches", clip, *argv)
+    assert litter(here) == []
+
+
+@pytest.mark.parametrize("data, said", [
+    (None, "there is no film"), (b"", "is empty"), (bytes(range(256)) * 9, "not a film"), (b"GIF89a broken", "damaged"),
+    (b"\0\0\0\x20ftypisom" + bytes(99), "not a film"),
+])  # fmt: skip
+def test_patches_of_garbage(here, capsys, data, said):
+    if data is not None:
+        (here / "clip.mp4").write_bytes(data)
+    before = litter(here)
+    assert said in refused(capsys, "patches", "clip.mp4")
+    assert litter(here) == before
+
+
+def test_patches_of_a_film_that_is_too_narrow(here, capsys):
+    """400 high, 20 wide: at the height asked for it is narrower than one patch."""
+    from PIL import Image
+
+    frames = [Image.new("RGB", (20, 400), (shade, 0, 0)) for shade in range(0, 90, 10)]
+    frames[0].save("narrow.gif", save_all=True, append_images=frames[1:])
+    assert "narrow" in refused(capsys, "patches", "narrow.gif", "--frames", 5)
+    assert litter(here) == ["narrow.gif"]
+
+
+def test_doctor_is_content(here, capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "all is well" in out and "MEND" not in out
+    for said in ("python", "torch ", "device", "profile               smoke", "sora_autoencoder", "verified"):
+        assert said in out
+
+
+@pytest.mark.parametrize("how", ["missing", "tensors missing", "card missing", "truncated", "altered"])
+def test_doctor_names_what_to_mend(here, capsys, own_shelf, how):
+    damage(own_shelf / "sora.safetensors", how)
+    assert main(["doctor"]) == 2
+    out = capsys.readouterr().out
+    mends = [line for line in out.splitlines() if line.startswith("MEND")]
+    assert len(mends) == 1 and "sora" in mends[0] and "git checkout" in mends[0] and "all is well" not in out
+
+
+def test_doctor_tells_of_a_wrong_profile_a_full_disk_and_a_missing_package(here, capsys, monkeypatch):
+    from soralab.recipes import doctor
+
+    monkeypatch.setenv("SORALAB_PROFILE", "desktop")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    monkeypatch.setattr(doctor, "PACKAGES", (*doctor.PACKAGES, "soralab_no_such_package"))
+    assert main(["doctor"]) == 2
+    mends = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MEND")]
+    assert len(mends) == 3
+    for said in ("'desktop'", "make room", "soralab_no_such_package is missing"):
+        assert any(said in line for line in mends)
