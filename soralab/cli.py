@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     film = verb("film", _film, "film a prompt")
     film.add_argument("prompt", help='such as "a small red circle slides right"')
     film.add_argument("-o", "--output", default="film.gif", help=".gif, .mp4, .webp or .png (default: film.gif)")
-    film.add_argument("--seed", type=_count(0, 2**32 - 1), default=0, help="of the noise that it starts from (default: 0)")
+    film.add_argument("--seed", type=_count(0, 2**32 - 1), default=0, help="of the noise it starts from (default: 0)")
     film.add_argument("--steps", type=_count(1, 1000), default=20, help="of the sampler, 1 to 1000 (default: 20)")
     film.add_argument("--guidance", type=float, default=3.0, help="of the prompt; 1 is none (default: 3)")
     film.add_argument("--n", type=_count(1, 64), default=1, help="films side by side, 1 to 64 (default: 1)")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import PROMPT, save_all, save_sora, tiny_autoencoder
+from tiny_models import PROMPT, damage, save_all, save_sora, tiny_autoencoder
 
 from soralab import world
 from soralab.cli import main
@@ -214,23 +214,6 @@ def test_a_number_that_is_none(here, capsys, option, value):
 # ------------------------------------------------------------------------------------------------------- checkpoints
 
 
-def damage(path, how):
-    data, card = path.read_bytes(), path.with_suffix(".json")
-    if how == "missing":
-        path.unlink()
-        card.unlink()
-    elif how == "tensors missing":
-        path.unlink()
-    elif how == "card missing":
-        card.unlink()
-    elif how == "truncated":
-        path.write_bytes(data[:-100])
-    elif how == "altered":
-        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    elif how == "card of another model":
-        card.write_text(card.read_text(encoding="utf-8").replace('"config"', '"sizes"'), encoding="utf-8")
-
-
 DAMAGES = {
     "missing": "there is no checkpoint", "tensors missing": "are missing", "card missing": "has no card",
     "truncated": "is truncated", "altered": "was altered", "card of another model": "name another",
@@ -377,7 +360,8 @@ def test_patches_of_a_clip(here, capsys, clip):
 
 @pytest.mark.parametrize("argv, said", [
     (["--frames", "6"], "odd number of frames"), (["--height", "36"], "8 divides"),
-    (["--frames", "21"], "has 20 frames"), (["-o", "patches.gif"], "ends in .png"), (["-o", "missing/a.png"], "does not exist"),
+    (["--frames", "21"], "has 20 frames"), (["-o", "patches.gif"], "ends in .png"),
+    (["-o", "missing/a.png"], "does not exist"),
 ])  # fmt: skip
 def test_patches_that_cannot_be_cut(here, capsys, clip, argv, said):
     assert said in refused(capsys, "patches", clip, *argv)

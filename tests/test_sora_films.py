@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tiny_models import OTHER, PIXELS, PROMPT, SORA, save_all, save_autoencoder, save_sora, tiny_maker, tiny_sora
+from tiny_models import OTHER, PIXELS, PROMPT, SORA, damage, save_all, save_autoencoder, save_sora, tiny_maker, tiny_sora
 
 from soralab.files.checkpoints import CHECKPOINTS, CheckpointError, list_checkpoints
 from soralab.sora import Filmmaker, SpacetimeAutoencoder, load_autoencoder, word_ids
@@ -122,24 +122,7 @@ def test_a_checkpoint_by_its_path(shelf):
     assert Filmmaker.load(str(shelf / "mine" / "my_film")).sora.config == SORA
 
 
-def damage(path, how):
-    data = path.read_bytes()
-    if how == "missing":
-        path.unlink()
-    elif how == "truncated":
-        path.write_bytes(data[: len(data) // 2])
-    elif how == "altered":
-        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    elif how == "empty":
-        path.write_bytes(b"")
-    elif how == "card missing":
-        path.with_suffix(".json").unlink()
-    elif how == "card truncated":
-        card = path.with_suffix(".json")
-        card.write_text(card.read_text(encoding="utf-8")[:40], encoding="utf-8")
-
-
-DAMAGES = ("missing", "truncated", "altered", "empty", "card missing", "card truncated")
+DAMAGES = ("missing", "tensors missing", "card missing", "card truncated", "truncated", "altered", "empty")
 
 
 @pytest.mark.parametrize("name", ["sora", "sora_autoencoder"])

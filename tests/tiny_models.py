@@ -55,3 +55,19 @@ def save_all(folder) -> None:
 
 def tiny_maker() -> Filmmaker:
     return Filmmaker(tiny_sora(), tiny_autoencoder())
+
+
+def damage(path, how: str) -> None:
+    """Do to the checkpoint whose tensors are `path` what readers and disks do."""
+    data, card = path.read_bytes(), path.with_suffix(".json")
+    text = card.read_text(encoding="utf-8")
+    if "missing" in how:
+        for file in {"missing": (path, card), "tensors missing": (path,), "card missing": (card,)}[how]:
+            file.unlink()
+    elif how == "card truncated":
+        card.write_text(text[:40], encoding="utf-8")
+    elif how == "card of another model":
+        card.write_text(text.replace('"config"', '"sizes"'), encoding="utf-8")
+    else:
+        halves = {"truncated": data[: len(data) // 2], "altered": data[:-1] + bytes([data[-1] ^ 1]), "empty": b""}
+        path.write_bytes(halves[how])

@@ -91,9 +91,11 @@ def to_pixels(value: np.ndarray) -> np.ndarray:
 def palette(pixels: np.ndarray, colours: int) -> np.ndarray:
     """At most `colours` colours for uint8 `pixels` [..., 3]; all of them, exactly, where there are no more.
     [colours, 3]"""
-    unique, _ = _ranked(pixels)
+    unique, inverse = _ranked(pixels)
     if len(unique) > colours:
-        image = Image.fromarray(pixels.reshape(1, -1, 3))
+        # Each colour stands for the root of its area: fewer pixels to sort, and small things count for more.
+        weights = np.sqrt(np.bincount(inverse)).astype(int)
+        image = Image.fromarray(_unpacked(np.repeat(unique, weights))[None])
         few = image.quantize(colours, method=Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
         unique = np.unique(_packed(np.array(few.getpalette(), np.uint8)[: 3 * colours]))
     return _unpacked(unique)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 
-import numpy as np
 from PIL import Image
 
 from soralab.figures import before_after, patches_diagram
@@ -12,7 +11,7 @@ from soralab.files.films import read_film
 from soralab.recipes.sora_autoencoder import psnr, reconstruct
 from soralab.sora import SoraConfig, load_autoencoder
 
-SHOWN = 8  # frames of the film that the picture shows
+SHOWN = 5  # frames of the film that the picture shows
 
 
 def own_film(path: str, frames: int = 17, height: int = 64) -> tuple[str, bytes]:
@@ -24,7 +23,7 @@ def own_film(path: str, frames: int = 17, height: int = 64) -> tuple[str, bytes]
     film = read_film(path, frames=frames, height=height)
     film = film[..., : film.shape[-1] // 8 * 8]
     if not film.numel():
-        raise ValueError(f"{path} is too narrow: at {height} pixels of height not one patch of 8 fits; give a greater height")
+        raise ValueError(f"{path} is too narrow, at {height} pixels of height not one patch fits: give more height")
     autoencoder = load_autoencoder()
     copy = reconstruct(autoencoder, film[None])[0]
     config = SoraConfig()
@@ -53,10 +52,11 @@ def _pair(film, copy) -> bytes:
 
 
 def _stack(*pictures: bytes) -> bytes:
-    """Pictures one below the other, on white."""
+    """Pictures one below the other, the narrow ones enlarged, on the paper of the first."""
     images = [Image.open(io.BytesIO(data)).convert("RGB") for data in pictures]
     width = max(image.width for image in images)
-    sheet = Image.fromarray(np.full((sum(i.height for i in images), width, 3), 255, np.uint8))
+    images = [i.resize((i.width * (width // i.width), i.height * (width // i.width)), Image.NEAREST) for i in images]
+    sheet = Image.new("RGB", (width, sum(image.height for image in images)), images[0].getpixel((0, 0)))
     top = 0
     for image in images:
         sheet.paste(image, ((width - image.width) // 2, top))

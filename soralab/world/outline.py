@@ -76,6 +76,19 @@ def outline(mask: np.ndarray, open_to_view: np.ndarray, frames: np.ndarray, judg
     return Outline(votes, shape, float(mine[judged].mean()), centre, radius, choice.spin[best], wobble)
 
 
+def votes_along(mask: np.ndarray, open_to_view: np.ndarray, shape: str, poses: np.ndarray) -> np.ndarray:
+    """How well each shape, upright and as large as `shape` along poses [frames, 4], explains what can be seen of it.
+
+    Overlaps [shapes, frames] with masks [frames, height, width]. For things that are partly hidden.
+    """
+    height, width = mask.shape[1:]
+    every = np.repeat(poses[None], len(SHAPES), 0)
+    for k, other in enumerate(SHAPES):
+        every[k, :, 2] *= np.sqrt(AREA[shape] / AREA[other])
+        every[k, :, 0] += every[k, :, 2] * MOON_CENTROID * ((shape == "moon") - (other == "moon"))
+    return _overlap(mask * open_to_view, coverage(SHAPES, every, height, width), open_to_view)
+
+
 @dataclass
 class _Choice:
     """Per shape: `overlap` [frames] of the steady story, `free` [frames] with any angle, `angle` [frames] or None."""

@@ -19,9 +19,9 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from soralab.world.motion import TOLERANCE, Story, explain, nearest
-from soralab.world.outline import outline
+from soralab.world.outline import AREA, Outline, outline, votes_along
 from soralab.world.render import coverage
-from soralab.world.scene import RADIUS, WALL, Scene, pan
+from soralab.world.scene import RADIUS, SHAPES, WALL, Scene, pan
 from soralab.world.sight import DEBRIS, Sight, Track, look, to_pixels
 
 PRESENT = 0.75  # share of the frames in which a thing that no wall hides must be seen to have a motion
@@ -97,7 +97,7 @@ def _see(sight: Sight, which: int, masks: list[np.ndarray]) -> Seen:
     """Judge one track in the company of the others."""
     track, mask = sight.tracks[which], masks[which]
     time, side = len(mask), min(sight.height, sight.width)
-    area = track.area
+    area, centre = track.area, np.array([sight.width / 2, sight.height / 2])
     visible = area > DEBRIS * side * side
     touching, met = np.zeros(time, bool), False
     if len(masks) > 1:
@@ -119,9 +119,10 @@ def _see(sight: Sight, which: int, masks: list[np.ndarray]) -> Seen:
     judged = mask.sum((1, 2))[frames] > 0.8 * area.max() if sight.wall is not None else np.ones(len(frames), bool)
     form = outline(mask, open_to_view, frames, judged)
     if still is not None:
-        form.votes = [form.votes[0] if v else None for v in visible]
         form.centre, form.radius = np.repeat(form.centre, time, 0), np.repeat(form.radius, time)
-    path = (form.centre - [sight.width / 2, sight.height / 2]) / side
+        seen = view & ~ndimage.binary_dilation(others > 0.1, _NEIGHBOURS)
+        _recount(form, track.mask, seen, (form.centre - centre) / side, visible)
+    path = (form.centre - centre) / side
     radius = form.radius / side
     story = _story(sight, track, path, radius, form, visible, met)
     known = np.isfinite(radius)
@@ -141,6 +142,22 @@ def _behind(mask: np.ndarray, others: np.ndarray, touching: np.ndarray, area: np
     whole = (mask * seen).sum(0) / np.maximum(seen.sum(0), 1)
     off = (np.abs(mask - whole) * seen).sum() / max(float((mask * seen).sum()), 1e-6)
     return whole if off < 0.2 else None
+
+
+def _recount(form: Outline, mask, seen, path, frames) -> None:
+    """Let the chosen `frames` (bool) of a thing that is partly hidden vote on its shape, in place; it must be steady."""
+    if form.shape is None or not frames.any():
+        return
+    poses = np.stack([*path.T, form.radius / min(mask.shape[1:]), 0 * form.radius], 1)
+    overlap = votes_along(mask, seen, form.shape, poses)
+    mine = overlap[SHAPES.index(form.shape)]
+    steady = mine > overlap.max(0) - 0.06
+    form.votes = [
+        (form.shape if s else SHAPES[k]) if f else None
+        for f, s, k in zip(frames, steady, overlap.argmax(0), strict=True)
+    ]
+    if steady[frames].mean() < 0.7:
+        form.shape = None
 
 
 def _story(sight, track: Track, path, radius, form, visible, met) -> Story:
@@ -172,8 +189,10 @@ def _passage(sight: Sight, shape, mask, world, radius, times) -> Story | None:
     if (x[0] - middle) * (x[-1] - middle) > 0:  # on one side it is seen too little to be measured: try many
         way = np.sign(middle - x[np.abs(x - middle).argmax()]) * (1 if known[: len(known) // 2].any() else -1)
         laws = [(way * v, middle - way * v * u) for v in np.arange(0.5, 0.85, 0.05) for u in (0.44, 0.47, 0.5, 0.53, 0.56)]
-    best = max(((_fits_passage(sight, shape, mask, v, s, y, r, times), v) for v, s in laws), default=(0, 0))
-    if best[0] < 0.45 or abs(best[1]) < 0.3:
+    whole = np.sqrt(mask.sum((1, 2)).max() / AREA[shape or "circle"]) / min(sight.height, sight.width)
+    tries = ((_fits_passage(sight, shape, mask, v, s, y, size, times), v) for v, s in laws for size in (r, whole))
+    best = max(tries, default=(0, 0))
+    if best[0] < 0.4 or abs(best[1]) < 0.3:
         return None
     return Story(WALL, float(error), "", "right" if best[1] > 0 else "left", float(best[1]))
 

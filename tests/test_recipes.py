@@ -1,0 +1,422 @@
+"""Chapter 16's recipes: what the models are trained on, how they are judged, and `soralab train` from end to end."""
+
+import json
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import AUTOENCODER, PIXELS, SORA, save_all, tiny_autoencoder
+
+from soralab import world
+from soralab.cli import main
+from soralab.files.checkpoints import load_checkpoint
+from soralab.recipes import RECIPES, film_scores, publish, recipe, sora, sora_autoencoder
+from soralab.sora import Filmmaker, SpacetimeAutoencoder, load_autoencoder
+from soralab.world.language import decode, descriptive_caption, read_caption, short_caption
+
+
+class Uncompressed(torch.nn.Module):
+    """In place of the autoencoder: its latents are the films, so that the referee can look at a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def encode(self, films):
+        return films
+
+
+def sentences(batch):
+    return [decode(row) for row in batch["ids"].tolist()]
+
+
+# --------------------------------------------------------------------------------------------------------- prompts
+
+
+def test_the_shares_of_the_prompts():
+    rng, scenes = Random("prompts"), [world.sample_scene(3, k, "simple") for k in range(50)]
+    counts = dict.fromkeys(("null", "descriptive", "short", "no size"), 0)
+    for k in range(4000):
+        scene = scenes[k % 50]
+        text, short = sora.prompt(scene, rng), short_caption(scene)
+        kinds = {"": "null", descriptive_caption(scene): "descriptive", short: "short"}
+        kind = kinds.get(text, "no size")
+        if kind == "no size":
+            read, whole = read_caption(text), read_caption(short)
+            assert [{**thing, "size": None} for thing in whole] == read
+        counts[kind] += 1
+    shares = {kind: count / 4000 for kind, count in counts.items()}
+    expected = {"null": 0.1, "descriptive": 0.3, "short": 0.45, "no size": 0.15}
+    assert shares == pytest.approx(expected, abs=0.025)  # 3 deviations of 4000 throws
+
+
+# --------------------------------------------------------------------------------------------------------- batches
+
+
+@pytest.fixture(scope="module")
+def latent_batches():
+    return sora.LatentBatches(Uncompressed(), 100)
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in ("x0", "ids")) if a["x0"].shape == b["x0"].shape else False
+
+
+def test_batches_are_pure_functions_of_the_step(latent_batches):
+    other = sora.LatentBatches(Uncompressed(), 100)
+    for batch_fn, again in ((sora.pixel_batch, sora.pixel_batch), (latent_batches, other)):
+        torch.manual_seed(0)
+        first = batch_fn(4)
+        torch.manual_seed(1)
+        again(9)
+        assert same(again(4), first)
+        assert not torch.equal(batch_fn(5)["x0"], first["x0"])
+    assert torch.equal(sora_autoencoder.batch(4), sora_autoencoder.batch(4))
+    assert not torch.equal(sora_autoencoder.batch(5), sora_autoencoder.batch(4))
+
+
+def test_an_epoch_of_latents_shows_each_film_once_and_the_next_in_another_order(latent_batches):
+    """100 films make three batches of 32; four are left out."""
+    index = {film.numpy().tobytes(): k for k, film in enumerate(latent_batches.latents)}
+    assert len(index) == 100
+    epochs = [[index[f.numpy().tobytes()] for s in range(e, e + 3) for f in latent_batches(s)["x0"]] for e in (0, 3)]
+    for order in epochs:
+        assert len(set(order)) == 96
+    assert epochs[0] != epochs[1]
+
+
+def test_prompts_belong_to_their_films(latent_batches):
+    """The referee looks at the films of a batch: they show what their prompts say."""
+    for batch in (latent_batches(1), sora.pixel_batch(1)):
+        said = [(film, text) for film, text in zip(batch["x0"], sentences(batch), strict=True) if text]
+        films, texts = torch.stack([film for film, _ in said]), [text for _, text in said]
+        assert len(films) > 20 and film_scores.judge(films, texts)["all"] > 0.93
+        assert film_scores.judge(films, texts[1:] + texts[:1])["all"] < 0.2
+
+
+def test_held_out_combinations_are_in_no_training_batch(latent_batches):
+    def forbidden(text):
+        return any(world.held_out(thing["shape"], thing["colour"], thing["motion"]) for thing in read_caption(text))
+
+    told = [text for step in range(8) for text in sentences(sora.pixel_batch(step)) if text]
+    assert len(told) > 200 and not any(map(forbidden, told))
+    assert not any(scene.held_out for scene in latent_batches.scenes)
+    assert not any(map(forbidden, film_scores.prompts("test", 50)[0]))
+    assert all(map(forbidden, film_scores.prompts("held_out", 50)[0]))
+
+
+def test_prompts_of_the_scores_are_not_those_of_training():
+    """Another seed and another stream: the films are drawn apart, though a caption may be met twice."""
+    trained = {scene for k in range(300) for scene in [world.sample_scene(sora.SEED, k, "simple")]}
+    for split in ("test", "held_out"):
+        texts, scenes = film_scores.prompts(split, 100)
+        assert not trained & set(scenes)
+        assert texts == [short_caption(scene) for scene in scenes] == film_scores.prompts(split, 100)[0]
+
+
+def test_latents_are_encoded_once_and_kept_until_the_autoencoder_changes(tmp_path, monkeypatch):
+    model, cache = tiny_autoencoder(), tmp_path / "latents"
+    first = sora.LatentBatches(model, 100, cache)
+    encode, encoded = SpacetimeAutoencoder.encode, []
+    monkeypatch.setattr(SpacetimeAutoencoder, "encode", lambda *given: encoded.append(1) or encode(*given))
+    assert same(sora.LatentBatches(model, 100, cache)(2), first(2)) and not encoded
+    with torch.no_grad():
+        model.encoder[0].weight.mul_(2)
+    assert not same(sora.LatentBatches(model, 100, cache)(2), first(2)) and encoded
+
+
+def test_the_autoencoders_batch_has_toys_crowds_and_clouds():
+    """Half of them crowded, 3 in 8 simple, 1 in 8 without any toy."""
+    step, films = 5, sora_autoencoder.batch(5)
+    assert films.shape == (16, 9, 3, 32, 32) and films.abs().max() <= 1
+    assert torch.equal(films[:8], world.clips(16, range(40, 48), 9, level="full")[0])
+    assert torch.equal(films[8:14], world.clips(16, range(30, 36), 9, level="simple")[0])
+    assert torch.equal(films[14:], sora_autoencoder.textures(2, 9, 32, 32, seed=step))
+
+
+def test_textures_are_clouds_that_drift():
+    np.random.seed(0)
+    clouds = sora_autoencoder.textures(6, 9, 32, 40, seed=1)
+    np.random.seed(1)
+    assert torch.equal(sora_autoencoder.textures(6, 9, 32, 40, seed=1), clouds)
+    assert clouds.shape == (6, 9, 3, 32, 40)
+    assert -1 <= clouds.min() < -0.8 and 0.8 < clouds.max() <= 1
+    assert not torch.equal(sora_autoencoder.textures(6, 9, 32, 40, seed=2), clouds)
+    for axis in (1, 3, 4):  # time, height, width: neighbours differ, and less than strangers do
+        near = clouds.diff(dim=axis).abs().mean()
+        far = (clouds - clouds.roll(clouds.shape[axis] // 2, axis)).abs().mean()
+        assert 0.001 < near < far / 2
+    assert (clouds[:, :, 0] - clouds[:, :, 1]).abs().mean() > 0.02  # coloured
+
+
+# ---------------------------------------------------------------------------------------------------------- the loss
+
+
+@pytest.mark.parametrize("name", ["sora", "sora_pixels"])
+def test_a_network_that_knows_the_film_has_no_loss(name):
+    """It answers in the recipe's kind of prediction: the velocity (x_t - x_0) / t, or the film itself."""
+    chosen, x0, told = sora.RECIPES[name], torch.rand(6, 2, 3, 4, 4) * 2 - 1, []
+    ids = torch.arange(12).reshape(6, 2)
+
+    def knows(x, t, ids):
+        told.append((t, ids))
+        return (x - x0) / t.reshape(-1, 1, 1, 1, 1) if chosen.kind == "v" else x0
+
+    loss = sora.make_loss(chosen)
+    assert loss(knows, {"x0": x0, "ids": ids}, torch.Generator().manual_seed(0)) < 1e-8
+    assert torch.equal(told[0][1], ids) and told[0][0].unique().numel() == 6
+    wrong = loss(lambda x, t, ids: knows(x, t, ids) + 0.5, {"x0": x0, "ids": ids}, torch.Generator().manual_seed(0))
+    # An error e of the velocity costs e^2; one of the film is e / t of velocity.
+    factor = 1.0 if chosen.kind == "v" else (1 / told[0][0]).square().mean().item()
+    assert wrong.item() == pytest.approx(0.25 * factor, rel=1e-3)
+
+
+def test_the_pixel_models_times_are_noisier():
+    times = {}
+    for name, chosen in sora.RECIPES.items():
+        seen = []
+        x0 = torch.zeros(2000, 1, 1, 1, 1)
+        sora.make_loss(chosen)(lambda x, t, ids: seen.append(t) or x, {"x0": x0, "ids": None}, torch.Generator())  # noqa: B023
+        times[name] = seen[0].median().item()
+    assert times["sora"] == pytest.approx(0.5, abs=0.03)
+    assert times["sora_pixels"] == pytest.approx(2 / 3, abs=0.03)  # 0.5, bent by a shift of 2
+
+
+def test_both_models_have_the_same_transformer():
+    latents, pixels = (sora.RECIPES[name].config for name in ("sora", "sora_pixels"))
+    assert replace(pixels, channels=8, patch=(1, 2, 2), size=(5, 8, 8)) == latents
+    assert sora.RECIPES["sora"].autoencoder == "sora_autoencoder" and sora.RECIPES["sora_pixels"].autoencoder is None
+    assert torch.equal(sora.build(sora.RECIPES["sora"]).embed.weight, sora.build(sora.RECIPES["sora"]).embed.weight)
+
+
+# ----------------------------------------------------------------------------------------------------------- judging
+
+
+def test_the_judge_believes_true_films_and_no_others():
+    texts, scenes = film_scores.prompts("test", 40)
+    films = world.to_film(world.render(scenes, film_scores.FRAMES))
+    right = film_scores.judge(films, texts)
+    assert set(right) == set(film_scores.COLUMNS) and min(right.values()) >= 0.95
+    shuffled = film_scores.judge(films, texts[7:] + texts[:7])
+    assert shuffled["all"] < 0.1 and shuffled["colour"] < 0.4 and shuffled["count"] >= 0.95
+    half = film_scores.judge(films, texts[:20] + texts[27:] + texts[20:27])
+    assert 0.45 < half["all"] < 0.65
+    assert film_scores.judge(torch.zeros_like(films), texts)["all"] == 0
+
+
+def test_evaluate_films_each_prompt_of_the_split_in_order(monkeypatch):
+    """In chunks, of which the last is short; a filmmaker that shows the truth has nearly everything right."""
+    asked = []
+
+    class Truth:
+        def film(self, texts, seed, **options):
+            asked.append((len(texts), seed, options))
+            start = seed - 10_000
+            scenes = film_scores.prompts("held_out", start + len(texts))[1][start:]
+            return world.to_film(world.render(scenes, film_scores.FRAMES))
+
+    monkeypatch.setattr(film_scores, "CHUNK", 8)
+    assert film_scores.evaluate(Truth(), "held_out", 20, steps=3)["all"] >= 0.9
+    assert asked == [(8, 10_000, {"steps": 3}), (8, 10_008, {"steps": 3}), (4, 10_016, {"steps": 3})]
+
+
+def test_ceilings_are_those_of_true_films_and_of_copies():
+    class Half:
+        """An autoencoder that blackens every second film."""
+
+        encode = staticmethod(lambda films: films)
+
+        @staticmethod
+        def decode(films):
+            films = films.clone()
+            films[::2] = -1
+            return films
+
+    rows = film_scores.ceilings(Half(), "test", 20)
+    assert rows["true films"]["all"] >= 0.9
+    assert rows["autoencoder's copies"]["all"] == pytest.approx(rows["true films"]["all"] / 2, abs=0.06)
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """Small checkpoints, and an empty working folder for what is trained."""
+    save_all(tmp_path / "checkpoints")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("SORALAB_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    return tmp_path / "checkpoints"
+
+
+def test_the_table_has_both_splits_and_every_row(shelf, monkeypatch):
+    monkeypatch.setattr(film_scores, "evaluate", lambda maker, split, count: dict.fromkeys(film_scores.COLUMNS, 0.75))
+    lines = film_scores.table("sora", "sora_pixels", count=4).splitlines()
+    assert "prompts like training's (4)" in lines[0] and lines[1].split() == list(film_scores.COLUMNS)
+    starts = [line[:22].strip() for line in lines]
+    rows = ["true films", "autoencoder's copies", "sora", "sora_pixels"]
+    assert starts[2:6] == rows and lines[6] == "" and starts[9:] == rows
+    assert "combinations that training never saw (4)" in lines[7]
+    assert lines[4].split()[1:] == ["75.0", "(30.1-95.4)"] * 5  # Wilson's interval of 3 in 4, by hand
+    # Without an autoencoder there are no copies to compare with.
+    alone = film_scores.table("sora_pixels", None, count=4).splitlines()
+    assert [line[:22].strip() for line in alone[2:]].count("sora_pixels") == 2 and "copies" not in " ".join(alone)
+
+
+def test_the_command_prints_the_table(shelf, capsys, monkeypatch):
+    table = film_scores.table
+    monkeypatch.setattr(film_scores, "table", lambda name, baseline: table(name, baseline, count=2))
+    assert main(["evaluate", "sora"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("sora_pixels") == 2 and out.count("true films") == 2
+    assert main(["evaluate", "sora", "--checkpoint", str(shelf / "sora")]) == 0
+    assert "sora_pixels" not in capsys.readouterr().out
+
+
+def test_psnr_is_its_formula_film_by_film():
+    films = torch.rand(3, 2, 3, 4, 4) * 2 - 1
+    copies = films + torch.tensor([0.1, -0.2, 1.0]).reshape(3, 1, 1, 1, 1)
+    expected = [20 * np.log10(2 / error) for error in (0.1, 0.2, 1.0)]
+    assert sora_autoencoder.psnr(films, copies).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_reconstruct_in_chunks_is_the_same():
+    model, films = tiny_autoencoder(), torch.rand(5, 3, 3, 8, 8) * 2 - 1
+    whole = sora_autoencoder.reconstruct(model, films)
+    torch.testing.assert_close(sora_autoencoder.reconstruct(model, films, chunk=2), whole, rtol=1e-4, atol=1e-5)
+    assert whole.abs().max() <= 1 and whole.shape == films.shape
+
+
+def test_measure_of_a_perfect_and_of_a_blind_autoencoder(monkeypatch):
+    def noisy(model, films):
+        return films + 0.02 * torch.randn(films.shape, generator=torch.Generator().manual_seed(0))
+
+    monkeypatch.setattr(sora_autoencoder, "reconstruct", noisy)
+    metrics = sora_autoencoder.measure(None, 12)
+    psnrs = [value for key, value in metrics.items() if key.startswith("psnr")]
+    assert len(psnrs) == 3 and psnrs == pytest.approx([40] * 3, abs=0.2)  # 20 log10(2 / 0.02)
+    assert metrics["read_right_simple"] >= 0.9 and metrics["read_right_full"] >= 0.8
+    monkeypatch.setattr(sora_autoencoder, "reconstruct", lambda model, films: -torch.ones_like(films))
+    assert sora_autoencoder.measure(None, 12)["read_right_simple"] == 0
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+def test_every_recipe_that_is_named_is_there():
+    for name in RECIPES:
+        module = recipe(name)
+        assert callable(module.evaluate) and (callable(module.train) or name == "referee")
+    with pytest.raises(ValueError, match="NAME is 'unet2'; it takes one of sora, "):
+        recipe("unet2")
+
+
+@pytest.fixture
+def small(shelf, monkeypatch):
+    """The recipes with models of test size; their batches, losses and folders are the real ones."""
+    measure = sora_autoencoder.measure
+    monkeypatch.setattr(sora_autoencoder, "AutoencoderConfig", lambda: AUTOENCODER)
+    monkeypatch.setattr(sora_autoencoder, "BATCH", 8)
+    monkeypatch.setattr(sora_autoencoder, "measure", lambda model: measure(model, 4))
+    tiny = {"sora": replace(SORA, size=(5, 8, 8)), "sora_pixels": replace(PIXELS, size=(9, 32, 32))}
+    small = {name: replace(sora.RECIPES[name], config=config) for name, config in tiny.items()}
+    monkeypatch.setattr(sora, "RECIPES", small)
+    monkeypatch.setattr(sora, "BATCH", 8)
+    return shelf
+
+
+def card_of(path):
+    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def test_train_the_autoencoder_then_sora_then_film(small, capsys):
+    """The way in which the shipped ones are made, in small: each command's checkpoint is the next one's tool."""
+    for name in ("sora_autoencoder", "sora", "sora_pixels"):
+        assert main(["train", name, "--folder", str(small)]) == 0
+        path = small / f"{name}.safetensors"
+        assert f"saved {path}" in capsys.readouterr().out
+        card = card_of(path)
+        assert card["steps"] == 2 and card["command"] == f"soralab train {name}" and card["data_seed"] == 16
+        assert card["batch"] == 8 and {"cpu", "torch"} <= card["hardware"].keys()
+        assert all(value.dtype != torch.float32 for value in load_checkpoint(path)[0].values())
+    model = load_autoencoder()
+    assert (model.std > 0).all() and not torch.equal(model.std, torch.ones(8))  # its scale has been measured
+    films = world.clips(16, range(64), 9, level="full")[0]
+    z = model.encode(films).transpose(0, 2).flatten(1)
+    assert z.mean(1).abs().max() < 0.3 and (z.std(1) - 1).abs().max() < 0.3
+    assert set(card_of(small / "sora.safetensors")["metrics"]) == {"test", "held_out"}
+    for name, autoencoder in (("sora", True), ("sora_pixels", False)):
+        maker = Filmmaker.load(name)
+        assert maker.film(["a small red circle slides right"], steps=2).shape == (1, 9, 3, 32, 32)
+        assert (maker.autoencoder is not None) is autoencoder
+        assert (maker.kind, maker.shift) == (("v", 1.0) if autoencoder else ("x", 2.0))
+        counts = film_scores.card_counts(name, "test")
+        assert set(counts) == set(film_scores.COLUMNS) and all(0 <= k <= n == 4 for k, n in counts.values())
+    assert not (small.parent / "work" / "runs" / "sora_pixels" / "latents.json").exists()
+    assert (small.parent / "work" / "runs" / "sora" / "latents.json").exists()
+
+
+def test_what_is_published_is_the_average_in_half_precision(small, monkeypatch):
+    """The last weights stay with the run, to go on from; the averaged ones are what films."""
+    path = sora.train("sora_pixels", small, steps=3)
+    published = load_checkpoint(path)[0]
+    state = load_checkpoint(small.parent / "work" / "runs" / "sora_pixels" / "state")[0]
+    for key, value in published.items():
+        assert torch.equal(value, state[f"ema/{key}"].half())
+    assert any(not torch.equal(published[key], state[f"model/{key}"].half()) for key in published)
+
+
+def test_an_interrupted_sora_goes_on_as_if_it_had_not_been(small, monkeypatch):
+    work, make_loss, calls = small.parent / "work", sora.make_loss, []
+
+    def breaking(chosen):
+        loss = make_loss(chosen)
+
+        def broken(*given):
+            calls.append(1)
+            if len(calls) == 3:
+                raise OSError("the power went")
+            return loss(*given)
+
+        return broken
+
+    monkeypatch.setattr(sora, "RECIPES", {
+        name: replace(chosen, training=replace(chosen.training, save_every=1)) for name, chosen in sora.RECIPES.items()
+    })  # fmt: skip
+    with monkeypatch.context() as during:
+        during.setattr(sora, "make_loss", breaking)
+        assert main(["train", "sora", "--steps", "4", "--folder", "first"]) == 2
+        assert main(["train", "sora", "--steps", "4", "--folder", "first"]) == 0
+    assert len(calls) == 5  # 1, 2, the broken one, 3, 4
+    (work / "runs").rename(work / "runs_before")
+    assert main(["train", "sora", "--steps", "4", "--folder", "second"]) == 0
+    assert card_of(work / "first/sora.json")["sha256"] == card_of(work / "second/sora.json")["sha256"]
+
+
+def test_publish_keeps_whole_numbers_and_adds_the_hardware(tmp_path):
+    tensors = {"weight": torch.tensor([1.5, 1 / 3]), "count": torch.tensor([70_000])}
+    path = publish(tmp_path / "model", tensors, {"config": {}})
+    loaded, card = load_checkpoint(tmp_path / "model")
+    assert path.name == "model.safetensors" and "cpu" in card["hardware"] and card["parameters"] == 3
+    assert loaded["count"].tolist() == [70_000] and loaded["weight"].dtype == torch.float16
+
+
+def test_the_smoke_profile_is_smaller_than_the_laptops(small, monkeypatch):
+    """Two steps and 100 films, where a laptop takes thousands; more again on a GPU."""
+    asked = {}
+
+    class Stop(Exception):
+        pass
+
+    def stop(model, loss, batches, config, folder):
+        asked[profile] = (config.steps, len(batches.scenes))
+        raise Stop
+
+    monkeypatch.setattr(sora.loop, "train", stop)
+    monkeypatch.setattr(sora, "LatentBatches", lambda _, count, *cache: type("B", (), {"scenes": range(count)}))
+    for profile in ("smoke", "laptop", "gpu"):
+        monkeypatch.setenv("SORALAB_PROFILE", profile)
+        with pytest.raises(Stop):
+            sora.train("sora")
+    assert asked["smoke"] == (2, 100)
+    assert all(small < middle < large for small, middle, large in zip(*asked.values(), strict=True))
