@@ -138,7 +138,7 @@ def _world(options) -> None:
     sheet = contact_sheet(options.seed, range(options.n), level=options.level, split=options.split)
     with atomic_write(options.output) as path:
         sheet.save(path, format="PNG")
-    print(f"{options.output}: {options.n} films of the {options.level} world, one row each")
+    print(f"{options.output}: {options.n} films of the {options.level} world")
 
 
 def _patches(options) -> None:

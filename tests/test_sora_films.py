@@ -4,7 +4,18 @@ import json
 
 import pytest
 import torch
-from tiny_models import OTHER, PIXELS, PROMPT, SORA, damage, save_all, save_autoencoder, save_sora, tiny_maker, tiny_sora
+from tiny_models import (
+    OTHER,
+    PIXELS,
+    PROMPT,
+    SORA,
+    damage,
+    save_all,
+    save_autoencoder,
+    save_sora,
+    tiny_maker,
+    tiny_sora,
+)
 
 from soralab.files.checkpoints import CHECKPOINTS, CheckpointError, list_checkpoints
 from soralab.sora import Filmmaker, SpacetimeAutoencoder, load_autoencoder, word_ids

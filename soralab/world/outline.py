@@ -76,17 +76,24 @@ def outline(mask: np.ndarray, open_to_view: np.ndarray, frames: np.ndarray, judg
     return Outline(votes, shape, float(mine[judged].mean()), centre, radius, choice.spin[best], wobble)
 
 
-def votes_along(mask: np.ndarray, open_to_view: np.ndarray, shape: str, poses: np.ndarray) -> np.ndarray:
-    """How well each shape, upright and as large as `shape` along poses [frames, 4], explains what can be seen of it.
+def recount(form: Outline, mask: np.ndarray, seen: np.ndarray, poses: np.ndarray, frames: np.ndarray) -> None:
+    """Let some `frames` (bool [time]) of a thing that is partly hidden vote on its shape, in place.
 
-    Overlaps [shapes, frames] with masks [frames, height, width]. For things that are partly hidden.
+    `mask`, `seen` (bool) [time, height, width]; `poses` [time, 4] are upright, in short sides. Every shape is drawn
+    there as large as it must be. Where the shape does not hold in 7 frames of 10, it becomes None.
     """
-    height, width = mask.shape[1:]
-    every = np.repeat(poses[None], len(SHAPES), 0)
+    if form.shape is None or not frames.any():
+        return
+    poses = np.repeat(poses[None, frames], len(SHAPES), 0)
     for k, other in enumerate(SHAPES):
-        every[k, :, 2] *= np.sqrt(AREA[shape] / AREA[other])
-        every[k, :, 0] += every[k, :, 2] * MOON_CENTROID * ((shape == "moon") - (other == "moon"))
-    return _overlap(mask * open_to_view, coverage(SHAPES, every, height, width), open_to_view)
+        poses[k, :, 2] *= np.sqrt(AREA[form.shape] / AREA[other])
+        poses[k, :, 0] += poses[k, :, 2] * MOON_CENTROID * ((form.shape == "moon") - (other == "moon"))
+    overlap = _overlap((mask * seen)[frames], coverage(SHAPES, poses, *mask.shape[1:]), seen[frames])
+    steady = overlap[SHAPES.index(form.shape)] > overlap.max(0) - 0.06
+    for t, same, best in zip(np.flatnonzero(frames), steady, overlap.argmax(0), strict=True):
+        form.votes[t] = form.shape if same else SHAPES[best]
+    if steady.mean() < 0.7:
+        form.shape = None
 
 
 @dataclass

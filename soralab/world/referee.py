@@ -18,10 +18,10 @@ import numpy as np
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
-from soralab.world.motion import TOLERANCE, Story, explain, nearest
-from soralab.world.outline import AREA, Outline, outline, votes_along
-from soralab.world.render import coverage
-from soralab.world.scene import RADIUS, SHAPES, WALL, Scene, pan
+from soralab.world.motion import Story, explain, nearest
+from soralab.world.outline import outline, recount
+from soralab.world.passage import passage
+from soralab.world.scene import RADIUS, Scene, pan
 from soralab.world.sight import DEBRIS, Sight, Track, look, to_pixels
 
 PRESENT = 0.75  # share of the frames in which a thing that no wall hides must be seen to have a motion
@@ -119,9 +119,11 @@ def _see(sight: Sight, which: int, masks: list[np.ndarray]) -> Seen:
     judged = mask.sum((1, 2))[frames] > 0.8 * area.max() if sight.wall is not None else np.ones(len(frames), bool)
     form = outline(mask, open_to_view, frames, judged)
     if still is not None:
+        form.votes = [None] * time
         form.centre, form.radius = np.repeat(form.centre, time, 0), np.repeat(form.radius, time)
         seen = view & ~ndimage.binary_dilation(others > 0.1, _NEIGHBOURS)
-        _recount(form, track.mask, seen, (form.centre - centre) / side, visible)
+        poses = np.column_stack([(form.centre - centre) / side, form.radius / side, np.zeros(time)])
+        recount(form, track.mask, seen, poses, visible)
     path = (form.centre - centre) / side
     radius = form.radius / side
     story = _story(sight, track, path, radius, form, visible, met)
@@ -144,22 +146,6 @@ def _behind(mask: np.ndarray, others: np.ndarray, touching: np.ndarray, area: np
     return whole if off < 0.2 else None
 
 
-def _recount(form: Outline, mask, seen, path, frames) -> None:
-    """Let the chosen `frames` (bool) of a thing that is partly hidden vote on its shape, in place; it must be steady."""
-    if form.shape is None or not frames.any():
-        return
-    poses = np.stack([*path.T, form.radius / min(mask.shape[1:]), 0 * form.radius], 1)
-    overlap = votes_along(mask, seen, form.shape, poses)
-    mine = overlap[SHAPES.index(form.shape)]
-    steady = mine > overlap.max(0) - 0.06
-    form.votes = [
-        (form.shape if s else SHAPES[k]) if f else None
-        for f, s, k in zip(frames, steady, overlap.argmax(0), strict=True)
-    ]
-    if steady[frames].mean() < 0.7:
-        form.shape = None
-
-
 def _story(sight, track: Track, path, radius, form, visible, met) -> Story:
     """The motion of a thing, from its path without the camera's."""
     time = len(visible)
@@ -168,51 +154,15 @@ def _story(sight, track: Track, path, radius, form, visible, met) -> Story:
     world[:, 0] += pan(sight.camera) * times
     known = np.isfinite(radius)
     if sight.wall is not None:
-        story = _passage(sight, form.shape, track.mask, world, radius, times)
-        if story is not None:
+        found = passage(sight, form.shape, track.mask, world, radius, times)
+        if found is not None:
+            story, poses, shown = found
+            for side in (shown & (times < 0.5), shown & (times >= 0.5)):  # the same before and after
+                recount(form, track.mask, ~sight.hidden() & np.ones_like(track.mask, bool), poses, side)
             return story
     if visible.mean() < PRESENT or known.sum() < max(3, time / 3):
         return Story(None, np.inf)
     return explain(world[known], radius[known], times[known], form.spin, form.wobble, met)
-
-
-def _passage(sight: Sight, shape, mask, world, radius, times) -> Story | None:
-    """Whether it goes behind the wall at a steady pace, is hidden while it should be, and comes out: else None."""
-    known = np.isfinite(radius)
-    if known.sum() < 2:
-        return None
-    x, y, r = world[known, 0], float(np.median(world[known, 1])), float(np.median(radius[known]))
-    middle = (sight.wall[0].mean() - sight.width / 2) / min(sight.height, sight.width)  # it stands still in the world
-    speed, start = np.polyfit(times[known], x, 1)
-    error = np.sqrt(np.mean(np.square(x - start - speed * times[known]) + np.square(world[known, 1] - y)))
-    laws = [(speed, start)] if error < TOLERANCE else []
-    if (x[0] - middle) * (x[-1] - middle) > 0:  # on one side it is seen too little to be measured: try many
-        way = np.sign(middle - x[np.abs(x - middle).argmax()]) * (1 if known[: len(known) // 2].any() else -1)
-        laws = [(way * v, middle - way * v * u) for v in np.arange(0.5, 0.85, 0.05) for u in (0.44, 0.47, 0.5, 0.53, 0.56)]
-    whole = np.sqrt(mask.sum((1, 2)).max() / AREA[shape or "circle"]) / min(sight.height, sight.width)
-    tries = ((_fits_passage(sight, shape, mask, v, s, y, size, times), v) for v, s in laws for size in (r, whole))
-    best = max(tries, default=(0, 0))
-    if best[0] < 0.4 or abs(best[1]) < 0.3:
-        return None
-    return Story(WALL, float(error), "", "right" if best[1] > 0 else "left", float(best[1]))
-
-
-def _fits_passage(sight: Sight, shape, mask, speed, start, y, radius, times) -> float:
-    """How much of what should be seen of a thing that passes behind the wall is seen, 0..1; 0 if it is no passage."""
-    x = start + speed * times - pan(sight.camera) * times
-    poses = np.stack([x, y + 0 * x, radius + 0 * x, 0 * x], 1)[None]
-    whole = coverage([shape or "circle"], poses, sight.height, sight.width)[0]
-    shown = whole * ~sight.hidden()
-    wanted, there = shown.sum((1, 2)), mask.sum((1, 2))
-    share = wanted / whole.sum((1, 2)).clip(1)
-    deepest = int(share.argmin())
-    if share[deepest] > 0.3 or min(there[: deepest + 1].max(), there[deepest:].max()) < 0.1 * there.max():
-        return 0.0  # it never hides, or never comes out
-    missed = np.abs(there - wanted) > 0.35 * whole.sum((1, 2)).max()
-    if missed.sum() > max(1, len(times) // 8):
-        return 0.0
-    both = np.minimum(shown, mask).sum()
-    return float(both / (shown.sum() + mask.sum() - both))
 
 
 # ---------------------------------------------------------------------------------------------------------- scoring

@@ -1,0 +1,75 @@
+"""The referee's check of object permanence: does a thing go behind the wall, stay hidden, and come out on time?
+
+The thing is drawn again along a steady path, with the wall before it, and compared with what the film shows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from soralab.world.motion import TOLERANCE, Story
+from soralab.world.outline import AREA
+from soralab.world.render import coverage
+from soralab.world.scene import WALL, pan
+from soralab.world.sight import Sight
+
+LEAST_OVERLAP = 0.4  # of what should be seen with what is seen, over the whole film
+LEAST_SPEED = 0.3  # short sides per clip
+ENOUGH = 0.35  # share of a thing that must be seen in a frame to tell its shape
+
+
+def passage(
+    sight: Sight, shape: str | None, mask: np.ndarray, world: np.ndarray, radius: np.ndarray, times: np.ndarray
+) -> tuple[Story, np.ndarray, np.ndarray] | None:
+    """The story of a thing that passes behind the wall, its poses [time, 4] on the screen and the frames that show it.
+
+    `mask` [time, height, width]; `world` [time, 2] and `radius` [time] are its centres without the camera's motion and
+    its radii in short sides, NaN where it was not measured. None if it does not pass as a thing of the world does.
+    """
+    known = np.isfinite(radius)
+    if known.sum() < 2:
+        return None
+    side = min(sight.height, sight.width)
+    y, error, laws = _laws(sight, world[known], times[known], side)
+    sizes = (float(np.median(radius[known])), np.sqrt(mask.sum((1, 2)).max() / AREA[shape or "circle"]) / side)
+    best = (0.0, 0.0, None, None)
+    for speed, start in laws:
+        for size in sizes:
+            x = start + speed * times - pan(sight.camera) * times
+            poses = np.stack([x, y + 0 * x, size + 0 * x, 0 * x], 1)
+            overlap, share = _fits(sight, shape or "circle", mask, poses)
+            if overlap > best[0]:
+                best = (overlap, speed, poses, share > ENOUGH)
+    overlap, speed, poses, shown = best
+    if overlap < LEAST_OVERLAP or abs(speed) < LEAST_SPEED:
+        return None
+    return Story(WALL, error, "", "right" if speed > 0 else "left", speed), poses, shown
+
+
+def _laws(sight: Sight, world: np.ndarray, times: np.ndarray, side: int) -> tuple[float, float, list]:
+    """Height, error and the steady paths (speed, start) that the measured centres [frames, 2] allow."""
+    x, y = world[:, 0], float(np.median(world[:, 1]))
+    middle = (sight.wall[0].mean() - sight.width / 2) / side  # the wall stands still in the world
+    speed, start = np.polyfit(times, x, 1)
+    error = float(np.sqrt(np.mean(np.square(x - start - speed * times) + np.square(world[:, 1] - y))))
+    if (x[0] - middle) * (x[-1] - middle) <= 0:
+        return y, error, [(float(speed), float(start))] if error < TOLERANCE else []
+    towards = np.sign(middle - x.mean())  # on the other side too little is seen to be measured: try many paths
+    way = towards if times.mean() < 0.5 else -towards
+    speeds, moments = np.arange(0.5, 0.85, 0.05), (0.44, 0.47, 0.5, 0.53, 0.56)
+    return y, error, [(float(way * v), float(middle - way * v * u)) for v in speeds for u in moments]
+
+
+def _fits(sight: Sight, shape: str, mask: np.ndarray, poses: np.ndarray) -> tuple[float, np.ndarray]:
+    """Overlap 0..1 of what should be seen along the poses with what is, 0 if it is no passage; visible share [time]."""
+    whole = coverage([shape], poses[None], sight.height, sight.width)[0]
+    shown = whole * ~sight.hidden()
+    wanted, there, full = shown.sum((1, 2)), mask.sum((1, 2)), whole.sum((1, 2)).clip(1)
+    share = wanted / full
+    deepest = int(share.argmin())
+    came_out = min(there[: deepest + 1].max(), there[deepest:].max()) > 0.1 * there.max()
+    missed = (np.abs(there - wanted) > 0.35 * full.max()).sum()
+    if share[deepest] > 0.3 or not came_out or missed > max(1, len(mask) // 8):
+        return 0.0, share
+    both = np.minimum(shown, mask).sum()
+    return float(both / (shown.sum() + mask.sum() - both)), share
