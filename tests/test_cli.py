@@ -185,7 +185,10 @@ def test_half_a_film_is_not_left(here, capsys, monkeypatch, error, code):
 def test_ctrl_c_while_filming(here, capsys, monkeypatch):
     from soralab.sora import Sora
 
-    monkeypatch.setattr(Sora, "forward", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Sora, "forward", stop)
     assert main(["film", PROMPT]) == 130
     assert "Traceback" not in capsys.readouterr().err and litter(here) == []
 

@@ -60,6 +60,17 @@ def card_counts(name: str, split: str) -> dict[str, tuple[int, int]]:
     return {column: (round(metrics[column] * metrics["films"]), metrics["films"]) for column in COLUMNS}
 
 
+def card_table(names: tuple[str, ...] = ("sora", "sora_pixels")) -> str:
+    """The cards' own scores as a Markdown table, percentages with 95 % Wilson intervals: what README.md shows."""
+    lines = ["| model | prompts | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for split, title in (("test", "like training's"), ("held_out", "held-out combinations")):
+        for name in names:
+            row = card_counts(name, split)
+            cells = [_interval(right / films, films) for right, films in row.values()]
+            lines.append(f"| {name} | {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def table(name: str, baseline: str | None, count: int = 400) -> str:
     """The chapter's table as text: percentages with 95 % Wilson intervals, on both splits."""
     lines = []
@@ -77,4 +88,4 @@ def table(name: str, baseline: str | None, count: int = 400) -> str:
 
 def _interval(share: float, count: int) -> str:
     low, high = wilson(round(share * count), count)
-    return f"{100 * share:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+    return f"{100 * share:.1f} ({100 * low:.1f}–{100 * high:.1f})"

@@ -19,7 +19,7 @@ from soralab.sora import Sora, load_autoencoder
 from soralab.training import loop
 
 BAND = Path(__file__).resolve().parents[2] / "data" / "bands" / "sora.json"
-RUNS, STEPS, FILMS = 5, 150, 1600
+RUNS, STEPS, FILMS = 5, 100, 1600
 
 
 def short_run(seed: int, steps: int = STEPS, folder: str | Path | None = None) -> dict:

@@ -61,7 +61,7 @@ def outline(mask: np.ndarray, open_to_view: np.ndarray, frames: np.ndarray, judg
     free = np.stack([choice.free[s] for s in SHAPES])
     mine, rivals = choice.overlap[best], np.delete(free, row, 0).max(0)
     free[row] += 0.03
-    for k in np.flatnonzero(judged):
+    for k in range(len(frames)):
         votes[frames[k]] = SHAPES[free[:, k].argmax()]
     steady = (mine > rivals - 0.06)[judged].mean()
     shape = best if steady >= 0.7 and mine[judged].mean() > 0.4 else None
@@ -76,19 +76,28 @@ def outline(mask: np.ndarray, open_to_view: np.ndarray, frames: np.ndarray, judg
     return Outline(votes, shape, float(mine[judged].mean()), centre, radius, choice.spin[best], wobble)
 
 
-def recount(form: Outline, mask: np.ndarray, seen: np.ndarray, poses: np.ndarray, frames: np.ndarray) -> None:
+def recount(
+    form: Outline, mask: np.ndarray, seen: np.ndarray, poses: np.ndarray, frames: np.ndarray, slack: float = 0.0
+) -> None:
     """Let some `frames` (bool [time]) of a thing that is partly hidden vote on its shape, in place.
 
-    `mask`, `seen` (bool) [time, height, width]; `poses` [time, 4] are upright, in short sides. Every shape is drawn
-    there as large as it must be. Where the shape does not hold in 7 frames of 10, it becomes None.
+    `mask`, `seen` (bool) [time, height, width]; `poses` [time, 4] are upright, in short sides, and may be off along x
+    by `slack`. Every shape is drawn with the same radius and with the same area. Where the shape does not hold in 7
+    frames of 10, it becomes None.
     """
     if form.shape is None or not frames.any():
         return
-    poses = np.repeat(poses[None, frames], len(SHAPES), 0)
+    shifts = np.linspace(-slack, slack, 17) if slack else np.zeros(1)
+    overlap = np.zeros((len(SHAPES), int(frames.sum())))
     for k, other in enumerate(SHAPES):
-        poses[k, :, 2] *= np.sqrt(AREA[form.shape] / AREA[other])
-        poses[k, :, 0] += poses[k, :, 2] * MOON_CENTROID * ((form.shape == "moon") - (other == "moon"))
-    overlap = _overlap((mask * seen)[frames], coverage(SHAPES, poses, *mask.shape[1:]), seen[frames])
+        for scale in {1.0, np.sqrt(AREA[form.shape] / AREA[other])}:
+            tried = np.repeat(poses[None, frames], len(shifts), 0)
+            tried[..., 2] *= scale
+            tried[..., 0] += shifts[:, None] + MOON_CENTROID * (
+                poses[frames, 2] * (form.shape == "moon") - tried[..., 2] * (other == "moon")
+            )
+            drawn = coverage([other] * len(shifts), tried, *mask.shape[1:])
+            overlap[k] = np.maximum(overlap[k], _overlap((mask * seen)[frames], drawn, seen[frames]).max(0))
     steady = overlap[SHAPES.index(form.shape)] > overlap.max(0) - 0.06
     for t, same, best in zip(np.flatnonzero(frames), steady, overlap.argmax(0), strict=True):
         form.votes[t] = form.shape if same else SHAPES[best]

@@ -15,13 +15,13 @@ from soralab.world.sight import Sight
 
 LEAST_OVERLAP = 0.4  # of what should be seen with what is seen, over the whole film
 LEAST_SPEED = 0.3  # short sides per clip
-ENOUGH = 0.35  # share of a thing that must be seen in a frame to tell its shape
+TRACKED, RECOGNISED = 0.15, 0.35  # share of a thing that must be seen in a frame to tell its place, and its shape
 
 
 def passage(
     sight: Sight, shape: str | None, mask: np.ndarray, world: np.ndarray, radius: np.ndarray, times: np.ndarray
 ) -> tuple[Story, np.ndarray, np.ndarray] | None:
-    """The story of a thing that passes behind the wall, its poses [time, 4] on the screen and the frames that show it.
+    """The story of a thing that passes behind the wall, its poses [time, 4] on the screen and its visible share [time].
 
     `mask` [time, height, width]; `world` [time, 2] and `radius` [time] are its centres without the camera's motion and
     its radii in short sides, NaN where it was not measured. None if it does not pass as a thing of the world does.
@@ -39,11 +39,27 @@ def passage(
             poses = np.stack([x, y + 0 * x, size + 0 * x, 0 * x], 1)
             overlap, share = _fits(sight, shape or "circle", mask, poses)
             if overlap > best[0]:
-                best = (overlap, speed, poses, share > ENOUGH)
-    overlap, speed, poses, shown = best
+                best = (overlap, speed, poses, share)
+    overlap, speed, poses, share = best
     if overlap < LEAST_OVERLAP or abs(speed) < LEAST_SPEED:
         return None
+    poses = _follow(sight, shape or "circle", mask, poses)
+    shown = share > TRACKED
+    off = poses[shown, 0] + pan(sight.camera) * times[shown]
+    error = float(np.std(off - np.polyval(np.polyfit(times[shown], off, 1), times[shown])))
+    if error > TOLERANCE:
+        return None
     return Story(WALL, error, "", "right" if speed > 0 else "left", speed), poses, shown
+
+
+def _follow(sight: Sight, shape: str, mask: np.ndarray, poses: np.ndarray) -> np.ndarray:
+    """The poses [time, 4], moved along x, frame by frame, to where they explain the mask best."""
+    shifts = np.linspace(-0.12, 0.12, 25)
+    tried = np.repeat(poses[None], len(shifts), 0)
+    tried[..., 0] += shifts[:, None]
+    shown = coverage([shape] * len(shifts), tried, sight.height, sight.width) * ~sight.hidden()
+    best = np.square(shown - mask).sum((2, 3)).argmin(0)
+    return tried[best, np.arange(len(poses))]
 
 
 def _laws(sight: Sight, world: np.ndarray, times: np.ndarray, side: int) -> tuple[float, float, list]:

@@ -17,7 +17,7 @@ from soralab.world.render import BACKDROPS, PALETTE, WALL_COLOUR, _backdrop, _st
 from soralab.world.scene import CAMERAS, COLOURS, TEXTURE_PERIOD, Scene, pan
 
 DEBRIS = 0.0035  # short sides squared: anything smaller is dirt. The smallest thing of the world has twice that
-VISIBLE = 0.25  # share of the frames, and at least two, for which a thing must be seen to be counted
+VISIBLE = 0.15  # share of the frames, and at least two, for which a thing must be seen to be counted
 _COLOURS = np.array([PALETTE[name] for name in COLOURS], np.float32)
 _FRAME_WISE = np.zeros((3, 3, 3), bool)  # neighbours within a frame, not across frames
 _FRAME_WISE[1] = True

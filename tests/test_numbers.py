@@ -1,0 +1,32 @@
+"""The numbers that README.md shows are those of the committed cards."""
+
+import re
+from pathlib import Path
+
+from soralab.files.checkpoints import CHECKPOINTS, read_card
+from soralab.recipes.film_scores import card_table
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def between(text: str, name: str) -> str:
+    return re.search(rf"<!-- numbers: {name} -->(.*?)<!-- /numbers: {name} -->", text, re.S).group(1)
+
+
+def test_readme_shows_the_cards_scores():
+    shown = between((ROOT / "README.md").read_text(encoding="utf-8"), "sora")
+    assert card_table() in shown
+
+
+def test_cards_say_how_they_were_made():
+    cards = sorted(CHECKPOINTS.glob("*.json"))
+    assert len(cards) >= 3
+    for path in cards:
+        card = read_card(path.stem)
+        missing = {"config", "data_seed", "steps", "seconds", "hardware", "metrics", "sha256", "command"} - card.keys()
+        assert not missing, (path.name, missing)
+        assert card["command"] == f"soralab train {path.stem}"
+
+
+def test_checkpoints_stay_small():
+    assert sum(path.stat().st_size for path in CHECKPOINTS.iterdir()) < 60e6
