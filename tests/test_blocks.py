@@ -139,15 +139,27 @@ def test_attention_layer_is_torchs_with_the_same_weights(cross, masked):
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_qk_norm_bounds_the_logits():
-    """Queries a thousand times as long change nothing with it, and everything without it."""
-    x, layers = numbers(2, 5, 16), {norm: Attention(16, 2, qk_norm=norm) for norm in (True, False)}
-    for norm, layer in layers.items():
+@pytest.mark.parametrize("which", ["queries", "keys"])
+def test_qk_norm_bounds_the_logits(which):
+    """Queries or keys a thousand times as long change nothing with it, and everything without it."""
+    for norm in (True, False):
+        layer, x = Attention(16, 2, qk_norm=norm), numbers(2, 5, 16)
         before = layer(x)
         with torch.no_grad():
-            layer.to_q.weight *= 1000
-            layer.to_q.bias *= 1000
+            for parameter in (layer.to_q if which == "queries" else layer.to_kv).parameters():
+                parameter[:16] *= 1000  # of the keys and values, the keys
         assert torch.allclose(layer(x), before, rtol=1e-3, atol=1e-4) is norm
+
+
+def test_qk_norm_has_weights_of_its_own_for_queries_and_for_keys():
+    layer, x = Attention(16, 1, qk_norm=True), numbers(1, 5, 16)
+    with torch.no_grad():
+        layer.norm_q.weight.copy_(numbers(16, seed=1))
+        layer.norm_k.weight.copy_(numbers(16, seed=2))
+        key, value = layer.to_kv(x).chunk(2, dim=-1)
+        query, key = nn.functional.layer_norm(layer.to_q(x), (16,)), nn.functional.layer_norm(key, (16,))
+        logits = (query * layer.norm_q.weight) @ (key * layer.norm_k.weight).transpose(1, 2) / 4
+        torch.testing.assert_close(layer(x), layer.to_out(logits.softmax(-1) @ value), rtol=1e-4, atol=1e-5)
 
 
 def test_attention_layer_names_dim_and_heads():

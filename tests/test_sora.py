@@ -7,6 +7,7 @@ import torch
 from tiny_models import AUTOENCODER, OTHER, PROMPT, SORA, numbers, randomise, tiny_autoencoder, tiny_sora
 from torch import nn
 
+from soralab.blocks import sincos
 from soralab.sora import Block, Sora, SoraConfig, autoencoder_loss, word_ids
 from soralab.training.data import model_flops
 
@@ -80,18 +81,22 @@ def test_sizes_that_cannot_be_encoded_are_named(autoencoder, frames, height, wid
 
 
 @torch.no_grad()
-def test_up_and_left_stay_up_and_left(autoencoder):
-    """A change in one corner of a large film moves the latents of that corner, and its copy there."""
-    film = numbers(1, 1, 3, 64, 64).tanh()
-    moved = film.clone()
-    moved[..., :4, 60:] *= -1
-    where = (autoencoder.encode(moved) != autoencoder.encode(film))[0, 0].any(0)
-    assert where[0, 15] and not where[8:].any() and not where[:, :8].any()
-    z = autoencoder.encode(film)
+def test_what_is_seen_stays_in_its_place(autoencoder):
+    """A change in one spot of a large film moves the latents around that spot alone, and its copy there."""
+
+    def spot(a, b):
+        rows, columns = (a != b)[0, 0].any(0).nonzero().unbind(1)
+        return rows.min().item(), rows.max().item(), columns.min().item(), columns.max().item()
+
+    film = numbers(1, 1, 3, 128, 128).tanh()
+    moved, z = film.clone(), autoencoder.encode(film)
+    moved[..., 80:84, 36:40] *= -1  # latent (20, 9)
+    top, bottom, left, right = spot(autoencoder.encode(moved), z)
+    assert 14 <= top <= 20 <= bottom <= 26 and 3 <= left <= 9 <= right <= 15
     other = z.clone()
-    other[..., 0, 15] += 1
-    where = (autoencoder.decode(other) != autoencoder.decode(z))[0, 0].any(0)
-    assert where[:4, 60:].all() and not where[32:].any() and not where[:, :32].any()
+    other[..., 20, 9] += 1
+    top, bottom, left, right = spot(autoencoder.decode(other), autoencoder.decode(z))
+    assert 56 <= top <= 80 < 83 <= bottom <= 108 and 12 <= left <= 36 < 39 <= right <= 64
 
 
 @torch.no_grad()
@@ -164,9 +169,16 @@ def test_what_is_told_changes_what_is_predicted(sora):
     assert (swapped - said).abs().max() > 1e-3
 
 
-def test_the_words_reach_the_film_by_cross_attention_too():
-    """Without the sum of the start token in c, the prompt is still read."""
-    sora = tiny_sora()
+def test_the_prompt_reaches_the_film_by_modulation():
+    """Without any cross-attention, the token of the whole prompt still speaks through c."""
+    sora, film = tiny_sora(), numbers(1, *latent_shape())
+    for block in sora.blocks:
+        nn.init.zeros_(block.cross.to_out.weight)
+    assert (run(sora, film) - run(sora, film, [OTHER])).abs().max() > 1e-2
+
+
+def test_the_words_reach_the_film_by_cross_attention(sora):
+    """The same c, other words."""
     c = numbers(1, SORA.dim)
     x = numbers(1, 20, SORA.dim, seed=1)
     outs = []
@@ -228,6 +240,9 @@ def test_positions_are_unique_and_the_same_in_every_size(sora):
     grid = table.reshape(9, 16, 8, -1)
     apart = torch.cdist(table, table, compute_mode="donot_use_mm_for_euclid_dist") + 10 * torch.eye(len(table))
     assert apart.min() > 0.1
+    t, y, x = torch.meshgrid(*(torch.arange(side) for side in (9, 16, 8)), indexing="ij")
+    parts = torch.cat([sincos(axis, dim, 100.0) for axis, dim in ((t, 48), (y, 72), (x, 72))], dim=-1)
+    assert torch.equal(grid, parts)  # a quarter of the 192 channels for time
     small = Sora(SoraConfig(depth=0)).positions((5, 8, 8)).reshape(5, 4, 4, -1)
     assert torch.equal(grid[:5, :4, :4], small)
     film = run(sora, numbers(1, 9, SORA.channels, 16, 8))  # 17 x 64 x 32 pixels, no size it was made for

@@ -50,10 +50,10 @@ class Recipe:
         return "sora_autoencoder" if self.kind == "v" else None
 
 
-TRAINING = TrainConfig(steps=10_400, lr=8e-4, warmup=200, cooldown=0.25, ema=0.999, seed=SEED, log_every=50)
+TRAINING = TrainConfig(steps=9600, lr=8e-4, warmup=200, cooldown=0.25, ema=0.999, seed=SEED, log_every=50)
 RECIPES = {
     "sora": Recipe("sora", SoraConfig(), "v", 1.0, TRAINING),
-    "sora_pixels": Recipe("sora_pixels", SoraConfig.pixels(), "x", 2.0, replace(TRAINING, steps=5500, lr=6e-4)),
+    "sora_pixels": Recipe("sora_pixels", SoraConfig.pixels(), "x", 2.0, replace(TRAINING, steps=3600, lr=6e-4)),
 }
 
 

@@ -98,7 +98,7 @@ def recount(
             )
             drawn = coverage([other] * len(shifts), tried, *mask.shape[1:])
             overlap[k] = np.maximum(overlap[k], _overlap((mask * seen)[frames], drawn, seen[frames]).max(0))
-    steady = overlap[SHAPES.index(form.shape)] > overlap.max(0) - 0.06
+    steady = overlap[SHAPES.index(form.shape)] > overlap.max(0) - (0.1 if slack else 0.06)
     for t, same, best in zip(np.flatnonzero(frames), steady, overlap.argmax(0), strict=True):
         form.votes[t] = form.shape if same else SHAPES[best]
     if steady.mean() < 0.7:

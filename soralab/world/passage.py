@@ -45,6 +45,8 @@ def passage(
         return None
     poses = _follow(sight, shape or "circle", mask, poses)
     shown = share > TRACKED
+    if shown.sum() < 2:
+        return None
     off = poses[shown, 0] + pan(sight.camera) * times[shown]
     error = float(np.std(off - np.polyval(np.polyfit(times[shown], off, 1), times[shown])))
     if error > TOLERANCE:
@@ -82,10 +84,11 @@ def _fits(sight: Sight, shape: str, mask: np.ndarray, poses: np.ndarray) -> tupl
     shown = whole * ~sight.hidden()
     wanted, there, full = shown.sum((1, 2)), mask.sum((1, 2)), whole.sum((1, 2)).clip(1)
     share = wanted / full
+    both_seen = np.minimum(share, there / full)
     deepest = int(share.argmin())
     came_out = min(there[: deepest + 1].max(), there[deepest:].max()) > 0.1 * there.max()
     missed = (np.abs(there - wanted) > 0.35 * full.max()).sum()
     if share[deepest] > 0.3 or not came_out or missed > max(1, len(mask) // 8):
-        return 0.0, share
+        return 0.0, both_seen
     both = np.minimum(shown, mask).sum()
-    return float(both / (shown.sum() + mask.sum() - both)), share
+    return float(both / (shown.sum() + mask.sum() - both)), both_seen

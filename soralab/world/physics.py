@@ -173,7 +173,7 @@ def _delay(report: Report, at: np.ndarray, before: np.ndarray, leaving: Seen, mi
     """How much later than a steady path allows it is where it is, after the wall. Clips; NaN if not measured."""
     after = _world_path(report, leaving)[:, 0]
     known = np.flatnonzero(np.isfinite(after) & ((after - middle) * (at[0] - middle) < 0))
-    if min(len(before), len(known)) < 2:
+    if not len(known) or len(before) + len(known) < 4:
         return math.nan
     frames, x = np.concatenate([before, known]), np.concatenate([at[before], after[known]])
     late = np.arange(len(frames)) >= len(before)

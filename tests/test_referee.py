@@ -1,0 +1,166 @@
+"""The referee: right on true films of every kind, and not fooled by films that are wrong."""
+
+import numpy as np
+import pytest
+import torch
+
+from soralab import world
+from soralab.recipes.referee import KINDS
+from soralab.world import physics, referee
+from soralab.world.render import render
+from soralab.world.scene import GRAVITY, RESTITUTION, sample_scene
+
+COUNT = 60  # films of a kind; `soralab evaluate referee` reads thousands
+
+
+def true_films(level: str, count: int, frames: int = 9, seed: int = 77, height: int = 32, width: int = 32):
+    return world.clips(seed, range(count), frames, height, width, level, "test")
+
+
+def find(motion: str, level: str = "simple", start: int = 0, **wanted):
+    """The first scene whose (first) object has this motion and these attributes."""
+    for k in range(start, start + 5000):
+        scene = sample_scene(11, k, level, "test")
+        obj = scene.objects[0]
+        if obj.motion == motion and all(getattr(obj, key) == value for key, value in wanted.items()):
+            return scene
+    raise LookupError(motion)
+
+
+def film_of(scene, frames: int = 9) -> torch.Tensor:
+    return world.to_film(render([scene], frames))[0]
+
+
+def verdict(film, scene) -> dict:
+    return referee.score(referee.read(film), scene)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_true_films_are_read_right(kind):
+    level, frames, height, width = KINDS[kind]
+    count = COUNT if height == 32 else COUNT // 3
+    films, scenes = true_films(level, count, frames, height=height, width=width)
+    marks = [verdict(film, scene) for film, scene in zip(films, scenes, strict=True)]
+    for column in ("shape", "colour", "motion", "count"):
+        wrong = [k for k, mark in enumerate(marks) if not mark[column]]
+        assert len(wrong) <= max(1, count // 50), (column, wrong)
+
+
+def test_a_soft_and_noisy_film_is_still_read():
+    films, scenes = true_films("simple", 60)
+    rng = torch.Generator().manual_seed(0)
+    soft = torch.nn.functional.avg_pool3d(films.transpose(1, 2), (1, 3, 3), 1, (0, 1, 1)).transpose(1, 2)
+    rough = (0.7 * films + 0.3 * soft + 0.04 * torch.randn(films.shape, generator=rng)).clamp(-1, 1)
+    right = [verdict(film, scene)["all"] for film, scene in zip(rough, scenes, strict=True)]
+    assert sum(right) >= 54
+
+
+# ------------------------------------------------------------------------------------------------------ wrong films
+
+
+def swap_half(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.cat([a[: len(a) // 2], b[len(b) // 2 :]])
+
+
+def other(scene, **changes):
+    from dataclasses import replace
+
+    return replace(scene, objects=(replace(scene.objects[0], **changes), *scene.objects[1:]))
+
+
+def test_another_scene_is_not_this_one():
+    scene = find("slides right", shape="square", colour="red")
+    for changes in ({"colour": "blue"}, {"shape": "triangle"}, {"shape": "ring"}):
+        mark = verdict(film_of(other(scene, **changes)), scene)
+        assert not mark["all"] and not mark[next(iter(changes))]
+
+
+def test_a_colour_that_changes_on_the_way_is_refused():
+    scene = find("slides left", shape="square")
+    colour = "white" if scene.objects[0].colour != "white" else "red"
+    changed = swap_half(film_of(scene), film_of(other(scene, colour=colour)))
+    assert not verdict(changed, scene)["all"]
+
+
+def test_a_shape_that_changes_on_the_way_is_refused():
+    scene = find("stays still", size="large", shape="square")
+    changed = swap_half(film_of(other(scene, shape="ring")), film_of(other(scene, shape="triangle")))
+    assert not verdict(changed, scene)["all"]
+
+
+def test_a_film_shown_backwards_or_shuffled_is_another_film():
+    scene = find("slides down", shape="circle")
+    film = film_of(scene)
+    assert verdict(film, scene)["all"]
+    assert not verdict(film.flip(0), scene)["motion"]
+    assert not verdict(film[[4, 0, 7, 2, 8, 1, 5, 3, 6]], scene)["motion"]
+    assert not verdict(film[:1].expand(9, -1, -1, -1), scene)["motion"]
+
+
+def test_an_empty_film_shows_nothing():
+    scene = find("stays still")
+    film = torch.full((9, 3, 32, 32), -0.87)
+    report = referee.read(film)
+    assert report.count == 0 and not verdict(film, scene)["all"]
+
+
+def test_two_where_one_is_wanted_is_refused():
+    scene = find("stays still", size="small")
+    film = film_of(scene)
+    twice = film.clone()
+    obj = scene.objects[0]
+    shift = 16 if obj.x < 0 else -16
+    moved = torch.roll(film, shift, dims=-1)
+    away = (moved - film[0, :, 0, 0][:, None, None]).abs().amax(1, keepdim=True) > 0.2
+    twice = torch.where(away, moved, twice)
+    assert not verdict(twice, scene)["count"]
+
+
+def test_a_speck_of_dirt_is_not_a_thing():
+    scene = find("slides right", size="large")
+    film = film_of(scene)
+    film[:, :, 1, 1] = film.new_tensor([0.9, 0.9, 0.9])
+    assert verdict(film, scene)["count"]
+
+
+def test_captions_are_judged_by_what_they_say():
+    scene = find("spins", shape="square")
+    report = referee.read(film_of(scene))
+    obj = scene.objects[0]
+    said = {"shape": obj.shape, "colour": obj.colour, "size": None, "motion": None, "speed": None, "turn": None}
+    assert referee.score_caption(report, [said])["all"]
+    assert not referee.score_caption(report, [{**said, "shape": "moon"}])["all"]
+    assert not referee.score_caption(report, [said, {**said, "colour": "white"}])["count"]
+
+
+# ---------------------------------------------------------------------------------------------------------- physics
+
+
+def test_gravity_and_the_bounce_are_measured():
+    falls = [physics.gravity(film_of(find("bounces", start=200 * k), 16)) for k in range(6)]
+    assert abs(np.median([fall.gravity for fall in falls]) / GRAVITY - 1) < 0.1
+    assert abs(np.median([fall.restitution for fall in falls]) - RESTITUTION) < 0.1
+
+
+def test_another_gravity_is_noticed():
+    scene = find("bounces")
+    slow = world.to_film(render([scene], 16, 32, 32, end=0.70))[0]  # half the gravity, in lengths of this clip
+    assert abs(physics.gravity(slow).gravity / GRAVITY - 0.49) < 0.1
+
+
+def test_permanence_behind_the_wall():
+    scene = find("passes behind a wall", shape="square", colour="red")
+    film = film_of(scene, 16)
+    assert physics.permanence(film).kept
+    vanished = film.clone()
+    vanished[8:] = vanished[7]  # it went in and never came out
+    assert not physics.permanence(vanished).kept
+    recoloured = swap_half(film, film_of(other(scene, colour="cyan"), 16))
+    assert not physics.permanence(recoloured).kept
+
+
+def test_films_that_cannot_be_read_say_why():
+    with pytest.raises(ValueError):
+        referee.read(torch.zeros(3, 32, 32))
+    with pytest.raises(ValueError):
+        referee.read(torch.zeros(2, 3, 32, 32))
