@@ -259,7 +259,7 @@ def test_the_table_has_both_splits_and_every_row(shelf, monkeypatch):
     rows = ["true films", "autoencoder's copies", "sora", "sora_pixels"]
     assert starts[2:6] == rows and lines[6] == "" and starts[9:] == rows
     assert "combinations that training never saw (4)" in lines[7]
-    assert lines[4].split()[1:] == ["75.0", "(30.1-95.4)"] * 5  # Wilson's interval of 3 in 4, by hand
+    assert lines[4].split()[1:] == ["75.0", "(30.1–95.4)"] * 5  # Wilson's interval of 3 in 4, by hand
     # Without an autoencoder there are no copies to compare with.
     alone = film_scores.table("sora_pixels", None, count=4).splitlines()
     assert [line[:22].strip() for line in alone[2:]].count("sora_pixels") == 2 and "copies" not in " ".join(alone)

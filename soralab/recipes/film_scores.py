@@ -22,15 +22,18 @@ COLUMNS = ("colour", "motion", "shape", "count", "all")
 CHUNK = 50  # films made at once
 
 
-def prompts(split: str, count: int) -> tuple[list[str], list[world.Scene]]:
+def prompts(split: str, count: int, seed: int = SEED) -> tuple[list[str], list[world.Scene]]:
     """`count` short captions of a split, and the scenes that they were taken from."""
-    scenes = [world.sample_scene(SEED, k, "simple", split) for k in range(count)]
+    scenes = [world.sample_scene(seed, k, "simple", split) for k in range(count)]
     return [short_caption(scene) for scene in scenes], scenes
 
 
-def evaluate(maker: Filmmaker, split: str, count: int = 400, **options) -> dict[str, float]:
-    """The share of films that show what their prompt says, for each of COLUMNS. `options` go to `maker.film`."""
-    texts, _ = prompts(split, count)
+def evaluate(maker: Filmmaker, split: str, count: int = 400, prompt_seed: int = SEED, **options) -> dict[str, float]:
+    """The share of films that show what their prompt says, for each of COLUMNS. `options` go to `maker.film`.
+
+    Settings such as the guidance are chosen with another `prompt_seed` than the one that the tables use.
+    """
+    texts, _ = prompts(split, count, prompt_seed)
     films = [
         maker.film(texts[start : start + CHUNK], seed=10_000 + start, **options)
         for start in progress(range(0, count, CHUNK), desc=f"filming {split}", unit="batch")
