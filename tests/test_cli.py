@@ -141,6 +141,7 @@ def test_a_bad_prompt_and_the_help_are_answered_without_torch(here):
     ("film.avi", "has the suffix '.avi', known are .gif .mp4 .webp .png"),
     ("film", "has the suffix 'none'"),
     ("missing/film.gif", "the folder missing does not exist: make it"),
+    ("two\nlines/film.gif", "the folder two lines does not exist"),
     ("folder.gif", "folder.gif is a folder"),
     ("file.txt/film.gif", "file.txt is not a folder"),
 ])  # fmt: skip

@@ -1,5 +1,8 @@
 """The referee: right on true films of every kind, and not fooled by films that are wrong."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,9 @@ import torch
 from soralab import world
 from soralab.recipes.referee import KINDS
 from soralab.world import physics, referee
+from soralab.world.outline import AREA, MOON_CENTROID
 from soralab.world.render import render
-from soralab.world.scene import GRAVITY, RESTITUTION, sample_scene
+from soralab.world.scene import GRAVITY, RESTITUTION, SHAPES, Object, Scene, sample_scene
 
 COUNT = 60  # films of a kind; `soralab evaluate referee` reads thousands
 
@@ -63,8 +67,6 @@ def swap_half(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def other(scene, **changes):
-    from dataclasses import replace
-
     return replace(scene, objects=(replace(scene.objects[0], **changes), *scene.objects[1:]))
 
 
@@ -123,6 +125,35 @@ def test_a_speck_of_dirt_is_not_a_thing():
     assert verdict(film, scene)["count"]
 
 
+def test_dirt_as_large_as_a_thing_is_a_thing():
+    scene = find("slides right", size="small")
+    obj = scene.objects[0]
+    colour = "white" if obj.colour != "white" else "red"
+    blot = Object("square", colour, "small", "stays still", x=0.36, y=0.36 if obj.y < 0 else -0.36)
+    film = film_of(replace(scene, objects=(*scene.objects, blot)))
+    assert referee.read(film).count == 2 and not verdict(film, scene)["count"]
+
+
+def test_a_thing_that_flickers_is_one_thing_but_one_that_vanishes_has_no_motion():
+    scene = find("slides up", size="medium")
+    film = film_of(scene)
+    empty = world.to_film(render([other(scene, x=9.0)], 9))[0]
+    flickers, vanishes = film.clone(), film.clone()
+    flickers[3], vanishes[4:] = empty[3], empty[4:]
+    assert verdict(flickers, scene)["all"]
+    assert not verdict(vanishes, scene)["motion"]
+
+
+def test_the_shape_behind_another_thing_must_hold():
+    scenes = (sample_scene(11, k) for k in range(500))
+    scene = next(s for s in scenes if s.relation and s.relation.kind == "in front of")
+    film = film_of(scene)
+    assert verdict(film, scene)["all"]
+    back = scene.objects[0]
+    shape = "circle" if back.shape not in ("circle", "ring") else "cross"
+    assert not verdict(swap_half(film, film_of(other(scene, shape=shape))), scene)["all"]
+
+
 def test_captions_are_judged_by_what_they_say():
     scene = find("spins", shape="square")
     report = referee.read(film_of(scene))
@@ -159,8 +190,44 @@ def test_permanence_behind_the_wall():
     assert not physics.permanence(recoloured).kept
 
 
-def test_films_that_cannot_be_read_say_why():
-    with pytest.raises(ValueError):
-        referee.read(torch.zeros(3, 32, 32))
-    with pytest.raises(ValueError):
-        referee.read(torch.zeros(2, 3, 32, 32))
+def test_what_comes_out_late_or_as_another_shape_is_noticed():
+    scene = find("passes behind a wall", shape="circle", size="small")
+    film = film_of(scene, 40)
+    on_time, late = film[::4], film[[0, 4, 8, 12, 16, 20, 20, 20, 24, 28]]  # a fifth of a clip late
+    assert physics.permanence(on_time).kept
+    assert physics.permanence(late).delay > 0.1 and not physics.permanence(late).kept
+    changed = physics.permanence(swap_half(film, film_of(other(scene, shape="triangle"), 40))[::4])
+    assert changed.came_out and changed.same_colour and not changed.same_shape and not changed.kept
+
+
+def test_physics_has_no_answer_where_there_is_none():
+    still = film_of(find("stays still"))
+    assert physics.gravity(still) is None and math.isnan(physics.bounce(still)) and physics.permanence(still) is None
+
+
+# ------------------------------------------------------------------------------------------------- what it relies on
+
+
+def test_areas_and_the_moons_centroid_are_the_renderers():
+    drawn = world.coverage(SHAPES, np.array([[[0.0, 0.0, 0.35, 0.0]]] * len(SHAPES)), 400, 400)[:, 0]
+    for shape, cover in zip(SHAPES, drawn, strict=True):
+        assert abs(cover.sum() / 400**2 / 0.35**2 - AREA[shape]) < 0.01, shape
+    moon = drawn[SHAPES.index("moon")].sum(0)
+    assert abs((moon * ((np.arange(400) + 0.5) / 400 - 0.5)).sum() / moon.sum() / 0.35 - MOON_CENTROID) < 0.01
+
+
+def test_background_and_camera_are_read():
+    for background, camera in (("black", "still"), ("striped", "pans left"), ("checkered", "pans right")):
+        thing = Object("circle", "yellow", "small", "stays still")
+        report = referee.read(film_of(Scene((thing,), background, camera, texture=0.3)))
+        assert (report.background, report.camera) == (background, camera)
+        assert report.objects[0].motion == "stays still"  # in the world, though not on the screen
+
+
+@pytest.mark.parametrize(("film", "said"), [
+    (torch.zeros(3, 32, 32), r"shape \[3, 32, 32\]; it takes \[time >= 4"), (torch.zeros(2, 3, 32, 32), "time >= 4"),
+    (torch.full((8, 3, 32, 32), math.nan), "not finite"),
+])  # fmt: skip
+def test_films_that_cannot_be_read_say_why(film, said):
+    with pytest.raises(ValueError, match=said):
+        referee.read(film)

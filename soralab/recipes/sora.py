@@ -87,7 +87,7 @@ class LatentBatches:
     def __init__(self, autoencoder: SpacetimeAutoencoder, count: int, cache: Path | None = None):
         """Encode `count` films (a multiple of 100), or take them from the checkpoint `cache` if it is of them."""
         self.scenes = [world.sample_scene(SEED, k, "simple") for k in range(count)]
-        weights = torch.cat([p.detach().flatten() for p in autoencoder.parameters()])
+        weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
         want = {"films": count, "autoencoder": hashlib.sha256(weights.numpy().tobytes()).hexdigest()}
         if cache and cache.with_suffix(".json").exists() and read_card(cache).get("of") == want:
             self.latents = load_checkpoint(cache, mend=f"remove {cache}.json")[0]["latents"].float()

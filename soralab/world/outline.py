@@ -20,7 +20,8 @@ SYMMETRY = {"square": np.pi / 2, "triangle": 2 * np.pi / 3, "cross": np.pi / 2, 
 STEPS = {"square": 8, "triangle": 10, "cross": 8, "moon": 24}  # angles tried
 UPRIGHT_ENOUGH = 0.9  # an overlap of an upright shape that leaves nothing for a turn to explain
 _TURNED = [(s, SYMMETRY[s] * k / STEPS[s]) for s in SYMMETRY for k in range(STEPS[s])]
-_RATES = sorted({sign * rate * part for sign in (-1, 1) for rate in SPIN.values() for part in (0.75, 0.875, 1, 1.125, 1.25)})
+_PARTS = (0.75, 0.875, 1, 1.125, 1.25)  # of the world's rates: a generated film need not turn exactly as fast
+_RATES = sorted({sign * rate * part for sign in (-1, 1) for rate in SPIN.values() for part in _PARTS})
 
 
 @dataclass
@@ -151,7 +152,7 @@ def _overlap(pieces: np.ndarray, covers: np.ndarray, seen: np.ndarray) -> np.nda
 
 
 def _fit_upright(pieces: np.ndarray, seen: np.ndarray, cut: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Poses [shapes, frames, 4] whose visible area and centroid are the pieces', and their overlaps [shapes, frames]."""
+    """Poses [shapes, frames, 4] with the pieces' visible area and centroid, and their overlaps [shapes, frames]."""
     size = pieces.shape[-1]
     area, x, y = _moments(pieces)
     poses = np.zeros((len(SHAPES), len(pieces), 4))
@@ -175,7 +176,9 @@ def _from_moments(pieces: np.ndarray, shape: str, angle) -> np.ndarray:
     return np.stack([x - offset * np.cos(angle), y - offset * np.sin(angle), radius, angle + 0 * x], 1)
 
 
-def _turned(pieces: np.ndarray, seen: np.ndarray, upright: np.ndarray, times: np.ndarray, judged: np.ndarray) -> _Choice:
+def _turned(
+    pieces: np.ndarray, seen: np.ndarray, upright: np.ndarray, times: np.ndarray, judged: np.ndarray
+) -> _Choice:
     """Compare upright, tilted and steadily turning shapes; the simpler story wins unless it is clearly worse."""
     size = pieces.shape[-1]
     poses = np.stack([_from_moments(pieces, shape, angle) for shape, angle in _TURNED])
@@ -207,6 +210,7 @@ def _best_spin(table: np.ndarray, times: np.ndarray, symmetry: float, judged: np
     part, frame = place - np.floor(place), np.arange(len(times))
     score = (1 - part) * table[low, frame] + part * table[(low + 1) % steps, frame]
     mean = score[..., judged].mean(-1)
-    still, turning = int(mean[:, 0].argmax()), np.unravel_index(mean[:, 1:].argmax(), mean[:, 1:].shape)
-    chosen = [(still, 0.0, score[still, 0]), (int(turning[0]), rates[1 + turning[1]], score[turning[0], 1 + turning[1]] - 0.02)]
+    tilt = int(mean[:, 0].argmax())
+    j, k = np.unravel_index(mean[:, 1:].argmax(), mean[:, 1:].shape)
+    chosen = [(tilt, 0.0, score[tilt, 0]), (int(j), rates[1 + k], score[j, 1 + k] - 0.02)]
     return chosen, phases

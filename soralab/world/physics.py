@@ -177,6 +177,7 @@ def _delay(report: Report, at: np.ndarray, before: np.ndarray, leaving: Seen, mi
         return math.nan
     frames, x = np.concatenate([before, known]), np.concatenate([at[before], after[known]])
     late = np.arange(len(frames)) >= len(before)
-    basis = np.stack([np.ones(len(frames)), frames / report.frames, -1.0 * late], 1)  # x = start + speed (u - delay [late])
+    # x = start + speed * u, less speed * delay after the wall
+    basis = np.stack([np.ones(len(frames)), frames / report.frames, -1.0 * late], 1)
     (_, speed, lag), *_ = np.linalg.lstsq(basis, x, rcond=None)
     return float(lag / speed) if abs(speed) > 0.1 else math.nan
