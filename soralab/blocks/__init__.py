@@ -10,6 +10,6 @@ from soralab.blocks.positions import sincos, sincos_grid
 from soralab.blocks.text import TextEncoder
 
 __all__ = [
-    "Attention", "FeedForward", "TextEncoder", "TimestepEmbedding", "attention", "grid_positions", "modulate", "patchify",
-    "sincos", "sincos_grid", "unpatchify",
+    "Attention", "FeedForward", "TextEncoder", "TimestepEmbedding", "attention", "grid_positions", "modulate",
+    "patchify", "sincos", "sincos_grid", "unpatchify",
 ]  # fmt: skip
