@@ -256,7 +256,7 @@ def test_the_table_has_both_splits_and_every_row(shelf, monkeypatch):
     lines = film_scores.table("sora", "sora_pixels", count=4).splitlines()
     assert "prompts like training's (4)" in lines[0] and lines[1].split() == list(film_scores.COLUMNS)
     starts = [line[:22].strip() for line in lines]
-    rows = ["true films", "autoencoder's copies", "sora", "sora_pixels"]
+    rows = ["true films", "autoencoder's copies", "sora", "sora_pixels (1)"]
     assert starts[2:6] == rows and lines[6] == "" and starts[9:] == rows
     assert "combinations that training never saw (4)" in lines[7]
     assert lines[4].split()[1:] == ["75.0", "(30.1–95.4)"] * 5  # Wilson's interval of 3 in 4, by hand
