@@ -6,6 +6,7 @@ nbval starts a kernel for each notebook; kernels inherit this process's environm
 import math
 import os
 import re
+import signal
 import time
 from queue import Empty
 
@@ -23,6 +24,10 @@ ENV = {
 }
 # Set, not defaulted: a profile exported in the caller's shell would make other outputs than the stored ones.
 os.environ.update(ENV)
+
+# A run that a shell started in the background inherits "ignore Ctrl-C"; tests that send it want Python's own answer.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Another processor moves the seventh digit of a float; a wrong result moves the first.
 RTOL, ATOL = 1e-3, 1e-5
