@@ -37,7 +37,9 @@ def short_run(seed: int, steps: int = STEPS, folder: str | Path | None = None) -
     films = min(FILMS, max(sora.BATCH, steps * sora.BATCH) // 100 * 100 or 100)
     batches = sora.LatentBatches(load_autoencoder(recipe.autoencoder), films)
     with TemporaryDirectory() as temporary:
-        result = loop.train(model, sora.make_loss(recipe), batches, config, folder or temporary)
+        result = loop.train(
+            model, sora.make_loss(recipe), batches, config, folder or temporary, parameters=sora.parameters(model)
+        )
         return read_log(result.log)
 
 

@@ -23,13 +23,16 @@ from soralab.recipes.film_scores import evaluate as score_films
 from soralab.sora import Filmmaker, Sora, SoraConfig, SpacetimeAutoencoder, load_autoencoder, word_ids
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
+from soralab.training.muon import muon_groups
 from soralab.training.profiles import by_profile
 from soralab.training.progress import progress
 from soralab.world.language import descriptive_caption, short_caption
+from soralab.world.scene import WALL
 
 SEED, FRAMES, SIDE = 16, 9, 32
-BATCH = 32
-FILMS = 32_000  # encoded once, for the model that films in latents
+BATCH = 64
+FILMS = 64_000  # encoded once, for the model that films in latents
+HARD = ("orbits", "spins", WALL)  # learnt last, so drawn twice as often as the world draws them
 NULL = 0.1  # share of prompts left out, for classifier-free guidance
 PROCESS = RectifiedFlow()
 
@@ -50,10 +53,10 @@ class Recipe:
         return "sora_autoencoder" if self.kind == "v" else None
 
 
-TRAINING = TrainConfig(steps=9600, lr=8e-4, warmup=200, cooldown=0.25, ema=0.999, seed=SEED, log_every=50)
+TRAINING = TrainConfig(steps=7000, lr=4e-3, warmup=200, cooldown=0.3, ema=0.999, seed=SEED, log_every=50)
 RECIPES = {
     "sora": Recipe("sora", SoraConfig(), "v", 1.0, TRAINING),
-    "sora_pixels": Recipe("sora_pixels", SoraConfig.pixels(), "x", 2.0, replace(TRAINING, steps=3600, lr=6e-4)),
+    "sora_pixels": Recipe("sora_pixels", SoraConfig.pixels(), "x", 2.0, replace(TRAINING, steps=3800, lr=3e-3)),
 }
 
 
@@ -61,6 +64,11 @@ def build(recipe: Recipe) -> Sora:
     """The transformer of the recipe, its weights drawn from the recipe's seed."""
     torch.manual_seed(SEED)
     return Sora(recipe.config)
+
+
+def parameters(model: Sora) -> list[dict]:
+    """The blocks' matrices train with Muon; embeddings, modulations, biases and norms with AdamW, more slowly."""
+    return muon_groups(model, inside="blocks", outside=("modulation",), scale=0.2)
 
 
 def prompt(scene: world.Scene, rng: Random) -> str:
@@ -75,42 +83,50 @@ def prompt(scene: world.Scene, rng: Random) -> str:
 
 
 def pixel_batch(step: int) -> dict[str, Tensor]:
-    """Batch `step` of films themselves: {"x0": [BATCH, 9, 3, 32, 32], "ids": [BATCH, words]}."""
-    films, scenes = world.clips(SEED, range(step * BATCH, (step + 1) * BATCH), FRAMES, SIDE, SIDE, level="simple")
-    rng = Random(f"{SEED}/{step}")
+    """Batch `step` of films themselves, HARD ones as often as in `LatentBatches`:
+    {"x0": [BATCH, 9, 3, 32, 32], "ids": [BATCH, words]}."""
+    rng, scenes, index = Random(f"{SEED}/{step}"), [], step * BATCH  # each batch has films of its own
+    while len(scenes) < BATCH:
+        scene = world.sample_scene(SEED, index, "simple")
+        index += 1
+        scenes += [scene] * (1 + (scene.objects[0].motion in HARD))
+    scenes = scenes[:BATCH]
+    films = world.to_film(world.render(scenes, FRAMES, SIDE, SIDE))
     return {"x0": films, "ids": word_ids([prompt(scene, rng) for scene in scenes], SoraConfig.words)}
 
 
 class LatentBatches:
-    """Batches of latents: the library's first `count` films are encoded once, then drawn in a new order each epoch."""
+    """Batches of latents: the library's first `count` films are encoded once, then drawn in a new order each epoch,
+    those that are HARD twice."""
 
     def __init__(self, autoencoder: SpacetimeAutoencoder, count: int, cache: Path | None = None):
         """Encode `count` films (a multiple of 100), or take them from the checkpoint `cache` if it is of them."""
         self.scenes = [world.sample_scene(SEED, k, "simple") for k in range(count)]
+        self.drawn = [k for k, scene in enumerate(self.scenes) for _ in range(1 + (scene.objects[0].motion in HARD))]
         weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
         want = {"films": count, "autoencoder": hashlib.sha256(weights.numpy().tobytes()).hexdigest()}
         if cache and cache.with_suffix(".json").exists() and read_card(cache).get("of") == want:
-            self.latents = load_checkpoint(cache, mend=f"remove {cache}.json")[0]["latents"].float()
+            self.latents = load_checkpoint(cache, mend=f"remove {cache}.json")[0]["latents"]
             return
         parts = progress(range(0, count, 100), desc="encoding films", unit="batch")
         self.latents = torch.cat([self._encode(autoencoder, start) for start in parts])
         if cache:
-            save_checkpoint(cache, {"latents": self.latents.half()}, {"of": want})
+            save_checkpoint(cache, {"latents": self.latents}, {"of": want})
 
     def _encode(self, autoencoder: SpacetimeAutoencoder, start: int) -> Tensor:
         films = world.to_film(world.render(self.scenes[start : start + 100], FRAMES, SIDE, SIDE))
         dtype = loop.autocast_dtype("auto", torch.device("cpu"))
         with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not None):
-            return autoencoder.encode(films).half().float()  # what the cache keeps
+            return autoencoder.encode(films).half()
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"x0": [BATCH, 5, 8, 8, 8], "ids": [BATCH, words]}."""
-        epoch, place = divmod(step * BATCH, len(self.scenes) // BATCH * BATCH)
-        order = torch.randperm(len(self.scenes), generator=torch.Generator().manual_seed(SEED + epoch))
-        which = order[place : place + BATCH].tolist()
+        epoch, place = divmod(step * BATCH, len(self.drawn) // BATCH * BATCH)
+        order = torch.randperm(len(self.drawn), generator=torch.Generator().manual_seed(SEED + epoch))
+        which = [self.drawn[k] for k in order[place : place + BATCH].tolist()]
         rng = Random(f"{SEED}/{step}")
         ids = word_ids([prompt(self.scenes[k], rng) for k in which], SoraConfig.words)
-        return {"x0": self.latents[which], "ids": ids}
+        return {"x0": self.latents[which].float(), "ids": ids}
 
 
 def make_loss(recipe: Recipe):
@@ -136,7 +152,7 @@ def train(name: str = "sora", folder: Path | None = None, steps: int | None = No
     batches = pixel_batch
     if recipe.autoencoder:
         batches = LatentBatches(load_autoencoder(recipe.autoencoder), films, RUNS / name / "latents")
-    result = loop.train(model, make_loss(recipe), batches, config, RUNS / name)
+    result = loop.train(model, make_loss(recipe), batches, config, RUNS / name, parameters=parameters(model))
     with result.ema.applied(model):
         model.eval()
         maker = Filmmaker(model, recipe.autoencoder and load_autoencoder(recipe.autoencoder), recipe.kind, recipe.shift)

@@ -30,6 +30,7 @@ from soralab.files.checkpoints import (
 from soralab.training.data import Prefetch, batch_size
 from soralab.training.ema import EMA
 from soralab.training.interrupt import StopSignal
+from soralab.training.muon import MuonAdamW
 from soralab.training.profiles import hardware
 from soralab.training.progress import progress
 from soralab.training.state import append_log, gather, restore, trim_log
@@ -123,8 +124,9 @@ def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], c
     resume: go on from the state in `folder` if there is one; False removes it and begins anew. config may
         differ from the saved one in steps, log_every and save_every only. More steps lengthen the run: it
         goes on from where the old learning rate began to fall, as if it had been long at once.
-    on_log: called with each record of the log. parameters: what AdamW trains (tensors or its groups); by
-        default all parameters that require gradients.
+    on_log: called with each record of the log. parameters: what is trained, as tensors or as groups; by default
+        all parameters that require gradients. A group trains with AdamW, with `muon=True` with Muon (see
+        soralab.training.muon), at the learning rate times its `scale`.
 
     Ctrl-C or SIGTERM: the step is finished, the state saved, a line says how to go on, then
     KeyboardInterrupt or SystemExit(143). Raises FloatingPointError at a loss or gradient that is not finite
@@ -170,13 +172,13 @@ class _Run:
         if not groups:
             raise ValueError("parameters is empty: the model has none that require gradients")
         self.device = next(model.parameters()).device
+        self.dtype = autocast_dtype(config.precision, self.device)
         fused = self.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas,
-                                           weight_decay=config.weight_decay, fused=fused)
+        self.optimizer = MuonAdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay,
+                                   fused=fused, dtype=self.dtype)
         self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.ema = EMA(model, config.ema)
         self.generator = torch.Generator(self.device)
-        self.dtype = autocast_dtype(config.precision, self.device)
         self.log, self.state, self.stable = folder / "log.jsonl", folder / "state", folder / "stable"
         self.mend = f"remove the folder {folder} to begin anew, or bring its files back"
         self.step, self.seconds, self.loss, self.saved = 0, 0.0, math.nan, 0
@@ -257,7 +259,7 @@ class _Run:
             self.save()
 
     def _update(self, batch: Any) -> tuple[float, float, dict[str, float]]:
-        """One step of AdamW and of the average: (loss, norm of the gradient, what loss_fn reports)."""
+        """One step of the optimizer and of the average: (loss, norm of the gradient, what loss_fn reports)."""
         seed, rate = step_seed(self.config.seed, self.step), learning_rate(self.step, self.config)
         torch.manual_seed(seed)
         self.generator.manual_seed(seed)
@@ -276,7 +278,7 @@ class _Run:
                 raise FloatingPointError(f"the {what} became {number} at step {self.step + 1} ({kept}): "
                                          f"begin anew with a lower learning rate than {self.config.lr:g}")
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         self.optimizer.step()
         self.ema.update(self.model)
         return value, norm, {k: float(v.detach() if isinstance(v, Tensor) else v) for k, v in extras.items()}

@@ -1,0 +1,92 @@
+"""Muon: the step of a matrix has all its singular values near 1 (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+
+AdamW makes the step of a matrix from each of its entries alone. Muon takes the momentum as a whole and replaces it by
+the nearest matrix with orthonormal rows or columns, so that directions in which the gradient is small are learnt as
+fast as the others. Embeddings, biases, norms and modulations stay with AdamW. The step is scaled as in Liu et al. 2025
+(2502.16982, Eq. 4), so that both parts take the same learning rates.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's: fast for small singular values, within 0.7 .. 1.2 after 5 rounds
+ROUNDS = 5
+
+
+class MuonAdamW(torch.optim.AdamW):
+    """Muon for the groups that say `muon=True` (matrices only), AdamW for all others.
+
+    `momentum` is Muon's; `dtype` is that of its products: torch.bfloat16 where the machine multiplies it fast.
+    Raises ValueError for a tensor that is not a matrix in a group of Muon's.
+    """
+
+    def __init__(self, groups, lr: float, momentum: float = 0.95, dtype: torch.dtype | None = None, **adamw):
+        super().__init__(groups, lr=lr, **adamw)
+        self.momentum, self.dtype = momentum, dtype or torch.float32
+        for group in self.param_groups:
+            for p in group["params"] if group.get("muon") else ():
+                if p.ndim != 2:
+                    raise ValueError(f"parameters have a tensor of shape {tuple(p.shape)} for Muon; it takes matrices")
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One step of both; returns what `closure` returns, or None."""
+        groups = self.param_groups
+        try:  # AdamW's own step goes over self.param_groups
+            self.param_groups = [group for group in groups if not group.get("muon")]
+            loss = super().step(closure)
+        finally:
+            self.param_groups = groups
+        for group in groups:
+            if group.get("muon"):
+                self._muon_step(group)
+        return loss
+
+    def _muon_step(self, group: dict) -> None:
+        """W <- W - lr (0.2 sqrt(max(rows, columns)) orthogonal(g + momentum m) + weight_decay W)."""
+        alike = defaultdict(list)  # matrices of one shape go through the products together
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            state = self.state[p]
+            if not state:
+                state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(p)}  # AdamW's loader wants a step
+            m = state["momentum"].mul_(self.momentum).add_(p.grad)
+            alike[p.shape].append((p, p.grad + self.momentum * m))
+        for shape, pairs in alike.items():
+            steps = orthogonal(torch.stack([step for _, step in pairs]).to(self.dtype))
+            for (p, _), step in zip(pairs, steps, strict=True):
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(step.to(p.dtype), alpha=-0.2 * max(shape) ** 0.5 * group["lr"])
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """U V^T of each matrix U S V^T in [n, rows, columns], nearly: its singular values come out between 0.7 and 1.2.
+
+    Newton-Schulz: five times X <- a X + b X X^T X + c (X X^T)^2 X, from X = M / |M|.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x  # the smaller side outside: fewer operations
+    for _ in range(ROUNDS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+def muon_groups(model: torch.nn.Module, inside: str, outside: tuple[str, ...] = (), scale: float = 1.0) -> list[dict]:
+    """The groups of a model: Muon's are the matrices whose name contains `inside` and none of `outside`.
+
+    `scale` multiplies the learning rate of AdamW's group.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    chosen = {name for name, p in named if p.ndim == 2 and inside in name and not any(o in name for o in outside)}
+    return [
+        {"params": [p for name, p in named if name in chosen], "muon": True},
+        {"params": [p for name, p in named if name not in chosen], "scale": scale},
+    ]
