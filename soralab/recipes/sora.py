@@ -56,7 +56,7 @@ class Recipe:
 TRAINING = TrainConfig(steps=7000, lr=4e-3, warmup=200, cooldown=0.3, ema=0.999, seed=SEED, log_every=50)
 RECIPES = {
     "sora": Recipe("sora", SoraConfig(), "v", 1.0, TRAINING),
-    "sora_pixels": Recipe("sora_pixels", SoraConfig.pixels(), "x", 2.0, replace(TRAINING, steps=3800, lr=3e-3)),
+    "sora_pixels": Recipe("sora_pixels", SoraConfig.pixels(), "x", 2.0, replace(TRAINING, steps=4200, lr=3e-3)),
 }
 
 
