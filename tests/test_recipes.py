@@ -79,14 +79,23 @@ def test_batches_are_pure_functions_of_the_step(latent_batches):
     assert not torch.equal(sora_autoencoder.batch(5), sora_autoencoder.batch(4))
 
 
-def test_an_epoch_of_latents_shows_each_film_once_and_the_next_in_another_order(latent_batches):
-    """100 films make three batches of 32; four are left out."""
-    index = {film.numpy().tobytes(): k for k, film in enumerate(latent_batches.latents)}
+def test_an_epoch_of_latents_shows_hard_films_twice_and_the_next_comes_in_another_order(latent_batches, monkeypatch):
+    index = {film.float().numpy().tobytes(): k for k, film in enumerate(latent_batches.latents)}
     assert len(index) == 100
-    epochs = [[index[f.numpy().tobytes()] for s in range(e, e + 3) for f in latent_batches(s)["x0"]] for e in (0, 3)]
+    hard = [k for k, scene in enumerate(latent_batches.scenes) if scene.objects[0].motion in sora.HARD]
+    assert 10 < len(hard) < 35
+    monkeypatch.setattr(sora, "BATCH", 100 + len(hard))  # a batch that is an epoch
+    epochs = [[index[film.numpy().tobytes()] for film in latent_batches(step)["x0"]] for step in (0, 1)]
     for order in epochs:
-        assert len(set(order)) == 96
+        assert sorted(order) == sorted([*range(100), *hard])
     assert epochs[0] != epochs[1]
+
+
+def test_pixels_show_hard_films_as_often_as_latents():
+    """3 of the world's 15 motions, drawn twice: 6 of 18."""
+    said = [text for step in range(12) for text in sentences(sora.pixel_batch(step)) if text]
+    hard = [read_caption(text)[0]["motion"] in sora.HARD for text in said]
+    assert sum(hard) / len(hard) == pytest.approx(1 / 3, abs=0.055)  # 3 deviations of 691
 
 
 def test_prompts_belong_to_their_films(latent_batches):
@@ -426,7 +435,7 @@ def test_the_smoke_profile_is_smaller_than_the_laptops(small, monkeypatch):
     class Stop(Exception):
         pass
 
-    def stop(model, loss, batches, config, folder):
+    def stop(model, loss, batches, config, folder, **options):
         asked[profile] = (config.steps, len(batches.scenes))
         raise Stop
 

@@ -1,0 +1,101 @@
+"""Muon: nearly orthogonal steps, AdamW's for the rest, and an exact resume of both."""
+
+import pytest
+import torch
+from torch import nn
+
+from soralab.training import loop
+from soralab.training.muon import MuonAdamW, muon_groups, orthogonal
+
+
+def numbers(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 24), (2, 12, 48), (2, 48, 12)])
+def test_orthogonal_keeps_the_directions_and_levels_the_singular_values(shape):
+    """Against U V^T of the singular value decomposition; a step that were only normalised would keep S."""
+    matrices = numbers(*shape)
+    u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
+    out = orthogonal(matrices)
+    levels = (u.mT @ out @ vh.mT).diagonal(dim1=-2, dim2=-1)  # the singular values, on the old directions
+    big = s > 0.05 * s[:, :1]  # five rounds lift those that are not tiny
+    assert levels[big].min() > 0.5 and levels[big].max() < 1.25
+    torch.testing.assert_close(u @ torch.diag_embed(levels) @ vh, out, rtol=0, atol=1e-9)
+    torch.testing.assert_close(orthogonal(1e-3 * matrices), out, rtol=1e-3, atol=1e-3)  # the scale does not matter
+
+
+def test_step_is_torchs_muon():
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("torch.optim.Muon came with torch 2.9")
+    ours, theirs = (nn.Parameter(numbers(16, 40).float()) for _ in range(2))
+    start = ours.detach().clone()
+    mine = MuonAdamW([{"params": [ours], "muon": True}], lr=0.01, weight_decay=0.1, dtype=torch.bfloat16)
+    other = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for k in range(4):
+        gradient = numbers(16, 40, seed=k + 1).float()
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        mine.step()
+        other.step()
+    moved = (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.03 * moved  # both multiply in bfloat16, not in the same order
+    assert moved > 0.1
+
+
+def test_the_rest_is_plain_adamw():
+    matrix, vector, twin = nn.Parameter(numbers(4, 4)), nn.Parameter(numbers(4)), nn.Parameter(numbers(4))
+    mine = MuonAdamW([{"params": [matrix], "muon": True}, {"params": [vector]}], lr=0.01, weight_decay=0.1)
+    other = torch.optim.AdamW([twin], lr=0.01, weight_decay=0.1)
+    for k in range(3):
+        vector.grad = twin.grad = numbers(4, seed=k)
+        matrix.grad = numbers(4, 4, seed=k)
+        mine.step()
+        other.step()
+    assert torch.equal(vector, twin)
+    assert len(mine.param_groups) == 2
+
+
+def test_muon_takes_matrices_only():
+    with pytest.raises(ValueError, match=r"shape \(4,\) for Muon; it takes matrices"):
+        MuonAdamW([{"params": [nn.Parameter(numbers(4))], "muon": True}], lr=0.1)
+
+
+def net():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 8))
+
+
+def test_groups_hold_every_parameter_once():
+    model = net()
+    muon, rest = muon_groups(model, inside="2", scale=0.3)
+    assert [p is model[2].weight for p in muon["params"]] == [True]
+    assert len(rest["params"]) == 5 and rest["scale"] == 0.3
+    muon, rest = muon_groups(model, inside="weight", outside=("0", "4"))
+    assert [p is model[2].weight for p in muon["params"]] == [True]
+
+
+def test_a_resumed_run_is_the_run(tmp_path):
+    def train(model, steps, folder):
+        config = loop.TrainConfig(steps=steps, lr=1e-2, warmup=5, cooldown=0.0, save_every=10, precision="float32")
+        return loop.train(
+            model, lambda m, batch, _: (m(batch) - batch.flip(-1)).square().mean(),
+            lambda step: torch.randn(32, 8, generator=torch.Generator().manual_seed(step)),
+            config, folder, parameters=muon_groups(model, "weight", scale=0.5),
+        )  # fmt: skip
+
+    whole, first, second = net(), net(), net()
+    train(whole, 20, tmp_path / "whole")
+    train(first, 10, tmp_path / "parts")
+    train(second, 20, tmp_path / "parts")
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(first[2].weight, second[2].weight)
+
+
+def test_scale_slows_a_group_down(tmp_path):
+    """AdamW's first step is as long as the learning rate, whatever the gradient."""
+    config = loop.TrainConfig(steps=1, lr=1e-2, warmup=0, cooldown=0.0, precision="float32")
+    model = net()
+    before = model[4].bias.detach().clone()
+    loop.train(model, lambda m, batch, _: m(batch).square().sum(), lambda step: torch.ones(4, 8), config, tmp_path,
+               parameters=muon_groups(model, "weight", scale=0.25))  # fmt: skip
+    torch.testing.assert_close((model[4].bias - before).abs(), torch.full((8,), 0.25e-2), rtol=1e-3, atol=0)
