@@ -27,6 +27,8 @@ STAMP = os.path.join(ENV, "soralab.json")
 FIRST_PAGE = "/lab/tree/notebooks/00_road_to_sora.ipynb"
 OLDEST_PYTHON = (3, 10)
 WINDOWS = os.name == "nt"
+# What pip installs for each command: the tests also compare the course with other implementations.
+LAB, TEST = "test", "test,parity"
 # PyTorch's Linux wheels bring CUDA with them; those for macOS and Windows do not.
 ENVIRONMENT_GB, DOWNLOADS_GB = (6.0, 3.0) if sys.platform.startswith("linux") else (2.0, 1.0)
 NOTE_EVERY_S = 30
@@ -78,11 +80,11 @@ def run(command, env=None, note=None):
 # The stamp: what the environment was made from. It is complete only when everything succeeded.
 
 
-def wanted_stamp():
-    """What a finished environment's stamp says: this pyproject.toml, this Python, this place."""
+def wanted_stamp(extras=LAB):
+    """What a finished environment's stamp says: this pyproject.toml and its extras, this Python, this place."""
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
         digest = hashlib.sha256(file.read().replace(b"\r\n", b"\n")).hexdigest()
-    return {"pyproject": digest, "python": "%d.%d" % sys.version_info[:2], "place": ENV}
+    return {"pyproject": digest, "extras": extras, "python": "%d.%d" % sys.version_info[:2], "place": ENV}
 
 
 def read_stamp():
@@ -188,7 +190,7 @@ def pip_environment(downloads):
     return env
 
 
-def install():
+def install(extras):
     """Install the course and everything it needs into .venv with pip."""
     downloads = os.path.join(ENV, "downloads")
     shutil.rmtree(downloads, ignore_errors=True)
@@ -198,7 +200,7 @@ def install():
     pip = [python(), "-m", "pip", "install"]
     env = pip_environment(downloads)
     # A pip older than 22 cannot install a folder without setup.py in editable form; a newer one stays.
-    code = run(pip + ["-q", "pip>=22"], env) or run(pip + ["-e", ".[test]"], env, note)
+    code = run(pip + ["-q", "pip>=22"], env) or run(pip + ["-e", ".[%s]" % extras], env, note)
     shutil.rmtree(downloads, ignore_errors=True)
     if code and free_gb(ROOT) < 0.5:
         stop("the disk is full. Make room (%.0f GB), then call this again: it goes on." % ENVIRONMENT_GB)
@@ -223,9 +225,10 @@ def quiet_lab():
             json.dump({"@jupyterlab/apputils-extension:notification": no_news}, file)
 
 
-def set_up():
+def set_up(extras=LAB):
     """Make .venv fit this pyproject.toml, this Python and this place. Does nothing when it does already."""
-    wanted, found = wanted_stamp(), read_stamp()
+    found = read_stamp()
+    wanted = wanted_stamp(TEST if found.get("extras") == TEST else extras)  # what is there stays
     if found == wanted and os.path.exists(python()):
         return
     if not os.path.isdir(ENV):
@@ -235,13 +238,15 @@ def set_up():
         if reason:
             say("the environment .venv is made anew: " + reason)
             make_environment()
+        elif found.get("pyproject") == wanted["pyproject"]:
+            say("adding the libraries that the tests compare the course with")
         elif found.get("pyproject"):
             say("pyproject.toml has changed: bringing .venv up to date")
         else:
             say("the set-up of .venv was not finished: going on")
     # Without "pyproject" the stamp says "begun"; it is completed only after pip succeeded.
-    write_stamp({"python": wanted["python"], "place": ENV})
-    install()
+    write_stamp({"extras": wanted["extras"], "python": wanted["python"], "place": ENV})
+    install(wanted["extras"])
     quiet_lab()
     write_stamp(wanted)
     say("the environment is ready")
@@ -275,7 +280,7 @@ def test(arguments):
 
     Without arguments the tests run on several cores; with arguments pytest gets exactly those.
     """
-    set_up()
+    set_up(TEST)
     cores = os.cpu_count() or 1
     if not arguments and cores > 1:
         arguments = ["-n", str(min(4, cores))]

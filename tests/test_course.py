@@ -74,13 +74,27 @@ def test_first_call_makes_and_installs_second_does_nothing(machine):
     assert machine.steps() == ["venv", "pip", "jupyterlab"]
     assert course.main(["lab"]) == 0
     assert machine.steps() == ["jupyterlab"]
+
+
+def test_the_tests_add_the_libraries_they_compare_with_once(machine, capsys):
+    course.main(["lab"])
+    machine.steps()
     assert course.main(["test"]) == 0
-    assert machine.steps() == ["ruff", "pytest"]          # one set-up serves both commands
+    assert machine.steps() == ["pip", "ruff", "pytest"]
+    assert "adding the libraries" in capsys.readouterr().out
+    assert course.main(["lab"]) == course.main(["test"]) == 0
+    assert machine.steps() == ["jupyterlab", "ruff", "pytest"]
+    (machine.root / "pyproject.toml").write_text("[project]\ndependencies = []\n")
+    course.main(["lab"])
+    assert ".[test,parity]" in machine.commands[-2]        # an update takes nothing away
+    assert course.main(["test"]) == 0
+    assert machine.steps() == ["pip", "jupyterlab", "ruff", "pytest"]
 
 
-def test_pip_installs_the_test_extra_in_editable_form(machine):
-    course.set_up()
-    assert machine.commands[-1][1:] == ["-m", "pip", "install", "-e", ".[test]"]
+@pytest.mark.parametrize("extras", ["test", "test,parity"])
+def test_pip_installs_the_extras_in_editable_form(machine, extras):
+    course.set_up(extras)
+    assert machine.commands[-1][1:] == ["-m", "pip", "install", "-e", f".[{extras}]"]
 
 
 def test_changed_pyproject_updates_without_starting_over(machine):
