@@ -1,7 +1,14 @@
-"""Run every benchmark and print its lines: `python -m benchmarks`."""
+"""Run every benchmark and print its lines: `python -m benchmarks`, or some: `python -m benchmarks unet vit`."""
 
-from benchmarks import spine
+import sys
+
+from benchmarks import spine, transformer, unet, vit
+
+ALL = {module.__name__.rpartition(".")[2]: module for module in (spine, unet, transformer, vit)}
 
 if __name__ == "__main__":
-    for line in spine.run():
-        print(line, flush=True)
+    for name in sys.argv[1:] or ALL:
+        if name not in ALL:
+            sys.exit(f"benchmarks: {name!r} is none; there are {', '.join(ALL)}")
+        for line in ALL[name].run():
+            print(line, flush=True)

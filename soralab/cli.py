@@ -1,4 +1,4 @@
-"""The command `soralab`: a film from a prompt, and what stands behind it.
+"""The command `soralab`: a film from a prompt, what stands behind it, and the course's exercises and sessions.
 
 A mistake of the caller's (ValueError), of the file system (OSError) or of the arithmetic (FloatingPointError) becomes
 one line on stderr that names the mend, and exit code 2. Torch is imported by the verbs that need it, after the
@@ -47,12 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     film.add_argument("--checkpoint", default="sora", help="a shipped name, or the path of your own")
 
     train = verb("train", _train, "train a model of the course (resumes where it was stopped)")
-    train.add_argument("name", help="sora_autoencoder, sora or sora_pixels")
+    train.add_argument("name", help="such as unet or sora; a wrong one lists them all")
     train.add_argument("--steps", type=_count(1, 10**7), help="in all (default: the recipe's)")
     train.add_argument("--folder", type=Path, help="where the checkpoint goes (default: runs/NAME)")
 
     evaluate = verb("evaluate", _evaluate, "measure a shipped model on films it never saw")
-    evaluate.add_argument("name", help="sora, sora_pixels, sora_autoencoder or referee")
+    evaluate.add_argument("name", help="such as sora or referee; a wrong one lists them all")
     evaluate.add_argument("--checkpoint", help="the path of your own instead")
 
     world = verb("world", _world, "draw a contact sheet of the world")
@@ -67,6 +67,25 @@ def _parser() -> argparse.ArgumentParser:
     patches.add_argument("-o", "--output", default="patches.png", help="the picture (default: patches.png)")
     patches.add_argument("--frames", type=_count(1, 65), default=17, help="odd, 1 to 65 (default: 17)")
     patches.add_argument("--height", type=_count(16, 256), default=64, help="a multiple of 8, to 256 (default: 64)")
+
+    hint = verb("hint", _hint, "give the next hint of an exercise; without a name list all exercises")
+    hint.add_argument("name", nargs="?", help="such as unet.weight_map")
+    which = hint.add_mutually_exclusive_group()
+    which.add_argument("--tier", type=_count(1, 3), help="1 a nudge, 2 the idea, 3 nearly the code (default: the next)")
+    which.add_argument("--all", action="store_true", help="all three")
+
+    progress = verb("progress", _progress, "show which exercises are solved: yours, or a group's from its records")
+    progress.add_argument("records", nargs="*", help="files that --export wrote; they are merged into a group's board")
+    progress.add_argument("--export", metavar="FILE", help="write your record, for a group's board")
+    progress.add_argument("--name", help="what the board calls you (default: your login name)")
+
+    session = verb("session", _session, "print the leader's guide to a chapter")
+    session.add_argument("number", type=_count(0, 17), help="of the chapter, 0 to 17")
+    session.add_argument("--part", help="only that: read, 60, 90, questions, roles, board, 30 or handout")
+
+    slides = verb("slides", _slides, "turn notebooks into slides that need no network")
+    slides.add_argument("numbers", nargs="*", type=_count(0, 17), help="of chapters, 0 to 17 (default: all)")
+    slides.add_argument("-o", "--output", type=Path, default=Path("slides"), help="a folder (default: slides)")
 
     verb("doctor", _doctor, "print versions, device, profile and checkpoints, and what to do about each problem")
     return parser
@@ -155,6 +174,58 @@ def _patches(options) -> None:
         path.write_bytes(picture)
     print(report)
     print(f"{options.output}: its patches, and the film beside its reconstruction")
+
+
+def _hint(options) -> None:
+    from soralab.exercises import board
+
+    if options.name is None:
+        if options.tier or options.all:
+            raise ValueError("NAME is missing: --tier and --all take the name of an exercise before them")
+        print(board.list_exercises())
+        return
+    text, problem = board.give_hint(options.name, options.tier, options.all)
+    print(text)
+    if problem:
+        print(f"soralab: {problem}", file=sys.stderr)
+
+
+def _progress(options) -> None:
+    from soralab.exercises import progress
+
+    if options.records:
+        if options.export or options.name:
+            raise ValueError("--export and --name are about your own record: give them without other records")
+        people = progress.merge([progress.read(path) for path in options.records])
+        from soralab.exercises import board
+
+        print(board.group_board(people))
+        return
+    if options.name is not None:
+        problem = progress.rename(options.name)
+        if problem:
+            print(f"soralab: {problem}", file=sys.stderr)
+    if options.export is not None:
+        record = progress.export(options.export)
+        print(f"{options.export}: the record of {record.name}")
+        return
+    record = progress.own_record()
+    from soralab.exercises import board
+
+    print(board.own_table(record))
+
+
+def _session(options) -> None:
+    from soralab.sessions.guide import show
+
+    print(show(options.number, options.part))
+
+
+def _slides(options) -> None:
+    from soralab.sessions.slides import build
+
+    for path in build(options.numbers, options.output):
+        print(path)
 
 
 def _doctor(options) -> int:

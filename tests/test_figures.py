@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from soralab import figures
-from soralab.figures import diagrams, style
+from soralab.figures import curves, diagrams, style
 from soralab.figures.grids import GAP, MARGIN, lay_out
 from soralab.figures.pictures import RAMP, Board
 
@@ -253,6 +253,19 @@ def test_the_share_inside_the_band():
         figures.inside_band({"step": [200], "loss": [1.0]}, band)
 
 
+def test_a_band_has_a_name(tmp_path, monkeypatch):
+    """`band="unet"` is the file data/bands/unet.json; a name that there is no file of is told those that there are."""
+    logs = [{"step": [1, 2, 3], "loss": [3.0, 2.0, high]} for high in (1.0, 1.4)]
+    (tmp_path / "unet.json").write_text(json.dumps(logs), encoding="utf-8")
+    monkeypatch.setattr(curves, "BANDS", tmp_path)
+    run = {"step": np.array([1.0, 2.0, 3.0]), "loss": np.array([3.0, 2.0, 1.2])}
+    assert figures.inside_band(run, "unet") == figures.inside_band(run, logs) == 1
+    assert figures.loss_curve(run, band="unet").data == figures.loss_curve(run, band=logs).data
+    assert figures.loss_curve(run, band="unet").data != figures.loss_curve(run).data
+    with pytest.raises(ValueError, match="band: got 'vit', takes .* one of: unet"):
+        figures.loss_curve(run, band="vit")
+
+
 def test_a_band_of_runs_holds_each_of_them_and_survives_json():
     rng = np.random.default_rng(0)
     logs = [run_of(np.exp(-np.arange(50) / 20) + 0.1 * rng.standard_normal(50)) for _ in range(4)]
@@ -360,6 +373,14 @@ def test_chapters_to_come_have_broken_edges(monkeypatch):
     assert "chapter 07, NaViT" in figures.road_map(7).alt
     monkeypatch.setattr(diagrams, "picture", lambda fig, alt: fig)
     assert broken_edges(figures.road_map(4, iter([0]))) == 16, "where the reader is, there is a chapter"
+
+
+def test_the_map_knows_which_notebooks_there_are(monkeypatch, tmp_path):
+    for name in ("00_road_to_sora", "03_vit", "07_else"):
+        (tmp_path / f"{name}.ipynb").touch()
+    monkeypatch.setattr(diagrams, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(diagrams, "picture", lambda fig, alt: fig)
+    assert broken_edges(figures.road_map()) == broken_edges(figures.road_map(None, [0, 3])) == 16
 
 
 def test_the_plan_of_sora_is_legible_and_names_its_chapters():

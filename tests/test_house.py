@@ -22,7 +22,7 @@ FLOORS = [
     {"training", "datasets", "kernels"},
     {"figures"},
     set(PAPERS),
-    {"recipes", "exercises"},
+    {"recipes", "exercises", "sessions"},
     {"cli", "__main__"},
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

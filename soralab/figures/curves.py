@@ -19,6 +19,8 @@ from soralab.figures import style
 from soralab.figures.pictures import Picture, picture
 
 Log = Mapping[str, np.ndarray]
+BANDS = Path(__file__).resolve().parents[2] / "data" / "bands"
+"""Where the logs of the course's own reference runs lie, one file a chapter."""
 
 
 def read_log(path) -> dict[str, np.ndarray]:
@@ -133,10 +135,27 @@ class Band:
         return low - margin * (high - low), high + margin * (high - low)
 
 
+def load_band(name: str, folder: Path | None = None) -> list[dict[str, list[float]]]:
+    """The logs of the reference runs that the course ships as `name` ("unet"), each as columns {"step", "loss"}.
+
+    folder: another one than data/bands. Raises ValueError for a name that there is no band of.
+    """
+    path = (folder or BANDS) / f"{name}.json"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in (folder or BANDS).glob("*.json"))) or "none"
+        raise ValueError(f"band: got {name!r}, takes a Band, its JSON, logs, or a name that there is one of: {there}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def as_band(band, key: str = "loss", smooth: float = 0.9) -> Band:
-    """A `Band`, its JSON (a mapping with step, min, mean, max), or a list of logs, as a `Band`."""
+    """A `Band`, its JSON (a mapping with step, min, mean, max), a list of logs, or a shipped one's name, as a `Band`.
+
+    Raises ValueError for a name that there is no band of.
+    """
     if isinstance(band, Band):
         return band
+    if isinstance(band, str):
+        band = load_band(band)
     return Band(**band) if isinstance(band, Mapping) else Band.of(list(band), key, smooth)
 
 
@@ -176,7 +195,8 @@ def loss_curve(
     runs.
 
     run: columns with step and `key`, or several such by name, `{"velocity": log, "noise": log}`.
-    band: see `as_band`; it sets the smoothing. log: logarithmic axis for the loss.
+    band: see `as_band`; "unet" is the one shipped with that chapter. It sets the smoothing. log: logarithmic
+    axis for the loss.
     """
     runs = {"your run": run} if "step" in run else dict(run)
     fig, axes = style.figure(7.2, 3.6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import matplotlib
 from matplotlib.patches import Circle, Polygon, Rectangle
@@ -12,18 +13,20 @@ from soralab.figures.pictures import Picture, picture
 from soralab.figures.shapes import Box, arrow, badge, frame, ribbon, tint, word
 from soralab.figures.syllabus import BACKGROUND, CHAPTERS, FINAL, LANGUAGE, PARTS, VIDEO, Chapter
 
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 LIT = "#FFE3A3"  # the ground of "you are here": light enough for ink on it
 
 
-def road_map(here: int | None = None, available: Iterable[int] = (), alt: str | None = None) -> Picture:
+def road_map(here: int | None = None, available: Iterable[int] | None = None, alt: str | None = None) -> Picture:
     """The course's map: chapters 00 to 17 by group, and the part of Sora that each feeds.
 
     here: the number of the chapter that the reader is in, lit. available: numbers of the chapters that are
-    there already; the others are drawn lighter, with a broken edge. `here` counts as available.
+    there already (default: those with a notebook in this clone); the others are drawn lighter, with a broken edge.
+    `here` counts as available.
     Raises ValueError for a number that is no chapter.
     """
     numbers = {chapter.number for chapter in CHAPTERS}
-    available = set(available)
+    available = _written() if available is None else set(available)
     wrong = ({here} if here is not None else set()) | available
     if not wrong <= numbers:
         raise ValueError(f"here, available: got {sorted(wrong - numbers, key=str)}, takes chapters from 0 to 17")
@@ -34,6 +37,11 @@ def road_map(here: int | None = None, available: Iterable[int] = (), alt: str | 
             f"12 to 15, each leading to the part of Sora that it feeds, and Sora itself in 16 and 17.{where}"
         )
     return picture(_draw_map(here, available | {here}), alt)
+
+
+def _written() -> set[int]:
+    """The numbers of the chapters that have a notebook in this clone."""
+    return {c.number for c in CHAPTERS if (NOTEBOOKS / f"{c.number:02d}_{c.name}.ipynb").is_file()}
 
 
 def _map_boxes() -> dict[int, Box]:

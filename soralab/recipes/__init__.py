@@ -13,6 +13,10 @@ RECIPES = {
     "sora_pixels": "soralab.recipes.sora",
     "sora_autoencoder": "soralab.recipes.sora_autoencoder",
     "referee": "soralab.recipes.referee",
+    "transformer": "soralab.recipes.transformer",
+    "unet": "soralab.recipes.unet",
+    "unet_denoiser": "soralab.recipes.unet",
+    "vit": "soralab.recipes.vit",
 }
 RUNS = Path("runs")  # where a reader's own trainings lie
 

@@ -200,7 +200,7 @@ def encode(text: str, length: int = LENGTH, known: tuple[str, ...] = VOCABULARY)
     """Indices into `VOCABULARY`, filled up with PAD (0) to `length` words; [length] integers.
 
     Raises ValueError, in one line: no words, more than `length` words, words that `known` lacks (with the
-    nearest of `PROMPT_WORDS`), Hindi script (which chapter 02 teaches the model to read).
+    nearest of `PROMPT_WORDS`), Hindi script (which chapter 02 translates).
     """
     if any("\u0900" <= character <= "\u097f" for character in text):
         raise ValueError("Hindi prompts (Devanagari) arrive with chapter 02; type the prompt in English")

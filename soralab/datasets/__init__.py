@@ -1,0 +1,1 @@
+"""Real public data sets, read from the reader's own folder: nothing is downloaded here."""

@@ -1,0 +1,115 @@
+"""What `soralab hint` and `soralab progress` print."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from soralab.exercises import chapters, exercise, exercises, progress
+from soralab.exercises.progress import Record
+from soralab.exercises.task import Exercise
+
+
+def list_exercises() -> str:
+    """All exercises by chapter: name, difficulty, minutes, title."""
+    lines = []
+    for chapter in chapters():
+        lines += ["", f"{chapter.number:02d} {chapter.title}"]
+        tasks = exercises(chapter.name)
+        width = max((len(task.name) for task in tasks), default=0)
+        lines += [f"  {task.name:{width}}  {task.dots}  {task.minutes:3d} min  {task.title}" for task in tasks]
+    if not lines:
+        return "no chapter has exercises yet"
+    return "\n".join([*lines[1:], "", "a hint: soralab hint NAME"])
+
+
+def give_hint(name: str, tier: int | None = None, everything: bool = False) -> tuple[str, str]:
+    """The next hint of an exercise that was not read yet (or `tier`, or all), and "" or a line for stderr.
+
+    Which were read is recorded. Once all were, the last is given again. Raises ValueError for an unknown name.
+    """
+    task = exercise(name)
+    tiers, problem = [1, 2, 3], ""
+    if not everything:
+        try:
+            read = progress.own_record().entry(name).hints
+        except (OSError, ValueError):
+            read = ()  # the record's trouble is told when the hint is recorded
+        tiers = [tier or next((one for one in (1, 2, 3) if one not in read), 3)]
+    problem = progress.note_hint(name, tiers)
+    lines = []
+    for one in tiers:
+        lines += [f"{name} · hint {one} of 3", "", task.hints[one - 1], ""]
+    if tiers[-1] < 3:
+        lines.append(f"the next one: soralab hint {name} --tier {tiers[-1] + 1}")
+    else:
+        lines.append(f"the solution is folded below the exercise in {_notebook(task)}")
+    return "\n".join(lines), problem
+
+
+def _notebook(task: Exercise) -> str:
+    number = next(chapter.number for chapter in chapters() if chapter.name == task.chapter)
+    return f"notebooks/{number:02d}_{task.chapter}.ipynb"
+
+
+# ------------------------------------------------------------------------------------------------------ progress
+
+
+def own_table(record: Record) -> str:
+    """One person's record: a table per chapter (exercise, difficulty, minutes, state, hints) and the totals."""
+    lines, everything = [], exercises()
+    width = max((len(task.function) for task in everything), default=0)
+    for chapter in chapters():
+        lines += ["", f"{chapter.number:02d} {chapter.title}"]
+        for task in exercises(chapter.name):
+            state, hints = _state(record, task.name)
+            lines.append(f"  {task.function:{width}}  {task.dots}  {task.minutes:3d} min  {state:22}  {hints}".rstrip())
+    solved = [task for task in everything if record.solved(task.name)]
+    minutes = f"{sum(task.minutes for task in solved)} of {sum(task.minutes for task in everything)} minutes' worth"
+    return "\n".join([f"{record.name}: {len(solved)} of {len(everything)} exercises solved, {minutes}", *lines,
+                      *_strangers([record])])
+
+
+def _state(record: Record, name: str) -> tuple[str, str]:
+    entry = record.entry(name)
+    tries = f"{entry.tries} {'try' if entry.tries == 1 else 'tries'}" if entry.tries else ""
+    state = ", ".join(part for part in (f"✓ {entry.passed}" if entry.passed else "", tries) if part) or "–"
+    hints = f"{'hint' if len(entry.hints) == 1 else 'hints'} {', '.join(map(str, entry.hints))}"
+    return state, hints if entry.hints else ""
+
+
+def group_board(records: list[Record]) -> str:
+    """Several people's: a row a person, a column a chapter, a dot an exercise, filled where it is solved.
+
+    records: one a person, as `progress.merge` gives them.
+    """
+    tasks = {chapter: exercises(chapter.name) for chapter in chapters()}
+    total = sum(map(len, tasks.values()))
+    rows = [["", *(f"{chapter.number:02d}" for chapter in tasks), "solved"]]
+    for record in records:
+        solved = sum(record.solved(task.name) for column in tasks.values() for task in column)
+        dots = ("".join("●" if record.solved(task.name) else "○" for task in column) for column in tasks.values())
+        rows.append([record.name, *dots, f"{solved} of {total}"])
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(_padded, row, widths)).rstrip() for row in rows]
+    names = ", ".join(f"{chapter.number:02d} {chapter.title}" for chapter in tasks)
+    return "\n".join([*lines, "", names, *_strangers(records)])
+
+
+def _strangers(records: list[Record]) -> list[str]:
+    """A line on entries of exercises that this version of the course does not have."""
+    known = {task.name for task in exercises()}
+    strange = sorted({name for record in records for name in record.entries} - known)
+    some = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
+    return ["", f"not shown, as this version of the course has no such exercise: {some}"] if strange else []
+
+
+def _width(text: str) -> int:
+    """The columns that a text takes in a terminal: marks above a letter take none, wide letters two."""
+    return sum(
+        0 if unicodedata.category(letter) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(letter) in "WF")
+        for letter in text
+    )
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))

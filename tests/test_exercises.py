@@ -1,0 +1,429 @@
+"""Every exercise holds what it promises, and the framework says so if one does not.
+
+`problems` is the judge of exercises; the second half of this file shows it broken ones.
+"""
+
+import ast
+import inspect
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toy_exercises
+from toy_exercises import CROP, centre_crop, crop
+
+from soralab import exercises as package
+from soralab.exercises import Exercise, WrongAnswer, chapters, exercise, exercises
+from soralab.figures import CHAPTERS
+
+MACHINERY = {"board", "progress", "source", "task"}
+TASKS = [crop(), *exercises()]
+
+
+def gives_away(task: Exercise) -> list[int]:
+    """The tiers whose hint holds every line of the solution's body."""
+    definition = ast.parse(task.solution_source()).body[-1]
+    lines = {line.strip() for part in definition.body if not _is_docstring(part)
+             for line in ast.unparse(part).splitlines()}
+    squeezed = {"".join(line.split()) for line in lines}
+    return [tier for tier, hint in enumerate(task.hints, 1) if all(line in "".join(hint.split()) for line in squeezed)]
+
+
+def _is_docstring(part):
+    return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant)
+
+
+def problems(task: Exercise) -> list[str]:
+    """Everything that is wrong with an exercise."""
+    found = []
+    verdict = task.judge(task.solution)
+    if verdict.state != "right":
+        found.append(f"the solution is refused: {verdict}")
+    if (verdict := task.judge(task.stub)).state != "open":
+        found.append(f"the stub is not 'not attempted': {verdict}")
+    for name, wrong in task.wrong.items():
+        verdict = task.judge(wrong.fn)
+        if verdict.state != "wrong":
+            found.append(f"the wrong answer {name} is accepted: {verdict}")
+        elif not wrong.says.strip() or wrong.says not in verdict.message or len(verdict.message.split()) < 5:
+            found.append(f"the wrong answer {name} is told {verdict.message!r}")
+    if inspect.signature(task.stub).parameters.keys() != inspect.signature(task.solution).parameters.keys():
+        found.append("stub and solution take other arguments")
+    if not inspect.getdoc(task.stub):
+        found.append("the stub has no docstring")
+    found += [f"hint {tier} is the solution" for tier in gives_away(task)]
+    pasted = {}
+    exec(task.solution_source(), pasted)
+    if (verdict := task.judge(pasted[task.function])).state != "right":
+        found.append(f"the solution as the notebook shows it is refused: {verdict}")
+    return found
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_every_exercise_holds_what_it_promises(task):
+    assert problems(task) == []
+
+
+def test_names_are_unique_and_their_chapters():
+    names = [task.name for task in exercises()]
+    assert len(names) == len(set(names))
+    for chapter in chapters():
+        assert {task.chapter for task in exercises(chapter.name)} == {chapter.name}
+
+
+def test_every_file_is_machinery_or_a_chapter_with_exercises():
+    """So a chapter's file with a slip in its name, or one that forgets EXERCISES, is not passed over in silence."""
+    syllabus = {chapter.name for chapter in CHAPTERS}
+    files = {path.stem for path in Path(package.__file__).parent.glob("*.py")} - {"__init__"}
+    assert MACHINERY <= files
+    for name in files - MACHINERY:
+        assert name in syllabus or any(name.startswith(f"{chapter}_") for chapter in syllabus), name
+    assert all(exercises(chapter.name) for chapter in chapters())
+
+
+# ----------------------------------------------------------------------------------- the judge is shown broken ones
+
+
+def lenient(fn):
+    yield True, ""
+
+
+def lenient_but_asking(fn):
+    fn(torch.zeros(1, 2, 2), 1, 1)
+    yield True, ""
+
+
+def strict(fn):
+    fn(torch.zeros(1, 2, 2), 1, 1)
+    yield False, "No, not at all, and for no reason."
+
+
+def other_stub(x, size):
+    """Another."""
+    raise NotImplementedError
+
+
+def silent_stub(x, height, width):
+    raise NotImplementedError
+
+
+def polite_stub(x, height, width):
+    """Gives something back."""
+    return x
+
+
+def out_of_reach():
+    hidden = 2
+
+    def solution(x, height, width):
+        top, left = (x.shape[-2] - height) // hidden, (x.shape[-1] - width) // hidden
+        return x[..., top : top + height, left : left + width]
+
+    return solution
+
+
+BODY = "\n".join(inspect.getsource(centre_crop).splitlines()[2:])
+BROKEN = {
+    "lets everything through": (dict(check=lenient), ["the stub is not", "corner is accepted", "swapped is accepted",
+                                                      "rounded_up is accepted"]),
+    "lets all but the stub through": (dict(check=lenient_but_asking), ["corner is accepted", "swapped is accepted",
+                                                                       "rounded_up is accepted"]),
+    "refuses all": (dict(check=strict), ["the solution is refused", "corner is told", "swapped is told",
+                                         "rounded_up is told", "as the notebook shows it is refused"]),
+    "wrong solution": (dict(solution=toy_exercises.rounded_up), ["the solution is refused", "as the notebook"]),
+    "a right wrong answer": (dict(wrong={**CROP["wrong"], "right": WrongAnswer(centre_crop, "round")}),
+                             ["right is accepted"]),
+    "says another thing": (dict(wrong={**CROP["wrong"], "corner": WrongAnswer(toy_exercises.corner, "round down")}),
+                           ["corner is told"]),
+    "says nothing": (dict(wrong={**CROP["wrong"], "corner": WrongAnswer(toy_exercises.corner, " ")}),
+                     ["corner is told"]),
+    "a polite stub": (dict(stub=polite_stub), ["the stub is not"]),
+    "a silent stub": (dict(stub=silent_stub), ["no docstring"]),
+    "another stub": (dict(stub=other_stub), ["the stub is not", "other arguments"]),
+    "a hint that is the solution": (dict(hints=("a", "b", BODY)), ["hint 3 is the solution"]),
+    "a solution that cannot be pasted": (dict(solution=out_of_reach()), ["as the notebook shows it is refused"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_exercise_is_caught(how):
+    changes, expected = BROKEN[how]
+    found = problems(crop(**changes))
+    assert len(found) == len(expected), found
+    for part in expected:
+        assert any(part in line for line in found), (part, found)
+
+
+@pytest.mark.parametrize("argument, value", [
+    ("name", "centre_crop"), ("name", "unet.centre crop"), ("title", " "), ("statement", "\n"), ("difficulty", 4),
+    ("difficulty", 0), ("minutes", 0), ("minutes", 2.5), ("hints", ("a", "b")), ("hints", ("a", "b", " ")),
+    ("hints", "abc"), ("check", lambda fn: [(True, "")]), ("wrong", {}),
+    ("wrong", {"corner": CROP["wrong"]["corner"], "swapped": CROP["wrong"]["swapped"]}),
+])  # fmt: skip
+def test_an_argument_that_is_none_is_named(argument, value):
+    with pytest.raises(ValueError, match=argument):
+        crop(**{argument: value})
+
+
+def test_a_check_that_asks_nothing_is_an_error():
+    def empty(fn):
+        yield from ()
+
+    with pytest.raises(ValueError, match="check of unet.centre_crop asked nothing"):
+        crop(check=empty).judge(centre_crop)
+
+
+# ------------------------------------------------------------------------------------------- check, as readers see it
+
+
+def test_check_gives_back_a_right_answer(capsys):
+    def mine(x, height, width):
+        return centre_crop(x, height, width)
+
+    assert crop().check(mine) is mine
+    assert capsys.readouterr().out == "✓ right\n"
+
+
+@pytest.mark.parametrize("fn, said", [
+    (toy_exercises.stub, "☐ not attempted\n"),
+    (toy_exercises.corner, "✗ not yet: You keep the upper left corner, not the middle.\n"),
+])
+def test_check_gives_the_courses_own_for_another(capsys, fn, said):
+    assert crop().check(fn) is centre_crop
+    assert capsys.readouterr().out == said + "  From here on the notebook uses the course's own `centre_crop`.\n"
+
+
+def message(fn, **changes):
+    verdict = crop(**changes).judge(fn)
+    assert verdict.state == "wrong"
+    return verdict.message
+
+
+def test_an_error_is_told_with_its_line():
+    def mine(x, height, width):
+        sizes = {}
+        return sizes["b"]
+
+    line = inspect.getsourcelines(mine)[1] + 2
+    assert message(mine) == f"your code stops with KeyError: 'b', line {line}: `return sizes[\"b\"]`"
+
+
+def test_an_error_deep_in_a_library_is_told_with_the_readers_line():
+    def mine(x, height, width):
+        return torch.nn.functional.linear(x, torch.zeros(3, 5))
+
+    said = message(mine)
+    assert "RuntimeError" in said and "`return torch.nn.functional.linear(x, torch.zeros(3, 5))`" in said
+    assert "\n" not in said and len(said) < 500
+
+
+def test_an_error_in_a_cell_is_told_with_its_line():
+    """A cell has no file: the kernel gives its lines to linecache."""
+    import linecache
+
+    text = "def mine(x, height, width):\n    y = x\n    return y / undefined\n"
+    linecache.cache["<cell 7>"] = (len(text), None, text.splitlines(True), "<cell 7>")
+    names = {"__name__": "__main__"}
+    exec(compile(text, "<cell 7>", "exec"), names)
+    assert message(names["mine"]).endswith("name 'undefined' is not defined, line 3: `return y / undefined`")
+    del linecache.cache["<cell 7>"]
+    assert message(names["mine"]).endswith("name 'undefined' is not defined, line 3")
+
+
+def test_a_type_that_torch_cannot_add_up_is_not_unattempted():
+    """torch raises NotImplementedError too, and a reader who wrote something must not be told they did not."""
+
+    def mine(x, height, width):
+        return x.long().softmax(0)
+
+    with pytest.raises(NotImplementedError):
+        mine(torch.eye(2), 1, 1)
+    assert message(mine).startswith("your code stops with NotImplementedError: ") and "'Long'" in message(mine)
+
+
+def test_a_method_that_is_missing_is_not_unattempted():
+    def mine(x, height, width):
+        return torch.nn.Module()(x)
+
+    assert "forward" in message(mine) and "NotImplementedError" in message(mine)
+
+
+@pytest.mark.parametrize("given, said", [
+    (None, "`centre_crop` gives back None: is there a `return` at its end?"),
+    ("text", "`centre_crop` gives back a str, which the check cannot use (AttributeError: "),
+])
+def test_a_result_that_the_check_cannot_use(given, said):
+    def plain(x, height, width):
+        return given
+
+    assert message(plain).startswith(said)
+
+
+@pytest.mark.parametrize("given, said", [
+    (torch.zeros(2, 3), "`centre_crop` is a tensor [2, 3] of float32, not a function"),
+    (None, "is None"), (3, "is an int"),
+])
+def test_what_is_not_a_function(given, said):
+    assert said in message(given)
+
+
+def test_a_long_error_is_cut_and_stands_in_one_line():
+    def mine(x, height, width):
+        raise ValueError("a\n" * 3000)
+
+    assert "\n" not in message(mine) and len(message(mine)) < 400
+
+
+def test_ctrl_c_is_not_swallowed():
+    def mine(x, height, width):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crop().check(mine)
+
+
+def test_an_answer_that_spoils_its_inputs_does_not_spoil_the_check():
+    """All three kinds of input are compared with afterwards, and the answer writes into each."""
+
+    def careful(fn):
+        x, array, listed = torch.ones(1, 2, 2), np.ones(3), [torch.ones(2), {"a": [1]}]
+        fn(x, array, listed)
+        yield bool((x == 1).all()), "the tensor is spoilt"
+        yield bool((array == 1).all()), "the array is spoilt"
+        yield bool((listed[0] == 1).all()) and listed[1] == {"a": [1]}, "the list is spoilt"
+
+    def vandal(x, height, width):
+        x.zero_(), height.fill(0), width[0].zero_(), width[1]["a"].append(2)
+
+    assert crop(check=careful).judge(vandal).state == "right"
+
+
+def test_gradients_reach_the_inputs_and_parameters_stay_what_they_are():
+    def with_gradients(fn):
+        x, parameter = torch.ones(2, requires_grad=True), torch.nn.Parameter(torch.ones(2))
+        kept = fn(x, parameter, None)
+        yield kept is parameter, "another parameter"
+        (kept * 3).sum().backward()
+        (fn(x, x, None) * 2).sum().backward()
+        yield torch.equal(x.grad, torch.full((2,), 2.0)) and kept.grad.sum() == 6, "no gradients"
+
+    with torch.no_grad():
+        assert crop(check=with_gradients).judge(lambda x, height, width: height).state == "right"
+
+
+def test_every_check_rolls_the_same_dice_and_gives_them_back():
+    rolled = []
+
+    def dice(fn):
+        rolled.append((torch.rand(1).item(), np.random.rand(), random.random()))
+        yield False, "rolled"
+
+    with torch.no_grad():
+        for seed in (1, 2):
+            torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
+            expected = torch.rand(1).item(), np.random.rand(), random.random()
+            torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
+            crop(check=dice).judge(centre_crop)
+            assert (torch.rand(1).item(), np.random.rand(), random.random()) == expected
+            assert not torch.is_grad_enabled()
+    assert rolled[0] == rolled[1]
+
+
+def test_a_check_that_ends_early_lets_go_of_what_it_holds():
+    def holding(fn):
+        with torch.no_grad():
+            yield False, "ends here"
+
+    crop(check=holding).judge(centre_crop)
+    assert torch.is_grad_enabled()
+
+
+def test_an_answer_may_be_a_class():
+    class Stub:
+        """Keeps the sizes."""
+
+        def __init__(self, x, height, width):
+            raise NotImplementedError
+
+    class Answer:
+        def __init__(self, x, height, width):
+            self.size = height
+
+    def check(fn):
+        yield fn(None, 2, 3).size == 2, "another size"
+
+    assert crop(check=check).judge(Stub).state == "open" and crop(check=check).judge(Answer).state == "right"
+
+
+# -------------------------------------------------------------------------------------------- statement and sources
+
+
+def test_the_statement_in_a_notebook():
+    task = crop()
+    text = task._repr_markdown_()
+    assert text.startswith("**Cut to fit** · `unet.centre_crop` · ●●○ · 10 minutes\n\nCut the **middle** out.")
+    assert f"```python\n{task.stub_source()}\n```" in text and "**Hand in** `centre_crop`" in text
+    assert "soralab hint unet.centre_crop" in text
+    assert repr(task) == "Exercise unet.centre_crop: Cut to fit (●●○, 10 minutes)"
+
+
+def test_the_stub_is_called_what_the_reader_hands_in():
+    text = crop().stub_source()
+    assert text.startswith("def centre_crop(x: Tensor, height: int, width: int) -> Tensor:\n    \"\"\"The middle")
+    assert text.endswith("    raise NotImplementedError")
+
+
+def test_the_solution_brings_its_imports_and_only_those():
+    head, body = crop().solution_source().split("\n\n\n")
+    assert head.splitlines() == ["from torch import Tensor", "from toy_exercises import EDGE"]
+    assert body == inspect.getsource(centre_crop).strip()
+
+
+def test_only_code_is_renamed():
+    def count(n):
+        """count down; "count" stays in words."""
+        return [count(m) for m in range(n)] or "count"  # count
+
+    text = crop(name="unet.down", stub=count).stub_source()
+    assert text == ('def down(n):\n    """count down; "count" stays in words."""\n'
+                    '    return [down(m) for m in range(n)] or "count"  # count')
+
+
+# --------------------------------------------------------------------------------------------------- finding them
+
+
+@pytest.fixture
+def toys(monkeypatch, tmp_path):
+    toy_exercises.install(monkeypatch, tmp_path)
+
+
+def test_chapters_are_found_by_their_files(toys):
+    assert [chapter.number for chapter in chapters()] == [1, 3]
+    assert [task.name for task in exercises()] == ["unet.centre_crop", "unet.weight_map", "vit.pooling"]
+    assert [task.name for task in exercises("vit")] == ["vit.pooling"]
+    assert exercise("unet.weight_map").title == "Toy weight_map"
+
+
+def test_only_the_chapter_asked_for_is_imported(toys, tmp_path):
+    (tmp_path / "vit.py").write_text("raise RuntimeError('it was imported')")
+    assert exercise("unet.weight_map").name == "unet.weight_map"
+    with pytest.raises(RuntimeError, match="it was imported"):
+        exercise("vit.pooling")
+
+
+@pytest.mark.parametrize("name, offered", [
+    ("unet.weigth_map", "nearest: unet.weight_map"), ("weight_map", "nearest: unet.weight_map"),
+    ("unet", "nearest: unet.centre_crop, unet.weight_map"), ("vti.pooling", "nearest: vit.pooling"),
+    ("zzz", "soralab hint"), ("", "soralab hint"), ("task.Exercise", "soralab hint"), ("..", "soralab hint"),
+])
+def test_an_unknown_name_offers_the_nearest(toys, name, offered):
+    with pytest.raises(ValueError, match="which there is not") as error:
+        exercise(name)
+    assert offered in str(error.value)
+
+
+def test_an_unknown_chapter(toys):
+    with pytest.raises(ValueError, match="chapter is 'clip'; it takes one of unet, vit"):
+        exercises("clip")

@@ -1,0 +1,249 @@
+"""The leader's guides: every guide there is passes the rules, each rule refuses a guide broken in its way."""
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from soralab.sessions import guide
+from soralab.sessions.plain import plain, table
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks" / "sessions"
+GUIDES = sorted(FOLDER.glob("*.md"))
+
+ANSWER = " ".join(["Because the gap between two cells is a few pixels wide, the loss hardly feels it."] * 3)
+ROLE = " ".join(["You look at the paper from your own side and tell the others in two minutes what you see."] * 2)
+ASKED = "Why does the loss of Eq. (1) weigh the pixels between two touching cells at all?"
+INTRO = "How does a network say where a thing is, and not only what it is?"
+QUESTION = f"""### {{0}}. Why weigh gap {{0}}? (think 2 minutes, talk 6)
+
+{ASKED}
+
+<details><summary>A model answer</summary>
+
+{ANSWER}
+
+</details>
+
+**Usual misconception.** People say that it makes the border sharp, but the border is sharp without it.
+"""
+GOOD = f"""# Session 01 · U-Net
+
+{INTRO}
+
+## Read before
+
+- *Everybody*, 15 minutes: sections 1 and 2 and figure 1.
+  Look for the crops.
+- *Everybody*, 10 minutes: section 3, as far as Eq. (2).
+- *Leader*, 15 minutes: notebook 01, the pictures.
+- *If there is time*, 20 minutes: the ISBI challenge.
+
+## In 60 minutes
+
+| minute | what | who |
+|---|---|---|
+| 0–10 | The board sketch | Leader |
+| 10–26 | Questions 1 and 3 | Pairs, then everybody |
+| 26–50 | Sceptic, advocate, archaeologist | the three |
+| 50-60 | The exercise | Hacker |
+
+## In 90 minutes
+
+| minute | what | who |
+|---|---|---|
+| 0–10 | The board sketch | Leader |
+| 10–50 | Questions 1 to 5 | Pairs |
+| 50–80 | Sceptic, advocate, archaeologist | the three |
+| 80–90 | The exercise | Hacker |
+
+## Five questions
+
+{"".join(QUESTION.format(k) + chr(10) for k in range(1, 6))}
+## Roles
+
+**Sceptic.** {ROLE}
+
+**Advocate.** {ROLE}
+
+**Archaeologist.** {ROLE}
+
+**Hacker.** {ROLE} Yours is `unet.weight_map`.
+
+## On the board
+
+Sizes first.
+
+```text
+## not a heading: 572 x 572
+572 × 572 × 64 -> 570 × 570
+```
+
+## If you have only 30 minutes
+
+| minute | what | who |
+|---|---|---|
+| 0–20 | The board sketch | Leader |
+| 20–30 | Question 2 | Everybody |
+
+## Hand-out
+
+{" ".join(["A page of plain words about the net."] * 20)}
+"""
+NOTEBOOK = {"cells": [{"cell_type": "code", "source": ['task = exercise("unet.weight_map")\n', "task"]}]}
+
+
+@pytest.fixture
+def notebooks(tmp_path):
+    """A folder of notebooks with one chapter and its guide."""
+    (tmp_path / "sessions").mkdir()
+    (tmp_path / "sessions" / "01_unet.md").write_text(GOOD, encoding="utf-8")
+    (tmp_path / "01_unet.ipynb").write_text(json.dumps(NOTEBOOK), encoding="utf-8")
+    return tmp_path
+
+
+def judged(notebooks, text):
+    path = notebooks / "sessions" / "01_unet.md"
+    path.write_text(text, encoding="utf-8")
+    return guide.problems(guide.read(path))
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.stem)
+def test_guide(path):
+    assert guide.problems(guide.read(path)) == []
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.stem)
+def test_every_part_of_a_guide_is_printed(path):
+    for part in guide.PARTS:
+        text = guide.show(int(path.name[:2]), part)
+        assert len(text.split()) > 20 and "<details" not in text
+
+
+def test_a_good_guide_passes(notebooks):
+    assert judged(notebooks, GOOD) == []
+
+
+def test_a_guide_is_taken_apart(notebooks):
+    parsed = guide.read(notebooks / "sessions" / "01_unet.md")
+    assert (parsed.number, parsed.title) == (1, "Session 01 · U-Net")
+    assert [(r.who, r.minutes) for r in parsed.reading] == [
+        ("Everybody", 15), ("Everybody", 10), ("Leader", 15), ("If there is time", 20)]
+    assert parsed.reading[0].text.endswith("crops.")
+    assert [(row.start, row.end, row.questions) for row in parsed.sheets[60]] == [
+        (0, 10, set()), (10, 26, {1, 3}), (26, 50, set()), (50, 60, set())]
+    assert parsed.sheets[90][1].questions == {1, 2, 3, 4, 5}
+    first = parsed.questions[0]
+    assert (first.number, first.title, first.think, first.talk) == (1, "Why weigh gap 1?", 2, 6)
+    assert first.text.startswith("Why does") and "<" not in first.text
+    assert first.answer == ANSWER and first.misconception.startswith("People say")
+    assert list(parsed.roles) == list(guide.ROLES) and parsed.exercises == ["unet.weight_map"]
+    assert parsed.board.startswith("## not a heading") and len(parsed.sections) == 8
+
+
+@pytest.mark.parametrize("what, numbers", [
+    ("Question 2", {2}), ("questions 1, 2 and 5", {1, 2, 5}), ("Questions 2–4", {2, 3, 4}),
+    ("Questions 1 and 3: think", {1, 3}), ("The first question", set()), ("Question 1 again, 5 minutes", {1}),
+])
+def test_questions_of_a_line(what, numbers):
+    assert guide.Row(0, 5, what, "Pairs").questions == numbers
+
+
+def without(heading):
+    """GOOD without one of its sections."""
+    return re.sub(rf"## {heading}\n.*?(?=\n## |\Z)", "", GOOD, flags=re.S)
+
+
+BREAK = {
+    "the title is": GOOD.replace("Session 01 ·", "Session 1:"),
+    "no sentence below the title": GOOD.replace(INTRO, ""),
+    "the headings are": without("In 60 minutes"),
+    "does not begin like": GOOD.replace("- *Everybody*, 10 minutes:", "- Everybody:"),
+    "fewer than two things": GOOD.replace("- *Everybody*, 10 minutes: section 3, as far as Eq. (2).\n", ""),
+    "leader's own reading takes 25": GOOD.replace("*Leader*, 15", "*Leader*, 25"),
+    "leader's own reading takes 0": GOOD.replace("*Leader*, 15", "*If there is time*, 15"),
+    "In 90 minutes: no table": without("In 90 minutes"),
+    "no range": GOOD.replace("| 0–10 | The", "| ten | The", 1),
+    "begins at minute 27": GOOD.replace("| 26–50", "| 27–50"),
+    "begins at minute 25": GOOD.replace("| 26–50", "| 25–50"),
+    "does not say what and who": GOOD.replace("| The exercise | Hacker |", "| The exercise | |", 1),
+    "its questions take 16": GOOD.replace("| 10–26", "| 10–25").replace("| 26–50", "| 25–50"),
+    "ends at minute 55, not 60": GOOD.replace("| 50-60", "| 50-55"),
+    "ends at minute 90, not 60": GOOD.replace("| 50-60", "| 50-90"),
+    "plans 1 questions": GOOD.replace("Questions 1 and 3", "Question 1"),
+    "no line for the Archaeologist": GOOD.replace("Sceptic, advocate, archaeologist", "Sceptic, advocate", 1),
+    "found [1, 2, 3, 4]": GOOD.replace("gap 5? (think 2 minutes, talk 6)", "gap 5?"),
+    "no minutes to think": GOOD.replace("(think 2", "(think 0", 1),
+    "the question has fewer": GOOD.replace(ASKED, "Why?", 1),
+    "the model answer has fewer": GOOD.replace(ANSWER, "Because.", 1),
+    "not folded": GOOD.replace("<details><summary>A model answer</summary>", "", 1),
+    "the usual misconception is missing": GOOD.replace("**Usual misconception.**", "People err.", 1),
+    "it takes Sceptic, Advocate": GOOD.replace("**Advocate.**", "**Believer.**"),
+    "Sceptic's has fewer": GOOD.replace(f"**Sceptic.** {ROLE}", "**Sceptic.** Doubt."),
+    "names 0 exercises": GOOD.replace("`unet.weight_map`", "the weight map"),
+    "unet.crop is not in the notebook": GOOD.replace("`unet.weight_map`", "`unet.crop`"),
+    "no drawing": GOOD.replace("```text", "```"),
+    "larger than": GOOD.replace("572 × 572 × 64 ->", "572 × 572 × 64 " + "-" * 90 + ">"),
+    "has no sizes": GOOD.replace("## not a heading: 572 x 572\n572 × 572 × 64 -> 570 × 570", "in -> out"),
+    "Hand-out: 480 words": GOOD.replace("A page of plain words about the net.", "A page of words. " * 6),
+    "Hand-out: 20 words": GOOD.replace("A page of plain words about the net.", "Words."),
+    "no <details>": GOOD + "<details><summary>More</summary></details>\n",
+}
+
+
+@pytest.mark.parametrize("rule", BREAK)
+def test_rule_refuses(notebooks, rule):
+    assert BREAK[rule] != GOOD
+    found = judged(notebooks, BREAK[rule])
+    assert any(rule in problem for problem in found), found
+
+
+def test_an_exercise_must_be_in_the_chapters_own_notebook(notebooks):
+    (notebooks / "01_unet.ipynb").unlink()
+    assert any("has none" in problem for problem in judged(notebooks, GOOD))
+
+
+def test_show_prints_all_parts_or_one(notebooks):
+    whole = guide.show(1, notebooks=notebooks)
+    places = [whole.index(heading.upper()) for heading in guide.PARTS.values()]
+    assert places == sorted(places) and "where a thing is" in whole
+    assert max(map(len, whole.splitlines())) <= 100
+    assert not re.search(r"<\w+>|\*\*|^\|", whole, re.M)
+    board = guide.show(1, "board", notebooks)
+    assert "    572 × 572 × 64 -> 570 × 570" in board and "READ BEFORE" not in board
+    sheet = guide.show(1, "60", notebooks).splitlines()
+    head, row = next(line for line in sheet if "minute " in line), next(line for line in sheet if "10–26" in line)
+    assert head.index("who") == row.index("Pairs")
+    asked = guide.show(1, "questions", notebooks)
+    assert asked.index("Why weigh gap 1? (think 2 minutes, talk 6)") < asked.index("A model answer:\n\n    Because")
+    assert "\nUsual misconception. People" in asked
+
+
+def test_show_names_what_there_is(notebooks):
+    with pytest.raises(ValueError, match="number is 7; it takes one of 1"):
+        guide.show(7, notebooks=notebooks)
+    with pytest.raises(ValueError, match="part is 'sixty'; it takes one of read, 60, 90, questions, roles, board, 30"):
+        guide.show(1, "sixty", notebooks)
+    with pytest.raises(FileNotFoundError, match="sessions is missing: .* clone"):
+        guide.show(1, notebooks=notebooks / "elsewhere")
+
+
+@pytest.mark.parametrize("markdown, text", [
+    ("a **bold** word, a *slanted* one, `a*b*c`", "a bold word, a slanted one, a*b*c"),
+    ("2 * 3 * 4 and $w_1 * x * y$", "2 * 3 * 4 and $w_1 * x * y$"),
+    ("[U-Net](https://arxiv.org/abs/1505.04597)", "U-Net (https://arxiv.org/abs/1505.04597)"),
+    ("- one\n- two\n  lines", "- one\n- two lines"),
+    ("### Head\nText.", "Head\n\nText."),
+    ("$$\na = b\n$$", "    $$\n    a = b\n    $$"),
+    ("```text\na  b\n```", "    a  b"),
+])
+def test_markdown_for_a_terminal(markdown, text):
+    assert plain(markdown) == text
+
+
+def test_wide_tables_are_wrapped():
+    rows = "| minute | what |\n|---|---|\n| 0–5 | " + "many words " * 30 + "|"
+    assert table(rows)[0] == ["minute", "what"]
+    lines = plain(rows, 60).splitlines()
+    assert max(map(len, lines)) <= 60 and len(lines) > 5 and lines[2].startswith("0–5      many")
+    assert sum(line.count("many") for line in lines) == 30

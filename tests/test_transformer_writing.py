@@ -1,0 +1,111 @@
+"""Chapter 02: translations written word by word, greedily and by beam search."""
+
+import itertools
+
+import pytest
+import torch
+from tiny_transformer import some_ids, tiny
+
+from soralab.blocks import search
+from soralab.transformer import END, PAD, START, beam_search
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cuts", [(1, 1, 1, 1, 1, 1), (3, 3), (1, 4, 1)])
+def test_written_piece_by_piece_is_written_at_once(model, cuts):
+    """With the kept keys and values, and without."""
+    source, target = some_ids(2, 5), some_ids(2, 6, seed=1)
+    source[0, 4] = PAD
+    writing, parts = model.begin(source), []
+    for piece in target.split(cuts, dim=1):
+        parts.append(model.decode(piece, writing))
+    torch.testing.assert_close(torch.cat(parts, dim=1), model(source, target), rtol=1e-5, atol=1e-5)
+
+
+def log_probability(model, source, ids):
+    """log P of one sentence and its END, by one forward pass without any cache."""
+    with torch.no_grad():
+        log_p = model(source, torch.tensor([[START, *ids]])).log_softmax(-1)[0]
+    return sum(log_p[k, word].item() for k, word in enumerate([*ids, END]))
+
+
+@torch.no_grad()
+def greedy(model, source, max_length):
+    return search.greedy(model.begin(source), torch.full((len(source),), START), END, max_length)
+
+
+def test_a_beam_of_one_is_greedy():
+    lengths = set()
+    for seed in range(4):
+        model, source = tiny(seed), some_ids(6, 5, seed)
+        end = model.embedding.weight.data[END]
+        model.decoder[-1].norm3.bias.data = 1.5 * end / end.norm()  # so that some sentences end early
+        found = [one.ids for one in beam_search(model, source, beam=1, max_length=7)]
+        assert found == greedy(model, source, 7)
+        lengths |= {len(ids) for ids in found}
+    assert len(lengths) > 2
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_beam_as_wide_as_the_tree_finds_the_best_of_all(alpha, seed):
+    """Words 3 and 4, at most three of them: 1 + 2 + 4 + 8 sentences, each scored by itself."""
+    model, source = tiny(seed, vocabulary=5), some_ids(1, 4, seed, vocabulary=5)
+    scores = {}
+    for length in range(4):
+        for ids in itertools.product((3, 4), repeat=length):
+            penalty = ((5 + length + 1) / 6) ** alpha
+            scores[ids] = log_probability(model, source, ids) / penalty
+    best = max(scores, key=scores.get)
+    found = beam_search(model, source, beam=5**3, alpha=alpha, max_length=3)[0]
+    assert tuple(found.ids) == best
+    assert found.score == pytest.approx(scores[best], rel=1e-4)
+
+
+def test_a_longer_penalty_favours_longer_sentences():
+    assert search.length_penalty(1) == 1
+    assert search.length_penalty(7, alpha=1.0) == 2
+    assert search.length_penalty(7, alpha=0.6) == pytest.approx(2**0.6)
+    model, source = tiny(1), some_ids(8, 5)
+    model.embedding.weight.data[END] *= 2
+    lengths = [sum(len(one.ids) for one in beam_search(model, source, 4, alpha, 12)) for alpha in (-2.0, 3.0)]
+    assert lengths[0] < lengths[1]
+
+
+@torch.no_grad()
+def test_rows_that_change_places_take_their_words_with_them(model):
+    """A beam search moves its rows at nearly every step; keys left behind would be another sentence's."""
+    source, target, last = some_ids(1, 5).repeat(3, 1), some_ids(3, 4, seed=2), some_ids(3, 1, seed=3)
+    rows = torch.tensor([2, 0, 0])
+    writing = model.begin(source)
+    model.decode(target, writing)
+    writing.select(rows)
+    expected = model(source, torch.cat([target[rows], last], dim=1))[:, -1:]
+    torch.testing.assert_close(model.decode(last, writing), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("beam", [2, 4])
+def test_a_beams_score_is_the_sentences_own(beam):
+    model, source = tiny(2), some_ids(3, 5)
+    for row, found in zip(source, beam_search(model, source, beam, max_length=9), strict=True):
+        expected = log_probability(model, row[None], found.ids) / search.length_penalty(len(found.ids) + 1)
+        assert found.score == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("max_length", [0, 1, 4])
+def test_no_sentence_is_longer_than_allowed(model, max_length):
+    source = some_ids(4, 5)
+    assert max(len(one.ids) for one in beam_search(model, source, 3, max_length=max_length)) <= max_length
+    assert max(len(ids) for ids in greedy(model, source, max_length)) <= max_length
+
+
+def test_padding_and_start_are_never_written():
+    model = tiny(3)
+    model.embedding.weight.data[[PAD, START]] *= 5
+    written = {word for one in beam_search(model, some_ids(8, 4), max_length=10) for word in one.ids}
+    assert written and not written & {PAD, START, END}
