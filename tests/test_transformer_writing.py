@@ -67,6 +67,32 @@ def test_a_beam_as_wide_as_the_tree_finds_the_best_of_all(alpha, seed):
     assert found.score == pytest.approx(scores[best], rel=1e-4)
 
 
+class Sure:
+    """A writer as label smoothing makes them: nine tenths for its sentence's next word, the rest for all nearly alike,
+    the end a little likelier than others."""
+
+    def __init__(self, sentence, vocabulary):
+        self.sentence, self.vocabulary, self.place = [*sentence, END], vocabulary, 0
+
+    def next(self, words):
+        p = torch.full((len(words), self.vocabulary), 0.1 / self.vocabulary)
+        p[:, END] += 0.001
+        p[:, self.sentence[min(self.place, len(self.sentence) - 1)]] += 0.9
+        self.place += 1
+        return p.log()
+
+    def select(self, rows):
+        pass
+
+
+@pytest.mark.parametrize("beam", [1, 2, 4, 7])
+def test_unlikely_sentences_that_end_early_do_not_end_the_search(beam):
+    """As many as the beam is wide have ended before the right sentence does, and must not hide it."""
+    sentence = [5, 3, 4, 6, 3, 5, 4, 8]
+    found = search.beam_search(Sure(sentence, 12), torch.tensor([START]), END, max_length=20, beam=beam)
+    assert list(found[0].ids) == sentence
+
+
 def test_a_longer_penalty_favours_longer_sentences():
     assert search.length_penalty(1) == 1
     assert search.length_penalty(7, alpha=1.0) == 2

@@ -50,7 +50,8 @@ def beam_search(
     """The best sequence that a beam finds for each sentence; `writer` has `beam` rows a sentence, one after another.
 
     start [sentences]. At each step the `beam` likeliest beginnings are kept. One that ends while it is among them is
-    put aside; a sentence is done with `beam` of these, or after max_length words, where the end is forced.
+    put aside; a sentence is done with `beam` of these, if none that is still being written is likelier than all of them,
+    or after max_length words, where the end is forced.
     """
     if beam < 1:
         raise ValueError(f"beam is {beam}; it takes a whole number from 1")
@@ -60,6 +61,7 @@ def beam_search(
     log_p = torch.full((count, beam), -math.inf, device=device)
     log_p[:, 0] = 0.0  # at first all beginnings of a sentence are the same one
     ended: list[list[Hypothesis]] = [[] for _ in range(count)]
+    likeliest, done = [-math.inf] * count, [False] * count  # log P of the likeliest that has ended
     for length in range(1, max_length + 2):
         after = writer.next(words)
         if length > max_length:
@@ -68,14 +70,18 @@ def beam_search(
         best, place = total.topk(min(2 * beam, total.shape[1]))  # twice as many: up to half of them may end here
         row, word = place // after.shape[1], place % after.shape[1]
         for i, j in ((word == end) & (best > -math.inf))[:, :beam].nonzero().tolist():
-            if len(ended[i]) < beam:
+            if not done[i]:
                 ids = written[i * beam + row[i, j]].tolist()
                 ended[i].append(Hypothesis(ids, best[i, j].item() / length_penalty(length, alpha)))
-        if all(len(found) == beam for found in ended):
-            break
+                likeliest[i] = max(likeliest[i], best[i, j].item())
         log_p, keep = best.masked_fill(word == end, -math.inf).topk(beam)
         rows = (row.gather(1, keep) + beam * torch.arange(count, device=device)[:, None]).flatten()
         words = word.gather(1, keep).flatten()
         written = torch.cat([written[rows], words[:, None]], dim=1)
         writer.select(rows)
+        # Unlikely ones may end early; as long as a likelier one is being written, the search goes on.
+        done = [d or (len(found) >= beam and ended_p >= alive) for d, found, ended_p, alive in
+                zip(done, ended, likeliest, log_p[:, 0].tolist(), strict=True)]
+        if all(done):
+            break
     return [max(found, key=lambda hypothesis: hypothesis.score) for found in ended]
