@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     film = verb("film", _film, "film a prompt")
-    film.add_argument("prompt", help='such as "a small red circle slides right"')
+    film.add_argument("prompt", help='such as "a small red circle slides right"; in English or Hindi')
     film.add_argument("-o", "--output", default="film.gif", help=".gif, .mp4, .webp or .png (default: film.gif)")
     film.add_argument("--seed", type=_count(0, 2**32 - 1), default=0, help="of the noise it starts from (default: 0)")
     film.add_argument("--steps", type=_count(1, 1000), default=20, help="of the sampler, 1 to 1000 (default: 20)")
@@ -111,7 +111,8 @@ def _film(options) -> None:
 
     began = time.perf_counter()
     check_film_path(options.output)
-    encode(options.prompt, DESCRIPTIVE_LENGTH, PROMPT_WORDS)  # a typing error is told before the model is loaded
+    prompt = _english(options.prompt)
+    encode(prompt, DESCRIPTIVE_LENGTH, PROMPT_WORDS)  # a typing error is told before the model is loaded
     from soralab.sora import Filmmaker
     from soralab.training.progress import progress
     from soralab.world import referee
@@ -119,15 +120,29 @@ def _film(options) -> None:
     maker = Filmmaker.load(options.checkpoint)
     with progress(total=options.steps, desc="filming", unit="step") as bar:
         films = maker.film(
-            [options.prompt] * options.n, options.seed, options.steps, options.guidance,
+            [prompt] * options.n, options.seed, options.steps, options.guidance,
             callback=lambda *_: bar.update() and None,
         )  # fmt: skip
     save_film(options.output, films if options.n > 1 else films[0])
-    wanted = read_caption(options.prompt)
+    wanted = read_caption(prompt)
     right = sum(referee.score_caption(referee.read(film), wanted)["all"] for film in films)
     size = "x".join(str(films.shape[k]) for k in (1, 3, 4))
     print(f"{options.output}: {len(films)} of {size} in {time.perf_counter() - began:.1f} s")
     print(f"the referee: {right} of {len(films)} show what the prompt says")
+
+
+def _english(prompt: str) -> str:
+    """The prompt in English: a Hindi one is translated (chapter 02), and the translation shown."""
+    from soralab.world.hindi_reader import is_hindi, read_hindi
+
+    if not is_hindi(prompt):
+        return prompt
+    read_hindi(prompt)  # an unknown word is told before torch is loaded
+    from soralab.transformer import translate
+
+    english = translate([prompt])[0]
+    print(f"translated: {english}")
+    return english
 
 
 def _train(options) -> None:

@@ -89,6 +89,15 @@ def test_film_options_reach_the_filmmaker(here):
     assert read_film("c.png").shape[-1] > 2.5 * read_film("a.png").shape[-1]  # side by side
 
 
+def test_a_hindi_prompt_is_translated_and_filmed(here, own_shelf, capsys):
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(ROOT / "data" / "checkpoints" / f"transformer{suffix}", own_shelf)
+    assert main(["film", "एक लाल वृत्त दाईं ओर खिसकता है", "-o", "hindi.png", "--steps", "2"]) == 0
+    assert "translated: a red circle slides right" in capsys.readouterr().out
+    assert main(["film", "a red circle slides right", "-o", "english.png", "--steps", "2"]) == 0
+    assert Path("hindi.png").read_bytes() == Path("english.png").read_bytes()
+
+
 def test_film_takes_a_checkpoint_of_ones_own(here):
     save_sora(here / "mine", "film")
     assert main(["film", PROMPT, "--steps", "1", "--checkpoint", "mine/film"]) == 0
@@ -105,7 +114,7 @@ def test_film_takes_a_checkpoint_of_ones_own(here):
     (" \n ", "the prompt is empty"),
     ("!?", "the prompt is empty"),
     ("red " * 60, "60 words; it takes at most 48"),
-    ("\u0932\u093e\u0932 \u0935\u0943\u0924\u094d\u0924", "chapter 02"),
+    ("\u0932\u093e\u0932 \u0935\u0943\u0924", "unknown Hindi word"),
     ("a red\ncircle\x00 \udc80 walks", "walks"),
 ])  # fmt: skip
 def test_a_prompt_that_cannot_be_read(here, capsys, prompt, said):

@@ -50,7 +50,7 @@ def beam_search(
     """The best sequence that a beam finds for each sentence; `writer` has `beam` rows a sentence, one after another.
 
     start [sentences]. At each step the `beam` likeliest beginnings are kept. One that ends while it is among them is
-    put aside; a sentence is done with `beam` of these, if none that is still being written is likelier than all of them,
+    put aside; a sentence is done with `beam` of these, if none still being written is likelier than all of them,
     or after max_length words, where the end is forced.
     """
     if beam < 1:

@@ -203,7 +203,8 @@ def encode(text: str, length: int = LENGTH, known: tuple[str, ...] = VOCABULARY)
     nearest of `PROMPT_WORDS`), Hindi script (which chapter 02 translates).
     """
     if any("\u0900" <= character <= "\u097f" for character in text):
-        raise ValueError("Hindi prompts (Devanagari) arrive with chapter 02; type the prompt in English")
+        mend = "translate it first, as chapter 02 does (soralab.transformer.translate)"
+        raise ValueError(f"the text is Hindi (Devanagari): {mend}")
     found = words(text)
     if not found:
         raise ValueError('the prompt is empty; try "a small red circle slides right"')
