@@ -37,6 +37,13 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
+    _model_verbs(verb)
+    _course_verbs(verb)
+    return parser
+
+
+def _model_verbs(verb) -> None:
+    """Films, and the models and data behind them."""
     film = verb("film", _film, "film a prompt")
     film.add_argument("prompt", help='such as "a small red circle slides right"; in English or Hindi')
     film.add_argument("-o", "--output", default="film.gif", help=".gif, .mp4, .webp or .png (default: film.gif)")
@@ -51,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--steps", type=_count(1, 10**7), help="in all (default: the recipe's)")
     train.add_argument("--folder", type=Path, help="where the checkpoint goes (default: runs/NAME)")
 
-    evaluate = verb("evaluate", _evaluate, "measure a shipped model on films it never saw")
+    evaluate = verb("evaluate", _evaluate, "measure a shipped model on what it never saw")
     evaluate.add_argument("name", help="such as sora or referee; a wrong one lists them all")
     evaluate.add_argument("--checkpoint", help="the path of your own instead")
 
@@ -68,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     patches.add_argument("--frames", type=_count(1, 65), default=17, help="odd, 1 to 65 (default: 17)")
     patches.add_argument("--height", type=_count(16, 256), default=64, help="a multiple of 8, to 256 (default: 64)")
 
+
+def _course_verbs(verb) -> None:
+    """Working through the course, alone or in a group."""
     hint = verb("hint", _hint, "give the next hint of an exercise; without a name list all exercises")
     hint.add_argument("name", nargs="?", help="such as unet.weight_map")
     which = hint.add_mutually_exclusive_group()
@@ -88,7 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     slides.add_argument("-o", "--output", type=Path, default=Path("slides"), help="a folder (default: slides)")
 
     verb("doctor", _doctor, "print versions, device, profile and checkpoints, and what to do about each problem")
-    return parser
 
 
 def _count(low: int, high: int):

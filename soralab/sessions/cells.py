@@ -68,6 +68,8 @@ def _renderer(folder: Path):
     from nbconvert.filters.markdown_mistune import IPythonRenderer
 
     class Renderer(IPythonRenderer):
+        """nbconvert's, with three methods changed."""
+
         def block_math(self, body):
             return formula_html(body, display=True)
 
