@@ -2,8 +2,9 @@
 
 Papers: Peebles & Xie 2023, "Scalable Diffusion Models with Transformers" (DiT, 2212.09748); Brooks et al. 2024, "Video
 generation models as world simulators" (the Sora report). The report names the parts and gives no sizes: a video
-compression network, spacetime patches, a diffusion transformer, text conditioning. The autoencoder follows W.A.L.T
-(2312.06662, section 3.1): causal in time, so that one frame is a film of length one.
+compression network, spacetime patches, a diffusion transformer, text conditioning. The autoencoder is causal in time, so
+that one frame is a film of length one, as in W.A.L.T (2312.06662, section 3.1); unlike W.A.L.T's, its encoder looks at
+every frame by itself, and its decoder alone looks back.
 
     film [b, 1 + 2k, 3, h, w]  --encode-->  latents [b, 1 + k, 8, h/4, w/4]  --patchify-->  tokens [b, n, 32]
 """
@@ -39,27 +40,23 @@ from soralab.world.language import PROMPT_WORDS, encode
 class AutoencoderConfig:
     """Sizes of the spacetime autoencoder. It makes films 4 times smaller in space and 2 times in time."""
 
-    latent: int = 8
+    latent: int = 8  # channels; half of them are of the first and half of the second of a latent's two frames
     width: int = 64  # channels at half resolution; twice as many at a quarter
 
 
-class CausalTime(nn.Module):
+class CausalTime(nn.Linear):
     """A convolution over three frames, of which the last is the present: no frame sees the future.
 
-    Works on [batch, time, height, width, channel]; before the first frame there is nothing (zeros). With stride 2 it
-    keeps frames 0, 2, 4, ...: T = 1 + 2k frames become 1 + k, and the first of them has seen frame 0 alone.
+    Works on [batch, time, height, width, channel]; before the first frame there is nothing (zeros).
     """
 
-    def __init__(self, dim_in: int, dim_out: int, stride: int = 1):
-        super().__init__()
-        self.stride = stride
-        self.mix = nn.Linear(3 * dim_in, dim_out)
+    def __init__(self, dim_in: int, dim_out: int):
+        super().__init__(3 * dim_in, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [batch, time, height, width, channel]."""
         past = F.pad(x, (0, 0, 0, 0, 0, 0, 2, 0))
-        taps = [past[:, k : k + x.shape[1] : self.stride] for k in range(3)]
-        return self.mix(torch.cat(taps, dim=-1))
+        return super().forward(torch.cat([past[:, k : k + x.shape[1]] for k in range(3)], dim=-1))
 
 
 class Space(nn.Conv2d):
@@ -75,50 +72,55 @@ class Space(nn.Conv2d):
 
 
 class ResBlock(nn.Module):
-    """norm, SiLU, convolution in space; norm, SiLU, convolution in time; plus the input.
+    """norm, SiLU, convolution in space; norm, SiLU, a second convolution, in space or in time; plus the input.
 
     The norm is over the channels of one position. A norm over time (GroupNorm) would let frames see the future.
     """
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, second: type[Space] | type[CausalTime]):
         super().__init__()
-        self.norm_space, self.space = nn.LayerNorm(dim), Space(dim, dim)
-        self.norm_time, self.time = nn.LayerNorm(dim), CausalTime(dim, dim)
-        nn.init.zeros_(self.time.mix.weight)
+        self.norm1, self.conv1 = nn.LayerNorm(dim), Space(dim, dim)
+        self.norm2, self.conv2 = nn.LayerNorm(dim), second(dim, dim)
+        nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [batch, time, height, width, channel]."""
-        h = self.space(F.silu(self.norm_space(x)))
-        return x + self.time(F.silu(self.norm_time(h)))
+        h = self.conv1(F.silu(self.norm1(x)))
+        return x + self.conv2(F.silu(self.norm2(h)))
 
 
 class SpacetimeAutoencoder(nn.Module):
     """The video compression network: films to latents and back, each frame blind to what comes after it.
 
+    A latent is the codes of two frames, one on top of the other, and each code is of its frame alone: mixed, they could
+    be decoded just as well, but the transformer did not learn to film what turns. The decoder looks back in time.
     `encode` scales its latents to mean 0 and deviation 1 per channel (`fit_scale` measures them once, after training).
     """
 
     def __init__(self, config: AutoencoderConfig = AutoencoderConfig()):
         super().__init__()
         self.config = config
-        half, quarter, z = config.width, 2 * config.width, config.latent
+        half, quarter, z = config.width, 2 * config.width, config.latent // 2
         self.encoder = nn.Sequential(
-            Space(12, half), ResBlock(half), Space(half, quarter, stride=2), ResBlock(quarter),
-            CausalTime(quarter, quarter, stride=2), ResBlock(quarter), nn.LayerNorm(quarter), Space(quarter, 2 * z),
+            Space(12, half), ResBlock(half, Space), Space(half, quarter, stride=2), ResBlock(quarter, Space),
+            ResBlock(quarter, Space), nn.LayerNorm(quarter), Space(quarter, 2 * z),
         )  # fmt: skip
-        self.decoder_slow = nn.Sequential(Space(z, quarter), ResBlock(quarter), CausalTime(quarter, 2 * quarter))
-        self.decoder_fast = nn.Sequential(ResBlock(quarter), Space(quarter, 4 * half))
-        self.decoder_fine = nn.Sequential(
-            ResBlock(half), ResBlock(half), nn.LayerNorm(half), nn.SiLU(), Space(half, 12)
+        self.decoder_quarter = nn.Sequential(
+            Space(z, quarter), ResBlock(quarter, CausalTime), ResBlock(quarter, CausalTime), Space(quarter, 4 * half)
         )
-        self.register_buffer("mean", torch.zeros(z))
-        self.register_buffer("std", torch.ones(z))
+        self.decoder_half = nn.Sequential(
+            ResBlock(half, CausalTime), ResBlock(half, CausalTime), nn.LayerNorm(half), nn.SiLU(), Space(half, 12)
+        )
+        self.register_buffer("mean", torch.zeros(config.latent))
+        self.register_buffer("std", torch.ones(config.latent))
 
     def posterior(self, film: Tensor) -> tuple[Tensor, Tensor]:
         """q(z | film): mean and log variance, each [batch, 1 + k, latent, height / 4, width / 4], unscaled."""
         self.check(film)
         x = rearrange(film, "b t c (h p) (w q) -> b t h w (p q c)", p=2, q=2)
-        mean, logvar = rearrange(self.encoder(x), "b t h w (two c) -> two b t c h w", two=2)
+        codes = self.encoder(x)
+        codes = torch.cat([codes[:, :1], codes], dim=1)  # the first latent is the first frame, twice
+        mean, logvar = rearrange(codes, "b (t f) h w (two c) -> two b t (f c) h w", f=2, two=2)
         return mean, logvar.clamp(-20, 10)
 
     def encode(self, film: Tensor) -> Tensor:
@@ -132,10 +134,9 @@ class SpacetimeAutoencoder(nn.Module):
 
     def reconstruct(self, z: Tensor) -> Tensor:
         """p(film | z) for unscaled z: its mean, [batch, 1 + 2k, 3, height, width]."""
-        x = self.decoder_slow(rearrange(z, "b t c h w -> b t h w c"))
-        x = rearrange(x, "b t h w (two c) -> b (t two) h w c", two=2)[:, 1:]  # the first latent is one frame
-        x = rearrange(self.decoder_fast(x), "b t h w (p q c) -> b t (h p) (w q) c", p=2, q=2)
-        return rearrange(self.decoder_fine(x), "b t h w (p q c) -> b t c (h p) (w q)", p=2, q=2)
+        codes = rearrange(z, "b t (f c) h w -> b (t f) h w c", f=2)[:, 1:]
+        x = rearrange(self.decoder_quarter(codes), "b t h w (p q c) -> b t (h p) (w q) c", p=2, q=2)
+        return rearrange(self.decoder_half(x), "b t h w (p q c) -> b t c (h p) (w q)", p=2, q=2)
 
     def check(self, film: Tensor) -> None:
         """Raise ValueError if the film's size is not one that can be encoded."""

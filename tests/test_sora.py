@@ -32,15 +32,15 @@ def changed(a, b):
 
 @pytest.mark.parametrize("frame", range(9))
 @torch.no_grad()
-def test_a_latent_sees_no_later_frame(autoencoder, frame):
+def test_a_latent_is_of_its_own_two_frames_alone(autoencoder, frame):
     film = numbers(1, 9, 3, 8, 8).tanh()
     before = autoencoder.encode(film)
     film[:, frame] = film[:, frame].flip(-1)
-    # Latent j has seen frames 0 ... 2j, so the first that may know of frame k is number (k + 1) // 2, and it does.
-    first = (frame + 1) // 2
-    after = changed(autoencoder.encode(film), before)
-    assert after[:first] == [False] * first
-    assert after[first]
+    after = autoencoder.encode(film)
+    # Frames (0), (1, 2), (3, 4), ...: the first latent is one frame, and holds it twice.
+    assert changed(after, before) == [latent == (frame + 1) // 2 for latent in range(5)]
+    halves = (after != before).unflatten(2, (2, 4)).transpose(0, 2).flatten(1).any(1).tolist()
+    assert halves == [frame % 2 == 1 or frame == 0, frame % 2 == 0]
 
 
 @pytest.mark.parametrize("latent", range(5))
@@ -52,7 +52,7 @@ def test_a_frame_sees_no_later_latent(autoencoder, latent):
     first = max(0, 2 * latent - 1)  # latent 0 is one frame, each later one is two
     after = changed(autoencoder.decode(z), before)
     assert after[:first] == [False] * first
-    assert after[first]
+    assert all(after[first:])  # it looks back, so every later frame knows of it
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def test_what_is_seen_stays_in_its_place(autoencoder):
     moved, z = film.clone(), autoencoder.encode(film)
     moved[..., 80:84, 36:40] *= -1  # latent (20, 9)
     top, bottom, left, right = spot(autoencoder.encode(moved), z)
-    assert 14 <= top <= 20 <= bottom <= 26 and 3 <= left <= 9 <= right <= 15
+    assert 13 <= top <= 20 <= bottom <= 27 and 2 <= left <= 9 <= right <= 16
     other = z.clone()
     other[..., 20, 9] += 1
     top, bottom, left, right = spot(autoencoder.decode(other), autoencoder.decode(z))
@@ -126,7 +126,7 @@ def test_the_autoencoders_loss_term_by_term(autoencoder, kl):
         error = autoencoder.reconstruct(z) - film
     square = error.pow(2).mean()
     torch.testing.assert_close(loss, square + 0.1 * error.abs().mean() + kl * divergence, rtol=1e-5, atol=1e-6)
-    assert numbers_of["kl"] == pytest.approx(divergence.item(), rel=1e-4) and divergence > 0.1
+    assert numbers_of["kl"] == pytest.approx(divergence.item(), rel=1e-4) and divergence > 0.05
     peak = 2.0  # from -1 to 1
     assert numbers_of["psnr"] == pytest.approx(20 * math.log10(peak / square.sqrt().item()), rel=1e-5)
 

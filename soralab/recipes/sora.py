@@ -44,7 +44,7 @@ class Recipe:
     name: str
     config: SoraConfig
     kind: str  # what it predicts: "v" or "x"
-    shift: float  # of the training and sampling times; more for pixels, whose noise hides less
+    shift: float  # of the training and sampling times: where a thing goes is settled early, under much noise
     training: TrainConfig
 
     @property
@@ -55,7 +55,7 @@ class Recipe:
 
 TRAINING = TrainConfig(steps=7000, lr=4e-3, warmup=200, cooldown=0.3, ema=0.999, seed=SEED, log_every=50)
 RECIPES = {
-    "sora": Recipe("sora", SoraConfig(), "v", 1.0, TRAINING),
+    "sora": Recipe("sora", SoraConfig(), "v", 2.0, TRAINING),
     "sora_pixels": Recipe("sora_pixels", SoraConfig.pixels(), "x", 2.0, replace(TRAINING, steps=4200, lr=3e-3)),
 }
 
