@@ -242,15 +242,34 @@ def run_of(values, step=10):
 
 def test_the_share_inside_the_band():
     band = {"step": [0, 90], "min": [0, 0], "mean": [0.5, 1], "max": [1, 2]}  # upper edge: 1 + step / 90
-    assert figures.inside_band(run_of([0.5] * 10), band) == 1
-    assert figures.inside_band(run_of([0.5] * 7 + [2.5] * 3), band) == pytest.approx(0.7)
-    assert figures.inside_band(run_of([1.5] * 10), band) == pytest.approx(0.5)  # at steps 50, 60, 70, 80, 90
-    assert figures.inside_band(run_of([-0.1] * 10), band) == 0
+    assert figures.inside_band(run_of([0.5] * 10), band, margin=0) == 1
+    assert figures.inside_band(run_of([0.5] * 7 + [2.5] * 3), band, margin=0) == pytest.approx(0.7)
+    assert figures.inside_band(run_of([1.5] * 10), band, margin=0) == pytest.approx(0.5)  # at steps 50, 60, 70, 80, 90
+    assert figures.inside_band(run_of([-0.1] * 10), band, margin=0) == 0
     assert figures.inside_band(run_of([-0.1] * 10), band, margin=0.2) == 1
     # Steps past the band's end do not count.
-    assert figures.inside_band(run_of([0.5] * 10 + [9.0] * 10), band) == 1
+    assert figures.inside_band(run_of([0.5] * 10 + [9.0] * 10), band, margin=0) == 1
     with pytest.raises(ValueError, match="steps 200 to 200.*0 and 90"):
-        figures.inside_band({"step": [200], "loss": [1.0]}, band)
+        figures.inside_band({"step": [200], "loss": [1.0]}, band, margin=0)
+
+
+def test_three_runs_make_a_band_that_holds_most_steps_of_a_fourth():
+    """Many bands of three runs each, and a fourth run like them; then one that learns a tenth more slowly."""
+    rng = np.random.default_rng(0)
+
+    def run(rate=1.0, wander=0.01):
+        return run_of(np.exp(-rate * np.arange(40) / 20) + rng.normal(0, wander))
+
+    shares = {0: [], None: []}
+    for _ in range(400):
+        band = figures.Band.of([run() for _ in range(3)], smooth=0)
+        fourth = run()
+        shares[0].append(figures.inside_band(fourth, band, margin=0))
+        shares[None].append(figures.inside_band(fourth, band))
+    assert np.mean(shares[0]) == pytest.approx(0.5, abs=0.08)  # (k - 1) / (k + 1)
+    assert np.mean(shares[None]) == pytest.approx(0.88, abs=0.05)
+    band = figures.Band.of([run() for _ in range(3)], smooth=0)
+    assert figures.inside_band(run(rate=0.8), band) < 0.4
 
 
 def test_a_band_has_a_name(tmp_path, monkeypatch):
@@ -284,7 +303,7 @@ def test_a_band_of_runs_holds_each_of_them_and_survives_json():
 
 def test_the_loss_curve_tells_the_share_in_words():
     band = {"step": [0, 90], "min": [0, 0], "mean": [0.5, 1], "max": [1, 2], "runs": 3}
-    picture = figures.loss_curve(run_of([0.5] * 7 + [2.5] * 3), band, log=True, title="Loss")
+    picture = figures.loss_curve(run_of([0.5] * 7 + [9.0] * 3), band, log=True, title="Loss")
     assert "inside the band for 70% of its steps" in picture.alt and picture.width == 720
 
 
