@@ -22,7 +22,7 @@ Log = Mapping[str, np.ndarray]
 BANDS = Path(__file__).resolve().parents[2] / "data" / "bands"
 """Where the logs of the course's own reference runs lie, one file a chapter."""
 MARGIN = 1.0
-"""A band is widened by its own height on each side: with three runs a right one is then inside for 87 % of its steps."""
+"""A band is widened by its own height on each side: of three runs, it then holds 87 % of a right one's steps."""
 
 
 def read_log(path) -> dict[str, np.ndarray]:
