@@ -9,7 +9,8 @@ import pytest
 
 from soralab.world import hindi
 from soralab.world.language import PAD, short_caption
-from soralab.world.scene import COLOURS, MOTIONS, SHAPES, SIZES, WALL, Object, Relation, Scene, sample_scene
+from soralab.world.sampling import sample_scene
+from soralab.world.scene import COLOURS, MOTIONS, SHAPES, SIZES, WALL, Object, Relation, Scene
 
 RED = Object("circle", "red", "small", "slides right", "fast")
 BLUE = Object("square", "blue", "large", "stays still")

@@ -22,7 +22,8 @@ from soralab.world.language import (
     words,
 )
 from soralab.world.questions import KINDS, ask
-from soralab.world.scene import COLOURS, SHAPES, SIZES, WALL, Object, Relation, Scene, sample_scene
+from soralab.world.sampling import sample_scene
+from soralab.world.scene import COLOURS, SHAPES, SIZES, WALL, Object, Relation, Scene
 
 RED = Object("circle", "red", "small", "slides right", "fast")
 BLUE = Object("square", "blue", "large", "stays still")

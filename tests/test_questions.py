@@ -9,7 +9,8 @@ from random import Random
 import pytest
 
 from soralab.world.questions import KINDS, ask, questions
-from soralab.world.scene import COLOURS, MOTIONS, WALL, Object, Scene, held_out, sample_scene
+from soralab.world.sampling import sample_scene
+from soralab.world.scene import COLOURS, MOTIONS, WALL, Object, Scene, held_out
 
 RED = Object("circle", "red", "small", "slides right", "fast")
 

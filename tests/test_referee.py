@@ -12,7 +12,8 @@ from soralab.recipes.referee import KINDS
 from soralab.world import physics, referee
 from soralab.world.outline import AREA, MOON_CENTROID
 from soralab.world.render import render
-from soralab.world.scene import GRAVITY, RESTITUTION, SHAPES, Object, Scene, sample_scene
+from soralab.world.sampling import sample_scene
+from soralab.world.scene import GRAVITY, RESTITUTION, SHAPES, Object, Scene
 
 COUNT = 60  # films of a kind; `soralab evaluate referee` reads thousands
 

@@ -11,6 +11,7 @@ import pytest
 
 from soralab import world
 from soralab.world.render import BACKDROPS, PALETTE, WALL_COLOUR, render, screen_path, truth
+from soralab.world.sampling import sample_scene
 from soralab.world.scene import (
     CLOCK,
     GRAVITY,
@@ -21,7 +22,6 @@ from soralab.world.scene import (
     Scene,
     bounce_height,
     held_out,
-    sample_scene,
 )  # fmt: skip
 
 SCENES = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from soralab.world.render import PALETTE, coverage, render, truth
+from soralab.world.sampling import sample_scene
 from soralab.world.scene import (
     BACKGROUNDS,
     CAMERAS,
@@ -26,7 +27,6 @@ from soralab.world.scene import (
     Relation,
     Scene,
     held_out,
-    sample_scene,
 )  # fmt: skip
 
 __all__ = [

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from soralab.world.language import short_caption
 from soralab.world.render import render
-from soralab.world.scene import sample_scene
+from soralab.world.sampling import sample_scene
 
 ROOM = 8  # pixels between rows and around the sheet
 TYPE = 17  # pixels of a caption's letters
