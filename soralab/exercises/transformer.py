@@ -64,7 +64,8 @@ MASK = Exercise(
     statement="""
         The decoder's mask (section 3.2.3). When a translation is written word by word, keys and values of the earlier
         words are kept, and only the newest words ask. So the mask need not be square: with 5 keys and 2 queries, the
-        queries are words 3 and 4 of a sentence whose words are numbered 0 to 4.
+        queries are words 3 and 4 of a sentence whose words are numbered 0 to 4. A word may see itself and those before
+        it.
         """,
     hints=(
         "Draw the square mask of five words first. Which of its rows are the last two queries'?",

@@ -139,8 +139,8 @@ def _score_check(fn: Callable) -> Iterator[tuple[bool, str]]:
              "stop as soon as it can."),
             (_by_length, "that is the mean per word, whatever alpha is. The paper's penalty is gentler: its power "
              "alpha is 0.6, and five words are added to every length."),
-            (_by_power, "length^alpha without the 5 and the 6: one word counts as one, but two already as twice as "
-             "many. The constants make it flat at the short end."),
+            (_by_power, "length^alpha without the 5 and the 6: with alpha = 0.6, two words are 1.5 times one, and not "
+             "1.1 times. The constants make it flat at the short end."),
             (_power_of_a_part, "only 5 + length is raised to alpha, and 6 stays as it is: a length of 1 should be left "
              "alone, whatever alpha is."),
             (_multiplied_score, "you multiply. Log probabilities are negative, so this punishes long sentences twice."),

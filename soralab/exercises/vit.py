@@ -172,8 +172,8 @@ STRETCH_MISTAKES = (
      "row 0 aside, and put it back."),
     (_one_line, "you stretch the sequence as one line. It was a grid: the end of a row is no neighbour of the next "
      "row's start."),
-    (_corners_off, "the corners have moved: without align_corners=True, pixels are areas whose borders are laid on one "
-     "another, not points whose corners are."),
+    (_corners_off, "the corners have moved: without align_corners=True the cells are areas, and the borders of the two "
+     "grids are laid on one another. Here they are points, and the corner points are."),
     (_nearest, "you repeat the nearest position. Between two positions the new one lies between them."),
     (_bicubic, "that is the bicubic curve, as torchvision draws it. The official code, and this exercise, are linear."),
     (_wide_is_high, "rows and columns are exchanged: it goes unnoticed as long as the grids are square."),
@@ -205,8 +205,8 @@ STRETCH = Exercise(
     minutes=15,
     statement="""
         Section 3.2: a model that learned on small pictures is to read larger ones. The patch stays, so the grid grows,
-        and with it the number of positions needed. The paper interpolates the learned ones in two dimensions. This is
-        the only place where somebody tells the ViT by hand that a picture has two dimensions.
+        and with it the number of positions needed. The paper interpolates the learned ones in two dimensions. Besides
+        cutting into patches, this is the only place where the ViT is told by hand that a picture has two dimensions.
         """,
     hints=(
         "Which row must not be stretched at all? And what shape do the others have, seen as a map?",

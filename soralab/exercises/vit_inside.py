@@ -164,7 +164,8 @@ COUNT_MISTAKES: dict[str, tuple[Callable, str]] = {  # by how much the answer is
     ),
     "no_class_token": (
         lambda i, p, c, d, n, k: -d,
-        "D numbers are missing: the class token is a learned vector, and it has a position of its own (N + 1 of them).",
+        "D numbers are missing. Three things have D of them: the class token, its own position (there are N + 1) and "
+        "the bias of E. Which did you forget?",
     ),
     "grey": (
         lambda i, p, c, d, n, k: -(c - 1) * p * p * d,
@@ -231,8 +232,10 @@ COUNT = Exercise(
     difficulty=2,
     minutes=15,
     statement="""
-        Table 1 says that ViT-Base has 86 million parameters. Account for every one of them, from Eqs. (1) to (4) alone.
-        The sizes come in as numbers; the number of heads does not (why not?). Who can do this has read the paper.
+        Table 1 says that ViT-Base has 86 million parameters; B/16 with a head for 1,000 classes has 86,567,656. Account
+        for every one of them, from Eqs. (1) to (4). Every linear layer has a bias, which the equations leave out, E and
+        attention's four included; a LayerNorm has a scale and a shift. The sizes come in as numbers; the number of
+        heads does not (why not?).
         """,
     hints=(
         "Go through the equations from left to right and write down each thing that is learned, with its shape.",

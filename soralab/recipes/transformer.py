@@ -194,7 +194,7 @@ def train_and_keep(model: Transformer, batches, config: TrainConfig, folder: Pat
 
 
 def exact_match(translator: Translator, kind: str = "test", count: int = 1000, beam: int = 4) -> float:
-    """The share of a kind's sentences (see KINDS), never seen in training, that are translated word for word."""
+    """The share of a kind's sentences (see KINDS), of scenes new to it, that are translated word for word."""
     level, split, leave_out = KINDS[kind]
     told = [pair(world.sample_scene(TEST_SEED, k, level, split), leave_out) for k in range(count)]
     right = 0

@@ -1,7 +1,7 @@
 """How chapter 03's ViT is trained and measured: `soralab train vit`, `soralab evaluate vit`.
 
 The task is `what_and_where`. The card also holds three experiments that the notebook shows: the crossing with a small
-ResNet of as many FLOPs as data grows (figure 3), the same on MNIST where the reader has it, and fine-tuning at a higher
+ResNet of as many FLOPs as data grows (figure 4), the same on MNIST where the reader has it, and fine-tuning at a higher
 resolution (section 3.2).
 """
 
