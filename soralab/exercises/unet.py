@@ -174,8 +174,11 @@ def _map_check(fn: Callable) -> Iterator[tuple[bool, str]]:
         "second nearest pixel: each cell needs a distance map of its own.",
     )
     yield np.allclose(got, right, atol=1e-4), "Between two cells the map is not what Eq. (2) says."
-    lonely = np.where(gap == 1, 1, 0)
-    alone = np.asarray(fn(lonely, ones))
+    yield from _map_of_one_and_of_three(fn, np.where(gap == 1, 1, 0))
+
+
+def _map_of_one_and_of_three(fn: Callable, lonely: np.ndarray) -> Iterator[tuple[bool, str]]:
+    alone = np.asarray(fn(lonely, np.ones(lonely.shape)))
     yield (
         np.allclose(alone, 1),
         "A cell alone has no second nearest: nothing can be merged with it, so its surroundings weigh w_c and no more.",
