@@ -231,6 +231,24 @@ def test_evaluate_films_each_prompt_of_the_split_in_order(monkeypatch):
     assert asked == [(8, 10_000, {"steps": 3}), (8, 10_008, {"steps": 3}), (4, 10_016, {"steps": 3})]
 
 
+def test_the_card_says_which_motions_are_wrong():
+    """Films of the truth, but for those that bounce, which are black."""
+
+    class NoBounce:
+        def film(self, texts, seed):
+            scenes = film_scores.prompts("test", 60)[1][seed - 10_000 :][: len(texts)]
+            films = world.to_film(world.render(scenes, film_scores.FRAMES))
+            films[["bounces" in text for text in texts]] = -1
+            return films
+
+    row = film_scores.measure(NoBounce(), "test", 60)
+    assert row["films"] == 60 and sum(films for _, films in row["motions"].values()) == 60
+    assert row["all"] == pytest.approx(sum(right for right, _ in row["motions"].values()) / 60)
+    texts = film_scores.prompts("test", 60)[0]
+    assert row["motions"]["bounces"] == [0, sum("bounces" in text for text in texts)]
+    assert row["motions"]["slides"] == pytest.approx([sum("slides" in text for text in texts)] * 2, abs=1)
+
+
 def test_ceilings_are_those_of_true_films_and_of_copies():
     class Half:
         """An autoencoder that blackens every second film."""

@@ -16,6 +16,7 @@ from soralab.sora import Filmmaker
 from soralab.training.progress import progress
 from soralab.world import referee
 from soralab.world.language import read_caption, short_caption
+from soralab.world.scene import SLIDES
 
 SEED, FRAMES = 400, 9  # of the prompts: the streams of the splits "test" and "held_out" are not training's
 COLUMNS = ("colour", "motion", "shape", "count", "all")
@@ -33,18 +34,48 @@ def evaluate(maker: Filmmaker, split: str, count: int = 400, prompt_seed: int = 
 
     Settings such as the guidance are chosen with another `prompt_seed` than the one that the tables use.
     """
+    return judge(*made(maker, split, count, prompt_seed, **options))
+
+
+def measure(maker: Filmmaker, split: str, count: int = 400) -> dict:
+    """What the card says of a split: {"films": count, a share for each of COLUMNS, "motions": as `by_motion`}."""
+    films, texts = made(maker, split, count)
+    marks = _marks(films, texts)
+    return {"films": count, **_shares(marks), "motions": by_motion(marks, texts)}
+
+
+def made(maker: Filmmaker, split: str, count: int, prompt_seed: int = SEED, **options) -> tuple[Tensor, list[str]]:
+    """The model's films of a split's first `count` prompts, and these prompts."""
     texts, _ = prompts(split, count, prompt_seed)
     films = [
         maker.film(texts[start : start + CHUNK], seed=10_000 + start, **options)
         for start in progress(range(0, count, CHUNK), desc=f"filming {split}", unit="batch")
     ]
-    return judge(torch.cat(films), texts)
+    return torch.cat(films), texts
 
 
 def judge(films: Tensor, texts: list[str]) -> dict[str, float]:
     """What share of films [n, time, 3, height, width] the referee finds to be what their texts say."""
+    return _shares(_marks(films, texts))
+
+
+def by_motion(marks: list[dict[str, bool]], texts: list[str]) -> dict[str, list[int]]:
+    """{motion: [films in which everything is right, films]}; the eight slides are one."""
+    table: dict[str, list[int]] = {}
+    for mark, text in zip(marks, texts, strict=True):
+        motion = read_caption(text)[0]["motion"]
+        row = table.setdefault("slides" if motion in SLIDES else motion, [0, 0])
+        row[0] += bool(mark["all"])
+        row[1] += 1
+    return dict(sorted(table.items()))
+
+
+def _marks(films: Tensor, texts: list[str]) -> list[dict[str, bool]]:
     reports = [referee.read(film) for film in progress(films, desc="judging", unit="film")]
-    marks = [referee.score_caption(report, read_caption(text)) for report, text in zip(reports, texts, strict=True)]
+    return [referee.score_caption(report, read_caption(text)) for report, text in zip(reports, texts, strict=True)]
+
+
+def _shares(marks: list[dict[str, bool]]) -> dict[str, float]:
     return {column: sum(mark[column] for mark in marks) / len(marks) for column in COLUMNS}
 
 

@@ -19,7 +19,7 @@ from soralab import world
 from soralab.diffusion import RectifiedFlow, diffusion_loss, sample_times
 from soralab.files.checkpoints import load_checkpoint, read_card, save_checkpoint
 from soralab.recipes import RUNS, publish
-from soralab.recipes.film_scores import evaluate as score_films
+from soralab.recipes.film_scores import measure
 from soralab.sora import Filmmaker, Sora, SoraConfig, SpacetimeAutoencoder, load_autoencoder, word_ids
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
@@ -161,9 +161,7 @@ def train(name: str = "sora", folder: Path | None = None, steps: int | None = No
             "config": asdict(recipe.config), "autoencoder": recipe.autoencoder, "kind": recipe.kind,
             "shift": recipe.shift, "data_seed": SEED, "steps": result.steps, "batch": BATCH,
             "seconds": round(result.seconds), "command": f"soralab train {name}",
-            "metrics": {
-                split: {"films": count, **score_films(maker, split, count)} for split in ("test", "held_out")
-            },
+            "metrics": {split: measure(maker, split, count) for split in ("test", "held_out")},
         }  # fmt: skip
         return publish((folder or RUNS / name) / name, model.state_dict(), card)
 
