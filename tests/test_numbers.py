@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from soralab.files.checkpoints import CHECKPOINTS, read_card
-from soralab.recipes.film_scores import card_table
+from soralab.recipes.film_scores import card_motions, card_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -15,7 +15,7 @@ def between(text: str, name: str) -> str:
 
 def test_readme_shows_the_cards_scores():
     shown = between((ROOT / "README.md").read_text(encoding="utf-8"), "sora")
-    assert card_table() in shown
+    assert card_table() in shown and card_motions() in shown
 
 
 def test_cards_say_how_they_were_made():

@@ -94,6 +94,13 @@ def card_counts(name: str, split: str) -> dict[str, tuple[int, int]]:
     return {column: (round(metrics[column] * metrics["films"]), metrics["films"]) for column in COLUMNS}
 
 
+def card_motions(name: str = "sora", split: str = "test") -> str:
+    """What is right by motion, from the card, the worst first: "spins 5 of 25, orbits 9 of 27, ..."."""
+    motions = read_card(name)["metrics"][split]["motions"]
+    worst_first = sorted(motions.items(), key=lambda row: row[1][0] / row[1][1])
+    return ", ".join(f"{motion} {right} of {films}" for motion, (right, films) in worst_first)
+
+
 def card_table(names: tuple[str, ...] = ("sora", "sora_pixels")) -> str:
     """The cards' own scores as a Markdown table, percentages with 95 % Wilson intervals: what README.md shows."""
     lines = ["| model | prompts | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
