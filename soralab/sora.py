@@ -92,8 +92,8 @@ class ResBlock(nn.Module):
 class SpacetimeAutoencoder(nn.Module):
     """The video compression network: films to latents and back, each frame blind to what comes after it.
 
-    A latent is the codes of two frames, one on top of the other, and each code is of its frame alone: mixed, they could
-    be decoded just as well, but the transformer did not learn to film what turns. The decoder looks back in time.
+    A latent is the codes of two frames, one on top of the other, and each code is of its frame alone, so that what
+    the transformer films is never a mixture of two moments. The decoder looks back in time.
     `encode` scales its latents to mean 0 and deviation 1 per channel (`fit_scale` measures them once, after training).
     """
 

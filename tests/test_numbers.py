@@ -5,6 +5,7 @@ from pathlib import Path
 
 from soralab.files.checkpoints import CHECKPOINTS, read_card
 from soralab.recipes.film_scores import card_motions, card_table
+from soralab.recipes.sora import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,6 +27,12 @@ def test_cards_say_how_they_were_made():
         missing = {"config", "data_seed", "steps", "seconds", "hardware", "metrics", "sha256", "command"} - card.keys()
         assert not missing, (path.name, missing)
         assert card["command"] == f"soralab train {path.stem}"
+
+
+def test_the_shipped_models_are_their_recipes():
+    for name, chosen in RECIPES.items():
+        card = read_card(name)
+        assert (card["kind"], card["shift"], card["autoencoder"]) == (chosen.kind, chosen.shift, chosen.autoencoder)
 
 
 def test_checkpoints_stay_small():
