@@ -56,11 +56,11 @@ class Recipe:
         return "sora_autoencoder" if self.kind == "v" else None
 
 
-TRAINING = TrainConfig(steps=7500, lr=4e-3, warmup=200, cooldown=0.3, ema=0.999, seed=SEED, log_every=50)
+TRAINING = TrainConfig(steps=6500, lr=4e-3, warmup=200, cooldown=0.3, ema=0.999, seed=SEED, log_every=50)
 RECIPES = {
     "sora": Recipe("sora", SoraConfig(rotary=True), "v", 2.0, TRAINING),
     "sora_pixels": Recipe(
-        "sora_pixels", SoraConfig.pixels(rotary=True), "x", 2.0, replace(TRAINING, steps=4500, lr=3e-3)
+        "sora_pixels", SoraConfig.pixels(rotary=True), "x", 2.0, replace(TRAINING, steps=4200, lr=3e-3)
     ),
 }
 
