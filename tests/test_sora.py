@@ -262,6 +262,10 @@ def test_with_rotary_attention_knows_how_far_apart_two_patches_are(monkeypatch):
     swapped = film[:, [1, 0, 2, 3, 4]]
     assert torch.allclose(run(plain, swapped), run(plain, film)[:, [1, 0, 2, 3, 4]], atol=1e-4)  # a bag of patches
     assert not torch.allclose(run(turned, swapped), run(turned, film)[:, [1, 0, 2, 3, 4]], atol=1e-2)
+    moment, row, column = Sora(config).angles((5, 4, 4))[[4, 2, 1]]  # one step along each axis, in patches of 2 x 2
+    assert [(axis != 0).tolist() for axis in (moment, row, column)] == [
+        [True, True, False, False], [False, False, True, False], [False, False, False, True]
+    ]
     later = Sora(config).angles((9, 4, 4))[4 * 4 :] - Sora(config).angles((5, 4, 4))
     assert torch.allclose(later, later[:1].expand_as(later), atol=1e-5)  # four moments later, all by the same angle
 
