@@ -41,7 +41,7 @@ class CLIPConfig:
     layers: int | tuple[int, ...] = 4  # of the ViT; or the bottlenecks in each stage of the ResNet
     width: int = 64
     patch: int = 4  # side of a patch, pixels; the ResNet has none
-    context: int = 40  # longest text, start and end included
+    context: int = 32  # longest text, start and end included
     vocabulary: int = 1024  # ids, the last of them the end of text
     text_width: int = 96
     text_layers: int = 2
@@ -196,11 +196,11 @@ class CLIP(nn.Module):
         want = (3, self.config.image, self.config.image)
         if pixels.ndim != 4 or pixels.shape[1:] != want:
             raise ValueError(f"pixels are {list(pixels.shape)}; it takes [batch, {want[0]}, {want[1]}, {want[2]}]")
-        return F.normalize(self.image(pixels).float(), dim=-1)
+        return _unit(self.image(pixels))
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """T_e: ids [n, tokens] to unit vectors [n, embed]."""
-        return F.normalize(self.W_t(self.text(ids)[1]).float(), dim=-1)
+        return _unit(self.W_t(self.text(ids)[1]))
 
     @property
     def scale(self) -> Tensor:
@@ -236,6 +236,11 @@ class CLIP(nn.Module):
         except RuntimeError as error:
             raise ValueError("state: " + " ".join(str(error).split(":", 1)[-1].split())) from error
         return model
+
+
+def _unit(x: Tensor) -> Tensor:
+    """x [n, embed] at length 1, in float32 at least: cosines that a scale of 100 multiplies need its digits."""
+    return F.normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=-1)
 
 
 def contrastive_loss(I_e: Tensor, T_e: Tensor, scale: Tensor) -> Tensor:
