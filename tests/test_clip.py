@@ -167,7 +167,7 @@ def test_attention_pooling_asks_with_the_mean():
 
 
 def test_strides_are_average_pools():
-    """A pattern that flips with every pixel is averaged away; a convolution with a stride would see every other pixel."""
+    """A pattern that flips with every pixel is averaged away; a strided convolution sees every other pixel of it."""
     block = Bottleneck(8, 4, stride=2).eval()
     nn.init.zeros_(block.conv3.weight)  # the skip alone
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")

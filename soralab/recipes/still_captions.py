@@ -20,7 +20,6 @@ from torch import Tensor
 from soralab import world
 from soralab.blocks.bpe import Tokenizer
 from soralab.world.language import article
-from soralab.world.scene import WALL
 
 UNSEEN = "checkered"  # the background that training never shows
 SEEN = tuple(name for name in world.BACKGROUNDS if name != UNSEEN)
@@ -138,7 +137,8 @@ class Pairs:
         self, scenes: list[world.Scene], tokenizer: Tokenizer, batch: int, seed: int = 0, twins: bool = False,
         context: int = 32, shorts: float = 0.5,
     ):  # fmt: skip
-        self.scenes, self.pictures = scenes, torch.cat([frames(scenes[k : k + 500]) for k in range(0, len(scenes), 500)])
+        parts = [frames(scenes[k : k + 500]) for k in range(0, len(scenes), 500)]
+        self.scenes, self.pictures = scenes, torch.cat(parts)
         self.tokenizer, self.batch, self.seed = tokenizer, min(batch, len(scenes)), seed
         self.twins, self.context, self.shorts = twins, context, shorts
 

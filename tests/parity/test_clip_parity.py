@@ -15,8 +15,8 @@ VISION = {  # open_clip's description of the image tower
     "ResNet": {"image_size": 64, "layers": [2, 1, 3, 1], "width": 8},
 }
 TEXTS = (
-    "a photo of a cat", "The CAT's 2 mats, 12 o'clock!", "naïve café — 你好 १२ ½ 🙂", "a &amp;amp; b &lt;3", "", "don't WE'LL i'd",
-    "snake_case  and\tmore\n(brackets)?!'s", "x" * 70, "v²x ⅷ",
+    "a photo of a cat", "The CAT's 2 mats, 12 o'clock!", "naïve café — 你好 १२ ½ 🙂", "a &amp;amp; b &lt;3", "",
+    "don't WE'LL i'd", "snake_case  and\tmore\n(brackets)?!'s", "x" * 70, "v²x ⅷ",
 )  # fmt: skip
 
 
@@ -123,8 +123,8 @@ def in_openais_names(state):
         (r"^text_model\.embeddings\.position_embedding\.weight", "positional_embedding"),
         (r"^vision_model\.embeddings\.position_embedding\.weight", "visual.positional_embedding"),
         (r"^vision_model\.embeddings\.class_embedding", "visual.class_embedding"),
-        (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."), (r"^vision_model\.pre_layrnorm", "visual.ln_pre"),
-        (r"^vision_model\.post_layernorm", "visual.ln_post"), (r"^text_model\.final_layer_norm", "ln_final"),
+        (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
+        (r"^vision_model\.pre_layrnorm", "visual.ln_pre"), (r"^vision_model\.post_layernorm", "visual.ln_post"), (r"^text_model\.final_layer_norm", "ln_final"),
         (r"^vision_model\.encoder\.layers", "visual.transformer.resblocks"),
         (r"^text_model\.encoder\.layers", "transformer.resblocks"), (r"layer_norm(\d)", r"ln_\1"),
         (r"self_attn\.out_proj", "attn.out_proj"), (r"mlp\.fc1", "mlp.c_fc"), (r"mlp\.fc2", "mlp.c_proj"),
