@@ -234,7 +234,7 @@ def train(name: str = "clip", folder: Path | None = None, steps: int | None = No
         "metrics": {
             **{split: measure(model, words, split, few) for split in ("test", "held_out")},
             "binding": binding(model, words, 10 if few else 500),
-            "scale": [[int(step), round(float(value), 2)] for step, value in zip(log["step"], log["scale"], strict=True)],
+            "scale": [[int(s), round(float(v), 2)] for s, v in zip(log["step"], log["scale"], strict=True)],
             **experiments(RUNS / f"{name}_experiments", model, words),
         },
     }  # fmt: skip
