@@ -38,9 +38,9 @@ class CLIPConfig:
 
     embed: int = 64  # what both towers end in
     image: int = 32  # side of a picture, pixels
-    layers: int | tuple[int, ...] = 4  # of the ViT; or the bottlenecks in each stage of the ResNet
-    width: int = 64
-    patch: int = 4  # side of a patch, pixels; the ResNet has none
+    layers: int | tuple[int, ...] = (1, 1, 1)  # of the ViT; or the bottlenecks in each stage of the ResNet
+    width: int = 32  # of the ViT's tokens, or of the ResNet's stem
+    patch: int = 0  # side of the ViT's patches, pixels; the ResNet has none
     context: int = 32  # longest text, start and end included
     vocabulary: int = 1024  # ids, the last of them the end of text
     text_width: int = 96
@@ -50,8 +50,9 @@ class CLIPConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.layers, int):
             object.__setattr__(self, "layers", tuple(self.layers))  # JSON makes lists of tuples
-        elif self.image % self.patch:
-            raise ValueError(f"image is {self.image}; it takes a multiple of patch, which is {self.patch}")
+        step = self.patch if isinstance(self.layers, int) else 2 ** (len(self.layers) + 1)
+        if not step or self.image % step:
+            raise ValueError(f"image is {self.image}; it takes a multiple of {step}: the patch, or all strides")
 
     @classmethod
     def published(cls, name: str) -> CLIPConfig:

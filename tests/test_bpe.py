@@ -64,6 +64,9 @@ def test_a_text_has_a_start_an_end_and_zeros():
     assert tokenizer.decode(ids[2].tolist()) == "newest low"
     with pytest.raises(ValueError, match="texts holds one of 7 ids, 'low low low low low'; it takes 6 at most"):
         tokenizer(["low low low low low"], 6)
+    assert tokenizer(["low low low low low", "low"], 4, cut=True).tolist() == [
+        [start, low, low, end], [start, low, end, 0],
+    ]  # fmt: skip
     with pytest.raises(ValueError, match="texts is 'low'; it takes a list of texts"):
         tokenizer("low")
 

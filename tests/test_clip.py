@@ -313,7 +313,7 @@ def test_a_tiny_model_learns_which_text_belongs_to_which_picture():
 def test_initial_sizes():
     """The residual path: what a layer adds at first is smaller by (2 layers)^-1/2."""
     torch.manual_seed(0)
-    tower = VisionTransformer(CLIPConfig(width=256, layers=3, head=64))
+    tower = VisionTransformer(CLIPConfig(width=256, layers=3, patch=4, head=64))
     block = tower.blocks[1]
     assert block.attention.to_q.weight.std().item() == pytest.approx(1 / 16, rel=0.03)
     assert block.attention.to_out.weight.std().item() == pytest.approx(1 / 16 / 6**0.5, rel=0.03)
@@ -325,7 +325,8 @@ def test_initial_sizes():
 
 
 @pytest.mark.parametrize("make, says", [
-    (lambda: CLIPConfig(image=30), "image is 30; it takes a multiple of patch, which is 4"),
+    (lambda: CLIPConfig(image=30), "image is 30; it takes a multiple of 16: the patch, or"),
+    (lambda: CLIPConfig(layers=2, image=30, patch=4), "image is 30; it takes a multiple of 4"),
     (lambda: CLIPConfig.published("ViT-B/8"), "name is 'ViT-B/8'; it takes one of RN50, .*ViT-L/14@336px"),
     (lambda: alive().encode_image(numbers(2, 3, 8, 16)), r"pixels are \[2, 3, 8, 16\]; it takes \[batch, 3, 16, 16\]"),
     (lambda: alive().encode_text(some_ids(1, 12)), r"ids are \[1, 12\]; it takes .* at most 9 tokens"),

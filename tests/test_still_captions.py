@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from soralab import world
-from soralab.blocks.bpe import Tokenizer
 from soralab.clip import CLIP, CLIPConfig
 from soralab.recipes import clip as recipe
 from soralab.recipes import clip_experiments as experiments
@@ -35,13 +34,14 @@ SCENES = [sample(0, index) for index in range(60)]
 
 @pytest.fixture(scope="module")
 def words():
-    return Tokenizer.learn([descriptive(scene) for scene in SCENES], 64)
+    return recipe.tokenizer()
 
 
 @pytest.fixture(scope="module")
 def tiny(words):
     torch.manual_seed(0)
-    return CLIP(CLIPConfig(embed=16, layers=1, width=16, vocabulary=len(words), text_width=16, text_layers=1, head=8))
+    sizes = {"embed": 16, "layers": 1, "width": 16, "patch": 8, "text_width": 16, "text_layers": 1, "head": 8}
+    return CLIP(CLIPConfig(vocabulary=len(words), **sizes))
 
 
 # -------------------------------------------------------------------------------------------------- scenes and texts
@@ -56,7 +56,7 @@ def test_places_are_those_of_the_rendered_frame():
             x, y = truth["trajectory"][number][1]
             row, column = (min(2, max(0, int(value // 32))) for value in (y, x))
             assert place(scene, obj) == PLACES[3 * row + column]
-    assert panning > 3
+    assert panning > 0
 
 
 def test_a_descriptive_text_says_everything_and_nothing_about_motion():
@@ -82,8 +82,8 @@ def test_short_texts_leave_things_out_and_say_nothing_wrong():
     rng, seen = Random(0), set()
     for scene in SCENES * 4:
         text = short(scene, rng)
-        template = next(t for t in reversed(TEMPLATES) if text.startswith(t.partition("{}")[0]))
-        seen.add(template)
+        kinds = [t.split("{}") for t in TEMPLATES[1:] + TEMPLATES[:1]]
+        seen.add(next(i for i, (a, b) in enumerate(kinds) if text.startswith(a) and text.endswith(b)))
         shapes = [word for word in text.replace(",", "").replace("!", "").split() if word in world.SHAPES]
         assert 1 <= len(shapes) <= len(scene.objects)
         assert set(shapes) <= {obj.shape for obj in scene.objects}
@@ -175,7 +175,8 @@ def test_recall_counts_texts_not_places():
     assert recipe.recall(I_e, I_e, list("abcd"), pool=4) == {"text of picture": 1.0, "picture of text": 1.0}
     assert recipe.recall(I_e, I_e.roll(1, 0), list("abcd"), pool=4)["text of picture"] == 0
     assert recipe.recall(I_e, I_e[[1, 0, 2, 3]], list("aacd"), pool=4)["text of picture"] == 1.0  # twins
-    assert recipe.recall(I_e, I_e[[1, 0, 2, 3]], list("abcd"), pool=2) == {"text of picture": 0.5, "picture of text": 0.5}
+    in_twos = recipe.recall(I_e, I_e[[1, 0, 2, 3]], list("abcd"), pool=2)
+    assert in_twos == {"text of picture": 0.5, "picture of text": 0.5}
     one_wrong = I_e.clone()
     one_wrong[0] = 0.9 * I_e[1]  # text 0 looks like picture 1; each picture still finds a text
     assert recipe.recall(I_e, one_wrong, list("abcd"), pool=4)["picture of text"] == 0.75
@@ -203,7 +204,7 @@ def test_a_linear_probe_leaves_the_model_alone_and_fits_what_is_linear(tiny):
 
 def test_two_heads_multiply_their_shares():
     torch.manual_seed(0)
-    model = experiments.Classifier(CLIPConfig(layers=1, width=16, head=8), two=True)
+    model = experiments.Classifier(CLIPConfig(layers=(1, 1), width=8, head=8), two=True).eval()
     scores = model(torch.randn(3, 3, 32, 32))
     assert scores.shape == (3, CLASSES)
     torch.testing.assert_close(scores.exp().sum(1), torch.ones(3))

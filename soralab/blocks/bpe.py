@@ -167,17 +167,20 @@ class Tokenizer:
             kept += [int(number)] if number != self.start else []
         return self._read(kept).strip()
 
-    def __call__(self, texts: Sequence[str], context: int = 77) -> Tensor:
+    def __call__(self, texts: Sequence[str], context: int = 77, cut: bool = False) -> Tensor:
         """Ids [texts, context]: start of text, the pieces, end of text, and zeros up to `context`.
 
         Zero is the id of "!" as well: nobody reads it, since the end of text stands before and attention is causal.
-        Raises ValueError for one text instead of several, and for a text that is too long.
+        cut: a text that is too long loses its last pieces and keeps its end. Raises ValueError for one text instead of
+        several, and, without `cut`, for a text that is too long.
         """
         if isinstance(texts, str):
             raise ValueError(f"texts is {texts[:40]!r}; it takes a list of texts")
         ids = torch.zeros(len(texts), context, dtype=torch.long)
         for row, text in zip(ids, texts, strict=True):
             found = [self.start, *self.encode(text), self.end]
+            if cut and len(found) > context:
+                found = [*found[: context - 1], self.end]
             if len(found) > context:
                 raise ValueError(f"texts holds one of {len(found)} ids, {text[:40]!r}; it takes {context} at most")
             row[: len(found)] = torch.tensor(found)

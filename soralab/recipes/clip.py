@@ -39,6 +39,8 @@ TRAINING = TrainConfig(
 POOL = 256  # pictures, or texts, among which the right one is to be found
 TEST_SCENES, TEST_THINGS = 4 * POOL, 1000
 
+VIT = {"layers": 4, "width": 64, "patch": 4}  # the other image tower, of about as many multiplications
+
 # ------------------------------------------------------------------------------------------------------- one training
 
 
@@ -53,7 +55,7 @@ def tokenizer() -> Tokenizer:
 
 
 def config(**changes) -> CLIPConfig:
-    """The shipped model's sizes; `changes` are fields of the config."""
+    """The shipped model's sizes, with a ResNet; `changes` are fields of the config, such as VIT."""
     return CLIPConfig(**{"vocabulary": len(tokenizer()), **changes})
 
 

@@ -7,6 +7,7 @@ that nobody has.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,13 @@ from torch import Tensor, nn
 
 from soralab import world
 from soralab.blocks.bpe import Tokenizer
-from soralab.clip import CLIP, CLIPConfig, VisionTransformer
+from soralab.clip import CLIP, CLIPConfig
 from soralab.datasets import flickr8k
 from soralab.recipes.clip import (
     NAMES,
     SEED,
     TRAINING,
+    VIT,
     classifier,
     config,
     fit,
@@ -37,6 +39,7 @@ from soralab.recipes.clip import (
 from soralab.recipes.clip import loss as contrastive
 from soralab.recipes.still_captions import CLASSES, Pairs, prompts, sample, to_pixels
 from soralab.recipes.what_and_where import Batches
+from soralab.training.data import model_flops
 from soralab.training.profiles import by_profile
 
 BLACK = ("black",)
@@ -54,7 +57,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.two = two
         outputs = len(world.SHAPES) + len(world.COLOURS) if two else CLASSES
-        self.tower = VisionTransformer(replace(sizes, embed=outputs))
+        self.tower = CLIP(replace(sizes, embed=outputs)).image
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels [batch, 3, side, side] to scores of the pairs [batch, CLASSES]."""
@@ -118,7 +121,7 @@ def classifiers(
             for arm, find in arms.items()}  # fmt: skip
 
 
-# --------------------------------------------------------------------------------------------------- the temperature
+# -------------------------------------------------------------------------------------- the temperature and the tower
 
 SCALES = {"learned": None, "fixed at 1": 1.0, "fixed at 14.3": 1 / 0.07, "fixed at 100": 100.0}  # exp(t)
 SHORT = replace(TRAINING, steps=250, warmup=30, cooldown=0.3, ema=0.98)
@@ -133,14 +136,19 @@ def at_scale(scale: float | None) -> CLIP:
     return model
 
 
-def temperatures(folder: Path, steps: int = SHORT.steps, scenes: int = 8000, count: int = 512) -> dict[str, dict]:
-    """Short trainings that differ in exp(t) alone: {arm: recall@1 on the split "test"}."""
+def short_runs(folder: Path, steps: int = SHORT.steps, scenes: int = 8000, count: int = 512) -> dict[str, dict]:
+    """Short trainings that differ in exp(t), or in the image tower, alone: {arm: recall@1 on the split "test", ...}."""
     batches = Pairs([sample(SEED, index) for index in range(scenes)], tokenizer(), 64, SEED)
+    arms = {name: partial(at_scale, scale) for name, scale in SCALES.items()}
+    arms["learned, ViT"] = partial(CLIP, config(**VIT))
     table = {}
-    for name, scale in SCALES.items():
+    for name, build in arms.items():
         training = replace(SHORT, steps=steps, save_every=steps)
-        model, _ = fit(partial(at_scale, scale), training, batches, folder / name.replace(" ", "_"))
-        table[name] = retrieval(model, tokenizer(), count=count) | {"scale": round(model.scale.item(), 2)}
+        model, _ = fit(build, training, batches, folder / name.replace(", ", "_").replace(" ", "_"))
+        products = model_flops(model.image, torch.zeros(1, 3, model.config.image, model.config.image)) // 2
+        table[name] = retrieval(model, tokenizer(), count=count) | {
+            "scale": round(model.scale.item(), 2), "products": products,
+        }  # fmt: skip
     return table
 
 
@@ -150,7 +158,7 @@ def temperatures(folder: Path, steps: int = SHORT.steps, scenes: int = 8000, cou
 class Photos:
     """Batches of Flickr8k's pictures, each with one of its five texts, cropped at random to nine tenths."""
 
-    def __init__(self, pictures: Tensor, lines: list[list[str]], words: Tokenizer, batch: int, context: int):
+    def __init__(self, pictures: Tensor, lines: list[list[str]], words: Callable, batch: int, context: int):
         self.pictures, self.lines, self.words, self.context = pictures, lines, words, context
         self.batch = min(batch, len(pictures))
 
@@ -173,10 +181,10 @@ def photos(folder: Path, steps: int = 300, merges: int = 1000) -> dict:
     Raises FileNotFoundError where there are none.
     """
     train, test = flickr8k.load("train", 36), flickr8k.load("test", 32)
-    words = Tokenizer.learn((line for lines in train[1] for line in lines), merges)
-    sizes = config(vocabulary=len(words), context=64)
+    vocabulary = Tokenizer.learn((line for lines in train[1] for line in lines), merges)
+    words, sizes = partial(vocabulary, cut=True), config(vocabulary=len(vocabulary), context=48)
     training = replace(SHORT, steps=steps, save_every=steps)
-    model, _ = fit(partial(CLIP, sizes), training, Photos(*train, words, 64, 64), folder, contrastive)
+    model, _ = fit(partial(CLIP, sizes), training, Photos(*train, words, 64, sizes.context), folder, contrastive)
     pool, found = len(test[0]), {"pictures": len(train[0]), "pool": len(test[0])}
     learned = F.interpolate(to_pixels(train[0][:pool]), (32, 32), mode="bilinear").add(1).mul(127.5).byte()
     for name, pictures, lines in (("learned from", learned, train[1][:pool]), ("new", *test)):
@@ -186,12 +194,12 @@ def photos(folder: Path, steps: int = 300, merges: int = 1000) -> dict:
 
 
 def experiments(folder: Path, model: CLIP, words: Tokenizer) -> dict:
-    """The card's tables: classifiers by background, temperatures, and Flickr8k's (None without it)."""
+    """The card's tables: classifiers by background, temperatures and towers, and Flickr8k's (None without it)."""
     few = by_profile(smoke={"steps": 2, "train_things": 150, "count": 20}, laptop={}, gpu={})
     short = by_profile(smoke={"steps": 2, "scenes": 64, "count": 20}, laptop={}, gpu={})
     steps = by_profile(smoke={"steps": 2, "merges": 20}, laptop={}, gpu={})
     return {
         "classifiers": classifiers(folder / "classifiers", model, words, **few),
-        "temperatures": temperatures(folder / "temperatures", **short),
+        "short runs": short_runs(folder / "short_runs", **short),
         "flickr8k": photos(folder / "flickr8k", **steps) if flickr8k.available() else None,
     }
