@@ -12,10 +12,12 @@ from __future__ import annotations
 import gzip
 import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+
+from soralab.blocks import bpe
 
 DOWNLOADS = Path(__file__).resolve().parents[2] / "data" / "downloads"
 WHERE_FROM = "get the files from the folder data/task1/raw of multi30k/dataset on GitHub"
@@ -72,7 +74,7 @@ class BytePairs:
         self.first = first
         self._rank = {pair: rank for rank, pair in enumerate(self.merges)}
         self._id = {piece: first + place for place, piece in enumerate(self.pieces)}
-        self._cut = lru_cache(maxsize=100_000)(self._merged)
+        self._cut = lru_cache(maxsize=100_000)(lambda chunk: bpe.merged(list(chunk), self._rank))
 
     @classmethod
     def learn(cls, lines: Iterable[str], size: int, first: int = 3) -> BytePairs:
@@ -80,21 +82,7 @@ class BytePairs:
         words = Counter(chunk for line in lines for chunk in chunks(line))
         cut = {word: list(word) for word in words}
         letters = sorted({letter for word in words for letter in word})
-        counts: Counter = Counter()
-        where: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)  # not sets: their order is not fixed
-        for word, parts in cut.items():
-            _count(word, parts, words[word], counts, where)
-        merges: list[tuple[str, str]] = []
-        while first + 1 + len(letters) + len(merges) < size and counts:
-            best = max(counts, key=counts.get)
-            if counts[best] < 2:
-                break
-            merges.append(best)
-            for word in list(where[best]):
-                _count(word, cut[word], -words[word], counts, where)
-                cut[word] = _join(cut[word], best)
-                _count(word, cut[word], words[word], counts, where)
-            counts.pop(best, None)
+        merges = bpe.learn_merges(cut, words, size - first - 1 - len(letters))
         return cls(letters, merges, first)
 
     def __len__(self) -> int:
@@ -110,37 +98,7 @@ class BytePairs:
         text = "".join(self.pieces[id - self.first] for id in ids if id >= self.first)
         return text.replace(SPACE, " ").strip()
 
-    def _merged(self, chunk: str) -> tuple[str, ...]:
-        parts = list(chunk)
-        while len(parts) > 1:
-            best = min(zip(parts, parts[1:], strict=False), key=lambda pair: self._rank.get(pair, len(self._rank)))
-            if best not in self._rank:
-                break
-            parts = _join(parts, best)
-        return tuple(parts)
-
 
 def chunks(text: str) -> list[str]:
     """Words and runs of other signs, each with the space before it; no piece reaches over their borders."""
     return [chunk.replace(" ", SPACE) for chunk in _CHUNK.findall(" " + " ".join(text.split()))]
-
-
-def _join(parts: list[str], pair: tuple[str, str]) -> list[str]:
-    """`parts` with every occurrence of the pair made one part, from the left."""
-    joined: list[str] = []
-    for part in parts:
-        if joined and (joined[-1], part) == pair:
-            joined[-1] += part
-        else:
-            joined.append(part)
-    return joined
-
-
-def _count(word: str, parts: list[str], times: int, counts: Counter, where: dict) -> None:
-    """Add `times` occurrences of the pairs in a word; pairs that are gone leave the counts."""
-    for pair in zip(parts, parts[1:], strict=False):
-        counts[pair] += times
-        if counts[pair] <= 0:
-            del counts[pair]
-        if times > 0:
-            where[pair][word] = None

@@ -17,6 +17,7 @@ RECIPES = {
     "unet": "soralab.recipes.unet",
     "unet_denoiser": "soralab.recipes.unet",
     "vit": "soralab.recipes.vit",
+    "clip": "soralab.recipes.clip",
 }
 RUNS = Path("runs")  # where a reader's own trainings lie
 

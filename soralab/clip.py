@@ -1,0 +1,340 @@
+"""CLIP: two towers, one for pictures and one for texts, and the one question which text belongs to which picture.
+
+Paper: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (2103.00020). Its
+figure 3 is the method; in its names, for n pairs of a picture I and a text T:
+
+    I_e = normalise(image_encoder(I) W_i)             [n, embed]
+    T_e = normalise(text_encoder(T) W_t)              [n, embed]
+    logits = I_e T_e^T exp(t)                         [n, n]
+    loss = (cross_entropy(logits, rows) + cross_entropy(logits, columns)) / 2,   pair k is class k
+
+t is learned, begins at ln(1 / 0.07), and exp(t) may not pass 100 (section 2.5). The towers are section 2.4's: a
+ViT with one more norm or a ResNet with attention pooling, and a causal Transformer whose state at the end of the text
+stands for the text. `CLIP.from_openai` takes the published weights.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from soralab.blocks import Attention
+from soralab.blocks.resnet import ModifiedResNet
+from soralab.transformer import causal_mask
+
+SCALE_AT_FIRST, MOST_SCALE = 1 / 0.07, 100.0  # of exp(t)
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Sizes of a CLIP; the defaults are the course's small one, the nine named ones are the published ones."""
+
+    embed: int = 64  # what both towers end in
+    image: int = 32  # side of a picture, pixels
+    layers: int | tuple[int, ...] = (1, 1, 1)  # of the ViT; or the bottlenecks in each stage of the ResNet
+    width: int = 32  # of the ViT's tokens, or of the ResNet's stem
+    patch: int = 0  # side of the ViT's patches, pixels; the ResNet has none
+    context: int = 32  # longest text, start and end included
+    vocabulary: int = 1024  # ids, the last of them the end of text
+    text_width: int = 96
+    text_layers: int = 2
+    head: int = 16  # width of a head, in both towers
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layers, int):
+            object.__setattr__(self, "layers", tuple(self.layers))  # JSON makes lists of tuples
+        step = self.patch if isinstance(self.layers, int) else 2 ** (len(self.layers) + 1)
+        if not step or self.image % step:
+            raise ValueError(f"image is {self.image}; it takes a multiple of {step}: the patch, or all strides")
+
+    @classmethod
+    def published(cls, name: str) -> CLIPConfig:
+        """One of the nine of PUBLISHED, such as "ViT-B/32". Raises ValueError for another name."""
+        if name not in PUBLISHED:
+            raise ValueError(f"name is {name!r}; it takes one of {', '.join(PUBLISHED)}")
+        embed, image, layers, width, patch, text_width = PUBLISHED[name]
+        return cls(embed, image, layers, width, patch, 77, 49_408, text_width, 12, head=64)
+
+
+PUBLISHED = {  # embed, image, layers, width, patch, width of the text tower (tables 19 and 20)
+    "RN50": (1024, 224, (3, 4, 6, 3), 64, 0, 512), "RN101": (512, 224, (3, 4, 23, 3), 64, 0, 512),
+    "RN50x4": (640, 288, (4, 6, 10, 6), 80, 0, 640), "RN50x16": (768, 384, (6, 8, 18, 8), 96, 0, 768),
+    "RN50x64": (1024, 448, (3, 15, 36, 10), 128, 0, 1024), "ViT-B/32": (512, 224, 12, 768, 32, 512),
+    "ViT-B/16": (512, 224, 12, 768, 16, 512), "ViT-L/14": (768, 224, 24, 1024, 14, 768),
+    "ViT-L/14@336px": (768, 336, 24, 1024, 14, 768),
+}  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------- the towers
+
+
+class QuickGELU(nn.Module):
+    """x sigmoid(1.702 x), an approximation of GELU; the published weights are used to it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Block(nn.Module):
+    """One layer of either transformer: the norm stands before each half, the MLP is four times as wide inside."""
+
+    def __init__(self, dim: int, head: int):
+        super().__init__()
+        self.ln_1, self.attention = nn.LayerNorm(dim), Attention(dim, dim // head)
+        self.ln_2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), QuickGELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x [batch, tokens, dim], mask [tokens, tokens], True = may attend; returns x's shape."""
+        x = x + self.attention(self.ln_1(x), mask=mask)
+        return x + self.mlp(self.ln_2(x))
+
+
+def blocks(dim: int, layers: int, head: int) -> nn.ModuleList:
+    """`layers` blocks, drawn as the official code draws the text tower's: what enters the residual path is small."""
+    found = nn.ModuleList(Block(dim, head) for _ in range(layers))
+    for block in found:
+        attention, mlp = block.attention, block.mlp
+        into, out = dim**-0.5, dim**-0.5 * (2 * layers) ** -0.5
+        for layer, std in ((attention.to_q, into), (attention.to_kv, into), (attention.to_out, out),
+                           (mlp[0], (2 * dim) ** -0.5), (mlp[2], out)):  # fmt: skip
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+    return found
+
+
+class VisionTransformer(nn.Module):
+    """Chapter 03's ViT with one more norm, between the positions and the first layer, and no bias in the patches."""
+
+    def __init__(self, c: CLIPConfig):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, c.width, c.patch, stride=c.patch, bias=False)
+        self.class_embedding = nn.Parameter(c.width**-0.5 * torch.randn(c.width))
+        self.positional_embedding = nn.Parameter(
+            c.width**-0.5 * torch.randn(1 + (c.image // c.patch) ** 2, c.width)
+        )
+        self.ln_pre, self.ln_post = nn.LayerNorm(c.width), nn.LayerNorm(c.width)
+        self.blocks = blocks(c.width, c.layers, c.head)
+        self.W_i = nn.Linear(c.width, c.embed, bias=False)
+        nn.init.normal_(self.W_i.weight, std=c.width**-0.5)
+
+    def states(self, pixels: Tensor) -> list[Tensor]:
+        """What enters the first layer and what leaves each: layers + 1 tensors [batch, 1 + patches, width]."""
+        patches = rearrange(self.conv1(pixels), "b d h w -> b (h w) d")
+        x = torch.cat([self.class_embedding.expand(len(pixels), 1, -1), patches], dim=1)
+        found = [self.ln_pre(x + self.positional_embedding)]
+        for block in self.blocks:
+            found.append(block(found[-1]))
+        return found
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels [batch, 3, image, image] to [batch, embed], the class token's, not normalised."""
+        return self.W_i(self.ln_post(self.states(pixels)[-1][:, 0]))
+
+
+class TextTransformer(nn.Module):
+    """A causal Transformer over a text: no token sees a later one, so the last one has seen the whole text."""
+
+    def __init__(self, context: int, vocabulary: int, width: int, layers: int, head: int = 64):
+        super().__init__()
+        self.context, self.end = context, vocabulary - 1
+        self.token_embedding = nn.Embedding(vocabulary, width)
+        self.positional_embedding = nn.Parameter(0.01 * torch.randn(context, width))
+        self.blocks = blocks(width, layers, head)
+        self.ln_final = nn.LayerNorm(width)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """ids [batch, n <= context] to one vector a token [batch, n, width], and the end of text's [batch, width].
+
+        The end of text is the largest id, `vocabulary - 1`; what stands behind it is never read. Raises ValueError
+        for texts that are too long, or one without its end.
+        """
+        if ids.ndim != 2 or ids.shape[1] > self.context:
+            raise ValueError(f"ids are {list(ids.shape)}; it takes [batch, tokens], with at most {self.context} tokens")
+        ends = ids == self.end
+        if not ends.any(1).all():
+            row = int((~ends.any(1)).nonzero()[0])
+            raise ValueError(f"ids has no end of text (id {self.end}) in row {row}; every text takes one")
+        x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
+        mask = causal_mask(ids.shape[1], ids.device)
+        for block in self.blocks:
+            x = block(x, mask)
+        x = self.ln_final(x)
+        return x, x[torch.arange(len(ids), device=ids.device), ends.int().argmax(1)]  # the first, if there are more
+
+
+# -------------------------------------------------------------------------------------------------------- the method
+
+
+class CLIP(nn.Module):
+    """Both towers, W_t and t. (W_i stands at the end of the image tower: the ResNet's attention pooling has it too.)"""
+
+    def __init__(self, config: CLIPConfig = CLIPConfig()):
+        super().__init__()
+        self.config = c = config
+        if isinstance(c.layers, int):
+            self.image = VisionTransformer(c)
+        else:
+            self.image = ModifiedResNet(c.layers, c.embed, c.width * 32 // c.head, c.image, c.width)
+        self.text = TextTransformer(c.context, c.vocabulary, c.text_width, c.text_layers, c.head)
+        self.W_t = nn.Linear(c.text_width, c.embed, bias=False)
+        nn.init.normal_(self.W_t.weight, std=c.text_width**-0.5)
+        self.t = nn.Parameter(torch.tensor(math.log(SCALE_AT_FIRST)))
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """I_e: pixels [n, 3, image, image] to unit vectors [n, embed].
+
+        The course's pixels lie in [-1, 1]; published weights expect each channel less its mean, over its deviation.
+        """
+        want = (3, self.config.image, self.config.image)
+        if pixels.ndim != 4 or pixels.shape[1:] != want:
+            raise ValueError(f"pixels are {list(pixels.shape)}; it takes [batch, {want[0]}, {want[1]}, {want[2]}]")
+        return _unit(self.image(pixels))
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        """T_e: ids [n, tokens] to unit vectors [n, embed]."""
+        return _unit(self.W_t(self.text(ids)[1]))
+
+    @property
+    def scale(self) -> Tensor:
+        """exp(t): a number by which the cosines are multiplied, one over the softmax's temperature."""
+        return self.t.exp()
+
+    @torch.no_grad()
+    def clip_scale(self) -> None:
+        """Set t back where exp(t) has passed 100: to be called after (or before) every step of the optimizer.
+
+        The parameter itself is clipped. A clamp in the forward pass would leave t without a gradient as soon as it
+        had passed the bound, and so without a way back.
+        """
+        self.t.clamp_(max=math.log(MOST_SCALE))
+
+    def forward(self, pixels: Tensor, ids: Tensor) -> Tensor:
+        """The logits [pictures, texts] of every picture with every text."""
+        return self.scale * self.encode_image(pixels) @ self.encode_text(ids).T
+
+    @classmethod
+    def from_openai(cls, state: Mapping[str, Tensor]) -> CLIP:
+        """This model with weights in the published format (a state_dict; open_clip's ViTs and ResNets have it too).
+
+        All sizes are read from the weights; a head is 64 wide. Raises ValueError for weights that are missing, too
+        many, or of another shape, by name.
+        """
+        try:
+            model = cls(_config_of(state))
+        except KeyError as error:
+            raise ValueError(f"state has no {error.args[0]}; it takes the weights of a CLIP") from error
+        try:
+            model.load_state_dict(_renamed(state))
+        except RuntimeError as error:
+            raise ValueError("state: " + " ".join(str(error).split(":", 1)[-1].split())) from error
+        return model
+
+
+def _unit(x: Tensor) -> Tensor:
+    """x [n, embed] at length 1, in float32 at least: cosines that a scale of 100 multiplies need its digits."""
+    return F.normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=-1)
+
+
+def contrastive_loss(I_e: Tensor, T_e: Tensor, scale: Tensor) -> Tensor:
+    """Figure 3's symmetric loss of n pairs: I_e, T_e [n, embed] unit vectors, scale = exp(t); a scalar."""
+    logits = scale * I_e @ T_e.T
+    pairs = torch.arange(len(I_e), device=I_e.device)
+    return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+
+
+def accumulate(model: CLIP, pixels: Tensor, ids: Tensor, chunk: int) -> Tensor:
+    """One large batch in small pieces: adds to every .grad what one backward pass over all n pairs would; the loss.
+
+    The loss of a pair depends on all others, so gradients of pieces do not add up to that of the whole. What does: all
+    features first, without gradients; from them the loss and its gradient for each feature; then piece by piece
+    once more, with that gradient handed to the tower. Twice the forward passes, the memory of one piece. (Not with
+    the ResNet in training: its batch norm sees the piece alone.)
+    """
+    pieces = list(zip(pixels.split(chunk), ids.split(chunk), strict=True))
+    with torch.no_grad():
+        features = [(model.encode_image(p), model.encode_text(i)) for p, i in pieces]
+    I_e, T_e = (torch.cat(column).requires_grad_() for column in zip(*features, strict=True))
+    loss = contrastive_loss(I_e, T_e, model.scale)
+    loss.backward()  # reaches I_e, T_e and t
+    for (p, i), dI, dT in zip(pieces, I_e.grad.split(chunk), T_e.grad.split(chunk), strict=True):
+        torch.autograd.backward([model.encode_image(p), model.encode_text(i)], [dI, dT])
+    return loss.detach()
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Parameter groups for AdamW: decay for all weights that are not gains or biases (section 2.5)."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    plain = [p for _, p in named if p.ndim < 2]  # gains, biases, the class token and t
+    return [{"params": [p for _, p in named if p.ndim >= 2], "weight_decay": weight_decay},
+            {"params": plain, "weight_decay": 0.0}]  # fmt: skip
+
+
+@torch.no_grad()
+def zero_shot(model: CLIP, prompts: Iterable[Tensor]) -> Tensor:
+    """A classifier made of texts (section 3.1): one unit vector for each class, [classes, embed].
+
+    prompts: for each class the ids [texts, tokens] of one or several texts. Several are averaged as unit vectors, and
+    the mean made a unit vector again (section 3.1.4, ensembling in the space of embeddings). The class of a
+    picture is the row with which `encode_image` has the largest product.
+    """
+    means = torch.stack([model.encode_text(ids).mean(0) for ids in prompts])
+    return F.normalize(means, dim=-1)
+
+
+# ------------------------------------------------------------------------------------------------ published weights
+
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # numbers that the published files hold besides
+_RULES = (  # from their names to ours, in this order
+    (r"^visual\.", "image."), (r"^(transformer|token_embedding|positional_embedding|ln_final)\b", r"text.\1"),
+    (r"\.transformer\.resblocks\.", ".blocks."), (r"\.attn\.out_proj\.", ".attention.to_out."),
+    (r"\.mlp\.c_fc\.", ".mlp.0."), (r"\.mlp\.c_proj\.", ".mlp.2."), (r"^logit_scale$", "t"),
+    (r"^text_projection$", "W_t.weight"), (r"^image\.proj$", "image.W_i.weight"),
+)  # fmt: skip
+
+
+def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The published weights under our names, in float32."""
+    ours = {}
+    for theirs, value in state.items():
+        name = theirs
+        for pattern, by in _RULES:
+            name = re.sub(pattern, by, name)
+        value = value.detach().clone()
+        value = value.float() if value.is_floating_point() else value
+        if theirs in ("text_projection", "visual.proj"):  # a matrix that is multiplied from the other side
+            value = value.T
+        if ".attn.in_proj_" in name:  # queries, keys and values lie in one there
+            stem, kind = name.split("attn.in_proj_")
+            dim = len(value) // 3
+            ours |= {f"{stem}attention.to_q.{kind}": value[:dim], f"{stem}attention.to_kv.{kind}": value[dim:]}
+        elif theirs not in _NOT_WEIGHTS:
+            ours[name] = value
+    return ours
+
+
+def _config_of(state: Mapping[str, Tensor]) -> CLIPConfig:
+    """The sizes, read from the shapes of published weights."""
+
+    def count(stem: str) -> int:
+        return len({match[1] for match in (re.match(re.escape(stem) + r"\.(\d+)\.", key) for key in state) if match})
+
+    text_width, embed = state["text_projection"].shape
+    text = (len(state["positional_embedding"]), len(state["token_embedding.weight"]), text_width,
+            count("transformer.resblocks"), 64)  # fmt: skip
+    if "visual.proj" in state:
+        width, _, patch, _ = state["visual.conv1.weight"].shape
+        side = math.isqrt(len(state["visual.positional_embedding"]) - 1)
+        return CLIPConfig(embed, side * patch, count("visual.transformer.resblocks"), width, patch, *text)
+    layers = tuple(count(f"visual.layer{stage}") for stage in (1, 2, 3, 4))
+    width = len(state["visual.layer1.0.conv1.weight"])
+    side = math.isqrt(len(state["visual.attnpool.positional_embedding"]) - 1)
+    return CLIPConfig(embed, 32 * side, layers, width, 0, *text)

@@ -1,0 +1,180 @@
+"""Chapter 04's last exercise: the gradient of one large contrastive batch, computed in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from soralab.exercises import Exercise, WrongAnswer
+from soralab.exercises.vit_inside import numbers, same
+
+
+def _pieces_stub(image: nn.Module, text: nn.Module, pixels: Tensor, ids: Tensor, scale: float, chunk: int) -> None:
+    """Give every parameter's .grad what one backward pass over all n pairs would, `chunk` pairs at a time.
+
+    image, text: the towers, tensors [k, ...] to unit vectors [k, embed]; no call with gradients on may hold more
+    than `chunk` pairs. pixels [n, ...], ids [n, ...]: pair k belongs together. The loss is figure 3's.
+    """
+    raise NotImplementedError
+
+
+def _pieces(image: nn.Module, text: nn.Module, pixels: Tensor, ids: Tensor, scale: float, chunk: int) -> None:
+    """Give every parameter's .grad what one backward pass over all n pairs would, `chunk` pairs at a time."""
+    with torch.no_grad():  # 1. all features
+        I_e = torch.cat([image(part) for part in pixels.split(chunk)])
+        T_e = torch.cat([text(part) for part in ids.split(chunk)])
+    I_e.requires_grad_()
+    T_e.requires_grad_()
+    logits, pairs = scale * I_e @ T_e.T, torch.arange(len(I_e))  # 2. the loss, and its gradient for each feature
+    ((F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2).backward()
+    for part, gradient in zip(pixels.split(chunk), I_e.grad.split(chunk), strict=True):
+        image(part).backward(gradient)  # 3. each piece again, from its features down
+    for part, gradient in zip(ids.split(chunk), T_e.grad.split(chunk), strict=True):
+        text(part).backward(gradient)
+
+
+def _loss(I_e: Tensor, T_e: Tensor, scale: float) -> Tensor:
+    logits, pairs = scale * I_e @ T_e.T, torch.arange(len(I_e))
+    return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+
+
+def _each_for_itself(image, text, pixels, ids, scale, chunk) -> None:
+    parts = list(zip(pixels.split(chunk), ids.split(chunk), strict=True))
+    for p, i in parts:
+        (_loss(image(p), text(i), scale) * len(p) / len(pixels)).backward()
+
+
+def _each_for_itself_summed(image, text, pixels, ids, scale, chunk) -> None:
+    for p, i in zip(pixels.split(chunk), ids.split(chunk), strict=True):
+        _loss(image(p), text(i), scale).backward()
+
+
+def _all_at_once(image, text, pixels, ids, scale, chunk) -> None:
+    _loss(image(pixels), text(ids), scale).backward()
+
+
+def _towers_get_nothing(image, text, pixels, ids, scale, chunk) -> None:
+    with torch.no_grad():
+        I_e = torch.cat([image(part) for part in pixels.split(chunk)])
+        T_e = torch.cat([text(part) for part in ids.split(chunk)])
+    _loss(I_e.requires_grad_(), T_e.requires_grad_(), scale).backward()
+
+
+def _own_questions_only(image, text, pixels, ids, scale, chunk) -> None:
+    with torch.no_grad():
+        I_e = torch.cat([image(part) for part in pixels.split(chunk)])
+        T_e = torch.cat([text(part) for part in ids.split(chunk)])
+    n = len(pixels)
+    for k in range(0, n, chunk):
+        place = torch.arange(k, min(k + chunk, n))
+        rows = F.cross_entropy(scale * image(pixels[place]) @ T_e.T, place, reduction="sum")
+        columns = F.cross_entropy(scale * text(ids[place]) @ I_e.T, place, reduction="sum")
+        ((rows + columns) / (2 * n)).backward()
+
+
+def _pictures_only(image, text, pixels, ids, scale, chunk) -> None:
+    kept = [p.grad for p in text.parameters()]
+    _pieces(image, text, pixels, ids, scale, chunk)
+    for p, grad in zip(text.parameters(), kept, strict=True):
+        p.grad = grad
+
+
+def _mean_of_pieces(image, text, pixels, ids, scale, chunk) -> None:
+    _pieces(image, text, pixels, ids, scale, chunk)
+    count = -(-len(pixels) // chunk)
+    for p in (*image.parameters(), *text.parameters()):
+        p.grad /= count
+
+
+MISTAKES = (
+    (_each_for_itself, "each piece asks only within itself: with 3 pairs in a piece a picture has 2 wrong texts "
+     "instead of 6. Compute the features of all pairs first, without gradients."),
+    (_each_for_itself_summed, "each piece is a small batch of its own, and their losses are added up. A picture must "
+     "be compared with the texts of all pieces: compute the features of all pairs first, without gradients."),
+    (_own_questions_only, "a feature has a gradient from its own row only. It is also a wrong answer in all other "
+     "rows, and gets a gradient from these: let .backward() on the whole table find the gradient of each feature."),
+    (_pictures_only, "the text tower gets no gradient."),
+    (_mean_of_pieces, "the gradients are divided by the number of pieces. The whole loss is a mean over all pairs "
+     "already, and every piece's share of it is added."),
+)  # fmt: skip
+
+
+class _Tower(nn.Module):
+    """Two small layers, and how many rows a call with gradients on has had at most."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 6), nn.Linear(6, 4)
+        for k, p in enumerate(self.parameters()):
+            p.data = numbers(*p.shape, seed=seed + k)
+        self.most = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            self.most = max(self.most, len(x))
+        return F.normalize(self.second(torch.tanh(self.first(x))), dim=-1)
+
+
+def _grads(fn: Callable, chunk: int) -> tuple[list[Tensor | None], int]:
+    """The gradients that `fn` leaves, and the most rows of a call with gradients on."""
+    image, text = _Tower(10), _Tower(20)
+    with torch.enable_grad():
+        fn(image, text, numbers(7, 5, seed=1), numbers(7, 5, seed=2), 3.0, chunk)
+    return [p.grad for tower in (image, text) for p in tower.parameters()], max(image.most, text.most)
+
+
+def _alike(a: list, b: list) -> bool:
+    return all((x is None and y is None) or (x is not None and y is not None and same(x, y))
+               for x, y in zip(a, b, strict=True))  # fmt: skip
+
+
+def _pieces_check(fn: Callable) -> Iterator[tuple[bool, str]]:
+    for chunk in (3, 2, 7):
+        got, most = _grads(fn, chunk)
+        want, _ = _grads(_pieces, chunk)
+        case = f"7 pairs, {chunk} at a time"
+        yield any(g is not None for g in got), (
+            f"{case}: no parameter has a gradient. The features' gradients must be handed down to the towers: call "
+            "each tower once more and give .backward(...) what the features have."
+        )
+        for mistake, says in MISTAKES:
+            yield _alike(got, want) or not _alike(got, _grads(mistake, chunk)[0]), f"{case}: {says}"
+        yield _alike(got, want), f"{case}: the gradients differ from those of one batch of 7."
+        yield most <= chunk, f"{case}: a tower was called with {most} pairs and gradients on: that is the whole batch."
+
+
+PIECES = Exercise(
+    name="clip.batch_in_pieces",
+    title="A batch that does not fit",
+    difficulty=3,
+    minutes=25,
+    statement="""
+        The paper's batch has 32,768 pairs. In most trainings a batch that does not fit is cut up, and the gradients of
+        the pieces are added. Not here: the loss of a pair depends on all others. But it depends on them through their
+        features alone, and these are small. Compute them all, without gradients; find what the loss wants of each
+        feature; and then hand that down to the towers, piece by piece.
+        """,
+    hints=(
+        "The chain rule: the gradient of a weight is that of the features, times how they depend on the weight. Which "
+        " of the two factors needs all pairs?",
+        "Three passes: features under torch.no_grad(); the loss on these features, which require gradients; each piece "
+        "through its tower again. tensor.backward(gradient) starts from a gradient that you give.",
+        "I_e = cat of pieces without gradients, I_e.requires_grad_(), the same for T_e; loss.backward(); then for each "
+        "piece image(part).backward(I_e.grad of that piece), and the same for the texts.",
+    ),
+    stub=_pieces_stub,
+    solution=_pieces,
+    check=_pieces_check,
+    wrong={
+        "each_for_itself": WrongAnswer(_each_for_itself, "asks only within itself"),
+        "small_batches_added": WrongAnswer(_each_for_itself_summed, "a small batch of its own"),
+        "all_at_once": WrongAnswer(_all_at_once, "that is the whole batch"),
+        "towers_get_nothing": WrongAnswer(_towers_get_nothing, "no parameter has a gradient"),
+        "own_row_only": WrongAnswer(_own_questions_only, "from its own row only"),
+        "pictures_only": WrongAnswer(_pictures_only, "the text tower gets no gradient"),
+        "divided": WrongAnswer(_mean_of_pieces, "divided by the number of pieces"),
+    },
+)

@@ -1,0 +1,218 @@
+"""Chapter 04's data and its recipe: what a frame's text says, which texts a batch holds, what is measured."""
+
+from random import Random
+
+import pytest
+import torch
+
+from soralab import world
+from soralab.clip import CLIP, CLIPConfig
+from soralab.recipes import clip as recipe
+from soralab.recipes import clip_experiments as experiments
+from soralab.recipes.still_captions import (
+    CLASSES,
+    PLACES,
+    TEMPLATES,
+    UNSEEN,
+    Pairs,
+    descriptive,
+    frames,
+    in_order,
+    label,
+    name_of,
+    place,
+    prompts,
+    sample,
+    share_of_twins,
+    short,
+    thing,
+    to_pixels,
+)
+
+SCENES = [sample(0, index) for index in range(60)]
+
+
+@pytest.fixture(scope="module")
+def words():
+    return recipe.tokenizer()
+
+
+@pytest.fixture(scope="module")
+def tiny(words):
+    torch.manual_seed(0)
+    sizes = {"embed": 16, "layers": 1, "width": 16, "patch": 8, "text_width": 16, "text_layers": 1, "head": 8}
+    return CLIP(CLIPConfig(vocabulary=len(words), **sizes))
+
+
+# -------------------------------------------------------------------------------------------------- scenes and texts
+
+
+def test_places_are_those_of_the_rendered_frame():
+    """The middle frame's own truth, in pixels, cameras that pan included."""
+    panning = 0
+    for scene, truth in zip(SCENES, world.truth(SCENES, 2, 96, 96), strict=True):
+        panning += scene.camera != "still"
+        for number, obj in enumerate(scene.objects):
+            x, y = truth["trajectory"][number][1]
+            row, column = (min(2, max(0, int(value // 32))) for value in (y, x))
+            assert place(scene, obj) == PLACES[3 * row + column]
+    assert panning > 0
+
+
+def test_a_descriptive_text_says_everything_and_nothing_about_motion():
+    for scene in SCENES:
+        text = descriptive(scene)
+        for obj in scene.objects:
+            assert f"{obj.size} {obj.colour} {obj.shape} {place(scene, obj)}" in text
+        assert text.endswith(f" {scene.background} background")
+        assert not any(obj.motion in text for obj in scene.objects)
+    one = next(scene for scene in SCENES if len(scene.objects) == 1)
+    assert descriptive(one).startswith("a ") and " and " not in descriptive(one)
+
+
+def test_things_are_named_from_left_to_right():
+    for scene in SCENES:
+        at = [obj.pose(0.5)[0] for obj in in_order(scene)]
+        assert at == sorted(at)
+        found = [descriptive(scene).index(f"{obj.colour} {obj.shape}") for obj in in_order(scene)]
+        assert found == sorted(found)
+
+
+def test_short_texts_leave_things_out_and_say_nothing_wrong():
+    rng, seen = Random(0), set()
+    for scene in SCENES * 4:
+        text = short(scene, rng)
+        kinds = [t.split("{}") for t in TEMPLATES[1:] + TEMPLATES[:1]]
+        seen.add(next(i for i, (a, b) in enumerate(kinds) if text.startswith(a) and text.endswith(b)))
+        shapes = [word for word in text.replace(",", "").replace("!", "").split() if word in world.SHAPES]
+        assert 1 <= len(shapes) <= len(scene.objects)
+        assert set(shapes) <= {obj.shape for obj in scene.objects}
+        colours = [word for word in text.replace(",", "").split() if word in world.COLOURS]
+        assert set(colours) <= {obj.colour for obj in scene.objects}
+        assert "  " not in text and "background" not in text
+    assert len(seen) >= 6
+
+
+def test_what_is_kept_from_training():
+    for scene in SCENES:
+        assert scene.background != UNSEEN and not scene.wall
+        assert not any(world.held_out(obj.shape, obj.colour) for obj in scene.objects)
+    for index in range(30):
+        scene = sample(0, index, "held_out")
+        assert any(world.held_out(obj.shape, obj.colour) for obj in scene.objects)  # one that a frame shows
+        one = thing(0, index, "held_out", ("black", UNSEEN))
+        assert len(one.objects) == 1 and one.background in ("black", UNSEEN)
+        assert world.held_out(one.objects[0].shape, one.objects[0].colour)
+
+
+def test_the_size_that_is_said_is_seen():
+    """In the middle of the clip things that grow or shrink have the size of their word."""
+    for scene in SCENES:
+        for obj in scene.objects:
+            assert obj.pose(0.5)[2] == pytest.approx(obj.radius)
+
+
+def test_classes_and_prompts():
+    scene = thing(0, 3)
+    obj = scene.objects[0]
+    assert name_of(label(scene)) == f"{obj.colour} {obj.shape}"
+    assert len({name_of(number) for number in range(CLASSES)}) == CLASSES == 48
+    lines = prompts(["red circle", "orange moon"], ("a photo of {}", "{}"))
+    assert lines == [["a photo of a red circle", "a red circle"], ["a photo of an orange moon", "an orange moon"]]
+
+
+def test_frames_depend_on_seed_and_index_alone():
+    again = frames(SCENES[4:6])
+    assert torch.equal(frames(SCENES[:6])[4:], again) and again.dtype == torch.uint8 and again.shape == (2, 3, 32, 32)
+    assert sample(0, 5) == SCENES[5] and sample(1, 5) != SCENES[5]
+    assert -1 <= to_pixels(again).min() and to_pixels(again).max() <= 1
+
+
+# ------------------------------------------------------------------------------------------------------------ batches
+
+
+def test_twins_are_replaced_by_the_longer_text(words):
+    ring = [scene for scene in SCENES if len(scene.objects) == 1]
+    many = (ring * 20)[:60]
+    with_twins, without = (Pairs(many, words, 60, twins=twins, shorts=1.0) for twins in (True, False))
+    a, b = with_twins.texts(0, list(range(60))), without.texts(0, list(range(60)))
+    assert len(set(a)) < len(set(b))
+    for text, mended, scene in zip(a, b, many, strict=True):
+        assert mended in (text, descriptive(scene))
+    assert a[0] == b[0]
+
+
+def test_a_batch_is_pure_in_its_step_and_an_epoch_holds_every_scene_once(words):
+    pairs = Pairs(SCENES, words, 20, seed=3)
+    first = pairs(1)
+    assert torch.equal(first["ids"], pairs(1)["ids"]) and torch.equal(first["pixels"], pairs(1)["pixels"])
+    epoch = torch.cat([pairs(step)["pixels"] for step in range(3)]).flatten(1).sum(1).sort()[0]
+    torch.testing.assert_close(epoch, to_pixels(frames(SCENES)).flatten(1).sum(1).sort()[0])
+    assert not torch.equal(pairs(0)["pixels"], pairs(3)["pixels"])
+    assert first["ids"].shape == (20, 32) and (first["ids"] == words.end).any(1).all()
+
+
+def test_every_descriptive_text_fits(words):
+    """Three things at the longest places: the context's 32 ids are enough for every text of the course."""
+    longest = "a small red circle at the bottom right, " * 2 + "and a small blue square at the bottom right"
+    assert len(recipe.tokenizer().encode(f"{longest} on a striped background")) + 2 <= 33
+    assert len(recipe.tokenizer()) == recipe.config().vocabulary
+    for index in range(300):
+        recipe.tokenizer()([descriptive(sample(9, index))], recipe.config().context)
+
+
+def test_share_of_twins():
+    assert share_of_twins(["a", "a", "b", "c", "a", "b", "c", "d"], 4) == 0.25
+    assert share_of_twins(["a", "a", "b", "c"], 2) == 0.5
+    assert share_of_twins(["a", "b", "c"], 4) == 0
+
+
+# ----------------------------------------------------------------------------------------------------------- measures
+
+
+def test_recall_counts_texts_not_places():
+    I_e = torch.eye(4)
+    assert recipe.recall(I_e, I_e, list("abcd"), pool=4) == {"text of picture": 1.0, "picture of text": 1.0}
+    assert recipe.recall(I_e, I_e.roll(1, 0), list("abcd"), pool=4)["text of picture"] == 0
+    assert recipe.recall(I_e, I_e[[1, 0, 2, 3]], list("aacd"), pool=4)["text of picture"] == 1.0  # twins
+    in_twos = recipe.recall(I_e, I_e[[1, 0, 2, 3]], list("abcd"), pool=2)
+    assert in_twos == {"text of picture": 0.5, "picture of text": 0.5}
+    one_wrong = I_e.clone()
+    one_wrong[0] = 0.9 * I_e[1]  # text 0 looks like picture 1; each picture still finds a text
+    assert recipe.recall(I_e, one_wrong, list("abcd"), pool=4)["picture of text"] == 0.75
+
+
+def test_shares():
+    labels = torch.tensor([0, 8, 9, 47])
+    found = torch.tensor([0, 9, 1, 46])
+    assert recipe.shares(found, labels) == {"both": 0.25, "shape": 0.75, "colour": 0.5}
+
+
+def test_swapped_texts_have_the_same_words():
+    scene = next(s for s in SCENES if len(s.objects) == 2 and s.objects[0].shape != s.objects[1].shape)
+    right, wrong = descriptive(scene), descriptive(recipe.swapped(scene))
+    assert right != wrong and sorted(right.split()) == sorted(wrong.split())
+
+
+def test_a_linear_probe_leaves_the_model_alone_and_fits_what_is_linear(tiny):
+    pictures, labels = recipe.things("train", 24)
+    before = recipe.images(tiny, pictures)
+    head = experiments.probe(tiny, pictures, torch.arange(24) % 2)
+    assert (head(before).argmax(1) == torch.arange(24) % 2).float().mean() > 0.6
+    assert torch.equal(recipe.images(tiny, pictures), before)
+
+
+def test_two_heads_multiply_their_shares():
+    torch.manual_seed(0)
+    model = experiments.Classifier(CLIPConfig(layers=(1, 1), width=8, head=8), two=True).eval()
+    scores = model(torch.randn(3, 3, 32, 32))
+    assert scores.shape == (3, CLASSES)
+    torch.testing.assert_close(scores.exp().sum(1), torch.ones(3))
+    table = scores.unflatten(1, (len(world.SHAPES), len(world.COLOURS)))
+    torch.testing.assert_close(table[:, 0] - table[:, 1], (table[:, 0] - table[:, 1])[:, :1].expand(-1, 8))
+
+
+def test_a_fixed_scale_does_not_learn():
+    model = experiments.at_scale(100.0)
+    assert model.scale.item() == pytest.approx(100, rel=1e-4) and not model.t.requires_grad
+    assert experiments.at_scale(None).t.requires_grad
