@@ -2,7 +2,7 @@
 shows it.
 
 Films play in place (`show_film`, `show_films`) or lie as strips (`film_strip`, `film_strips`); pictures
-stand in grids (`image_grid`, `before_after`); runs are held against reference runs (`loss_curve`,
+stand in grids (`image_grid`, `before_after`) or beside their texts (`pairs_table`); runs are held against reference runs (`loss_curve`,
 `inside_band`) and shares against their intervals (`bars_with_intervals`, `wilson`); `road_map`, `sora_parts`
 and `patches_diagram` draw the course's plans. For a plot of your own: `fig, axes = figure()`, then
 `picture(fig, alt="what it shows")`.
@@ -12,6 +12,7 @@ from soralab.figures.curves import Band, bars_with_intervals, ema, inside_band, 
 from soralab.figures.diagrams import road_map, sora_parts
 from soralab.figures.films import film_strip, film_strips, show_film, show_films
 from soralab.figures.grids import before_after, image_grid
+from soralab.figures.pairs import pairs_table
 from soralab.figures.patches import patches_diagram
 from soralab.figures.pictures import Picture, picture
 from soralab.figures.style import figure
@@ -30,6 +31,7 @@ __all__ = [
     "image_grid",
     "inside_band",
     "loss_curve",
+    "pairs_table",
     "patches_diagram",
     "picture",
     "read_log",
