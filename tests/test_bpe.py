@@ -51,6 +51,7 @@ def test_nothing_is_unknown_and_every_text_comes_back():
     for text in ("low", "zebra", "straße", "你好", "🙂 ok", "newest widest lower"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.split("low zoo") == ["low·", "z", "o", "o·"]
+    assert tokenizer.split("é") == ["c3", "a9·"]  # two bytes, neither of them a letter
     assert tokenizer.decode(tokenizer.encode("LOW")) == "low"  # lower-cased for good
 
 

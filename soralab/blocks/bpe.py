@@ -155,8 +155,12 @@ class Tokenizer:
         return [self._id[piece] for word in words(text) for piece in self._cut(word)]
 
     def split(self, text: str) -> list[str]:
-        """The text's pieces as one reads them, "·" where a word ends: ["a·", "circle·"]."""
-        return [self._read([number]).replace(" ", "·") for number in self.encode(text)]
+        """The text's pieces as one reads them, "·" where a word ends: ["a·", "circle·"]; parts of a letter in hex."""
+        found = [self._bytes([number]) for number in self.encode(text)]
+        read = [value.decode("utf-8", errors="ignore") for value in found]
+        whole = [text if text.encode("utf-8") == value else value.rstrip(b" ").hex() + " " * value.endswith(b" ")
+                 for value, text in zip(found, read, strict=True)]  # fmt: skip
+        return [text.replace(" ", "·") for text in whole]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of these ids, lower-cased as it is, up to the end of text; the start is left out."""
@@ -190,9 +194,13 @@ class Tokenizer:
         letters = [self.bytes[byte] for byte in word.encode("utf-8")]
         return [*letters[:-1], letters[-1] + ENDS]
 
-    def _read(self, ids: Sequence[int]) -> str:
+    def _bytes(self, ids: Sequence[int]) -> bytes:
+        """What these pieces spell, a space where a word ends."""
         byte = {letter: number for number, letter in self.bytes.items()}
         pieces = [self.pieces[number] for number in ids]
         values = [[*(byte[letter] for letter in piece.removesuffix(ENDS)), *([32] if piece.endswith(ENDS) else [])]
                   for piece in pieces]  # fmt: skip
-        return bytes(value for piece in values for value in piece).decode("utf-8", errors="replace")
+        return bytes(value for piece in values for value in piece)
+
+    def _read(self, ids: Sequence[int]) -> str:
+        return self._bytes(ids).decode("utf-8", errors="replace")
