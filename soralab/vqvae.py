@@ -96,7 +96,7 @@ class VectorQuantizer(nn.Module):
     def __init__(self, codes: int, dim: int, beta: float = 0.25, decay: float = 0.0, revive: float = 0.0):
         super().__init__()
         self.beta, self.decay, self.revive = beta, decay, revive
-        start = torch.empty(codes, dim).uniform_(-1 / codes, 1 / codes)
+        start = torch.randn(codes, dim)  # the paper does not say; as an nn.Embedding starts
         if decay:
             self.register_buffer("codebook", start)
             self.register_buffer("count", torch.ones(codes))  # N
