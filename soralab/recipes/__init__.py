@@ -17,6 +17,9 @@ RECIPES = {
     "unet": "soralab.recipes.unet",
     "unet_denoiser": "soralab.recipes.unet",
     "vit": "soralab.recipes.vit",
+    "vqvae": "soralab.recipes.vqvae",
+    "vqvae_films": "soralab.recipes.vqvae",
+    "vqvae_prior": "soralab.recipes.vqvae",
 }
 RUNS = Path("runs")  # where a reader's own trainings lie
 
