@@ -222,7 +222,7 @@ MASK = Exercise(
     minutes=10,
     statement="""
         A prior writes a map code by code, and may look at what is written. In a convolution this is a mask on its
-        kernel. The package needs none, since it shifts; but with your mask the next cell draws what a stack of masked
+        kernel. The package needs none, since it shifts; but with your mask a cell below draws what a stack of masked
         layers sees, and what it never does.
         """,
     hints=(
