@@ -51,7 +51,7 @@ def quantizer(decay=0.0, revive=0.0, codes=6, dim=3):
 
 
 def test_imagenets_map_is_42_times_smaller():
-    """Section 4.2: 128 x 128 x 3 bytes become 32 x 32 codes of 512, "a reduction of ≈ 42.6 in bits"."""
+    """Section 4.2: 128 x 128 x 3 bytes become 32 x 32 codes of 512, about 42.6 times fewer bits."""
     c = VQVAEConfig.paper()
     assert c.map_size(128, 128) == (32, 32) and c.bits(128, 128) == 32 * 32 * 9
     assert 128 * 128 * 3 * 8 / c.bits(128, 128) == pytest.approx(42.67, abs=0.01)
