@@ -2,9 +2,9 @@
 
 import sys
 
-from benchmarks import clip, spine, transformer, unet, vit
+from benchmarks import clip, spine, transformer, unet, vit, vqvae
 
-ALL = {module.__name__.rpartition(".")[2]: module for module in (spine, unet, transformer, vit, clip)}
+ALL = {module.__name__.rpartition(".")[2]: module for module in (spine, unet, transformer, vit, clip, vqvae)}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or ALL:

@@ -18,6 +18,9 @@ RECIPES = {
     "unet_denoiser": "soralab.recipes.unet",
     "vit": "soralab.recipes.vit",
     "clip": "soralab.recipes.clip",
+    "vqvae": "soralab.recipes.vqvae",
+    "vqvae_films": "soralab.recipes.vqvae",
+    "vqvae_prior": "soralab.recipes.vqvae",
 }
 RUNS = Path("runs")  # where a reader's own trainings lie
 

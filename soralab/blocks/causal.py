@@ -1,0 +1,57 @@
+"""Layers for films that never look ahead: convolutions in space and in time, on [batch, time, height, width, channel].
+
+Causal in time as in W.A.L.T (2312.06662, section 3.1): one frame is then a film of length one, and a film's beginning
+is encoded as it would be without its end.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class CausalTime(nn.Linear):
+    """A convolution over three frames, of which the last is the present: no frame sees the future.
+
+    Works on [batch, time, height, width, channel]; before the first frame there is nothing (zeros).
+    """
+
+    def __init__(self, dim_in: int, dim_out: int):
+        super().__init__(3 * dim_in, dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [batch, time, height, width, channel]."""
+        past = F.pad(x, (0, 0, 0, 0, 0, 0, 2, 0))
+        return super().forward(torch.cat([past[:, k : k + x.shape[1]] for k in range(3)], dim=-1))
+
+
+class Space(nn.Conv2d):
+    """A 3 x 3 convolution of every frame by itself, on [batch, time, height, width, channel]."""
+
+    def __init__(self, dim_in: int, dim_out: int, stride: int = 1):
+        super().__init__(dim_in, dim_out, 3, stride, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [batch, time, height, width, channel]."""
+        frames = super().forward(rearrange(x, "b t h w c -> (b t) c h w"))
+        return rearrange(frames, "(b t) c h w -> b t h w c", b=x.shape[0])
+
+
+class ResBlock(nn.Module):
+    """norm, SiLU, convolution in space; norm, SiLU, a second convolution, in space or in time; plus the input.
+
+    The norm is over the channels of one position. A norm over time (GroupNorm) would let frames see the future.
+    """
+
+    def __init__(self, dim: int, second: type[Space] | type[CausalTime]):
+        super().__init__()
+        self.norm1, self.conv1 = nn.LayerNorm(dim), Space(dim, dim)
+        self.norm2, self.conv2 = nn.LayerNorm(dim), second(dim, dim)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [batch, time, height, width, channel]."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        return x + self.conv2(F.silu(self.norm2(h)))

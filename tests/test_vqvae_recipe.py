@@ -1,0 +1,86 @@
+"""Chapter 05's recipe: what the measures measure, what a batch holds, and what the two kinds of bits are."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from soralab import world
+from soralab.recipes import rate_distortion, vqvae
+from soralab.recipes.what_and_where import CELLS, frames, sample, to_pixels
+from soralab.vqvae import VQVAE, VQVAEConfig
+
+TINY = VQVAEConfig(codes=9, dim=4, width=8)
+
+
+def test_psnr_of_a_known_error():
+    assert vqvae.psnr(torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.2)) == 20.0
+
+
+def test_the_referee_sees_what_a_frame_shows_and_nothing_in_an_empty_one():
+    pictures = to_pixels(frames(vqvae.SEED, range(8), split="test")[0])
+    things = [sample(vqvae.SEED, k, "test").objects[0] for k in range(8)]
+    assert vqvae.seen(pictures) == [(thing.shape, thing.colour) for thing in things]
+    assert vqvae.seen(torch.full((1, 3, 32, 32), -1.0)) == [None]
+
+
+def test_films_of_a_batch_are_pure_in_the_step_and_never_the_same():
+    first, again, other = vqvae.film_batch(3), vqvae.film_batch(3), vqvae.film_batch(4)
+    assert first["pixels"].shape == (8, 9, 3, 32, 32) and torch.equal(first["pixels"], again["pixels"])
+    assert not torch.equal(first["pixels"], other["pixels"])
+
+
+def test_maps_come_with_the_shape_of_their_frame():
+    torch.manual_seed(0)
+    model = VQVAE(TINY).eval()
+    pictures, labels = frames(vqvae.SEED, range(40))
+    maps, shapes = vqvae.encoded(model, pictures), labels // CELLS**2
+    batch = vqvae.Maps(model, 40)(0)
+    assert batch["indices"].shape == (32, 8, 8) and set(shapes.tolist()) == set(range(len(world.SHAPES)))
+    for indices, label in zip(batch["indices"], batch["label"], strict=True):
+        assert label in shapes[(maps == indices).flatten(1).all(1)]
+
+
+@pytest.mark.parametrize("known", [0, 3])
+def test_bits_by_place_count_how_often_a_code_stood_there(known, monkeypatch):
+    """200 times code 0 at every place, and one more of each of the four: 201 of 204, or 1 of 204."""
+    monkeypatch.setenv("SORALAB_PROFILE", "smoke")
+    model = SimpleNamespace(config=SimpleNamespace(codes=4), encode=lambda x: x.new_zeros(len(x), 2, 2).long())
+    bits = vqvae.by_place(model, torch.full((5, 2, 2), known))
+    assert bits == pytest.approx(math.log2(204 / (201 if known == 0 else 1)), rel=1e-5)
+
+
+def test_the_vaes_bits_are_its_divergence_from_the_standard_normal():
+    torch.manual_seed(0)
+    model = rate_distortion.GaussianVAE(TINY)
+    x = torch.rand(3, 3, 8, 8) * 2 - 1
+    mean, logvar = model.encoder(x).chunk(2, dim=-1)
+    q = torch.distributions.Normal(mean, (0.5 * logvar).exp())
+    want = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).flatten(1).sum(1)
+    copy, divergence = model(x, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(divergence, want, rtol=1e-4, atol=1e-5)
+    assert mean.shape == (3, 2, 2, 4) and copy.shape == x.shape
+    loss = rate_distortion.vae_loss(2.0)(model, {"pixels": x}, torch.Generator().manual_seed(1))
+    by_hand = (copy - x).square().mean() / vqvae.VARIANCE + 2.0 * want.mean() / (3 * 8 * 8)
+    assert loss.item() == pytest.approx(by_hand.item(), rel=1e-4)
+
+
+def test_the_three_codebooks_differ_in_what_they_are_named_for():
+    gradient, averages, revived = rate_distortion.CODEBOOKS.values()
+    assert (gradient.decay, gradient.revive) == (0.0, 0.0)
+    assert (averages.decay, averages.revive) == (0.99, 0.0)
+    assert revived == vqvae.CONFIG and revived.revive > 0
+    assert {(c.codes, c.dim, c.width) for c in rate_distortion.CODEBOOKS.values()} == {(128, 16, 64)}
+
+
+def test_the_experiments_are_labelled_as_the_notebook_reads_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("SORALAB_PROFILE", "smoke")
+    monkeypatch.setattr(rate_distortion, "CODES", (2, 128))
+    monkeypatch.setattr(rate_distortion, "KL_WEIGHTS", (1.0,))
+    tables = rate_distortion.experiments(tmp_path)
+    assert list(tables) == ["codes", "vae", "codebooks"]
+    assert {k: row["bits"] for k, row in tables["codes"].items()} == {"2": 64.0, "128": 448.0}
+    assert tables["codebooks"]["averages, revived"] is tables["codes"]["128"]
+    assert all(row["learning"] and row["psnr"] > 0 for row in tables["codebooks"].values())
+    assert list(tables["vae"]) == ["1.0"] and tables["vae"]["1.0"]["bits"] >= 0
