@@ -20,7 +20,10 @@ from torch import Tensor, nn
 
 from soralab.blocks import (
     Attention,
+    CausalTime,
     FeedForward,
+    ResBlock,
+    Space,
     TextEncoder,
     TimestepEmbedding,
     grid_positions,
@@ -43,51 +46,6 @@ class AutoencoderConfig:
 
     latent: int = 8  # channels; half of them are of the first and half of the second of a latent's two frames
     width: int = 64  # channels at half resolution; twice as many at a quarter
-
-
-class CausalTime(nn.Linear):
-    """A convolution over three frames, of which the last is the present: no frame sees the future.
-
-    Works on [batch, time, height, width, channel]; before the first frame there is nothing (zeros).
-    """
-
-    def __init__(self, dim_in: int, dim_out: int):
-        super().__init__(3 * dim_in, dim_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [batch, time, height, width, channel]."""
-        past = F.pad(x, (0, 0, 0, 0, 0, 0, 2, 0))
-        return super().forward(torch.cat([past[:, k : k + x.shape[1]] for k in range(3)], dim=-1))
-
-
-class Space(nn.Conv2d):
-    """A 3 x 3 convolution of every frame by itself, on [batch, time, height, width, channel]."""
-
-    def __init__(self, dim_in: int, dim_out: int, stride: int = 1):
-        super().__init__(dim_in, dim_out, 3, stride, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [batch, time, height, width, channel]."""
-        frames = super().forward(rearrange(x, "b t h w c -> (b t) c h w"))
-        return rearrange(frames, "(b t) c h w -> b t h w c", b=x.shape[0])
-
-
-class ResBlock(nn.Module):
-    """norm, SiLU, convolution in space; norm, SiLU, a second convolution, in space or in time; plus the input.
-
-    The norm is over the channels of one position. A norm over time (GroupNorm) would let frames see the future.
-    """
-
-    def __init__(self, dim: int, second: type[Space] | type[CausalTime]):
-        super().__init__()
-        self.norm1, self.conv1 = nn.LayerNorm(dim), Space(dim, dim)
-        self.norm2, self.conv2 = nn.LayerNorm(dim), second(dim, dim)
-        nn.init.zeros_(self.conv2.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [batch, time, height, width, channel]."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(F.silu(self.norm2(h)))
 
 
 class SpacetimeAutoencoder(nn.Module):

@@ -439,3 +439,34 @@ def test_a_plot_of_ones_own_is_twice_as_fine_as_the_page_and_keeps_its_colours(t
     assert (picture.width, image.size) == (400, (800, 400))
     counts = dict((colour, n) for n, colour in image.getcolors(10_000))
     assert counts.get((0xD5, 0x5E, 0x00), 0) > 50_000
+
+
+# ----------------------------------------------------------------------------------------- pictures beside their texts
+
+
+def test_pairs_stand_beside_their_texts_and_every_cell_has_its_value(monkeypatch):
+    drawn = []
+    draw = matplotlib.text.Text.draw
+
+    def remember(self, *given, **more):
+        drawn.append(self.get_text())
+        return draw(self, *given, **more)
+
+    monkeypatch.setattr(matplotlib.text.Text, "draw", remember)
+    pictures = torch.stack([torch.full((3, 8, 8), -1.0), torch.full((3, 8, 8), 1.0)])
+    values = torch.tensor([[0.9, -0.2], [0.1, 0.7]])
+    table = figures.pairs_table(pictures, ["a black frame", "a white frame"], values)
+    assert [text for text in drawn if text in ("0.9", "-0.2", "0.1", "0.7")][:4] == ["0.9", "-0.2", "0.1", "0.7"]
+    assert {"T1  a black frame", "T2  a white frame"} <= set(drawn)
+    assert "a black frame; a white frame" in table.alt
+    answers = figures.pairs_table(pictures, ["a", "b"], values, [["yes", "no"], ["no", "yes"]], alt="which is which")
+    assert answers.alt == "which is which" and drawn.count("yes") == drawn.count("no") > 0
+    image = decode(table)[0][0]
+    left = image[:, : image.shape[1] // 5]
+    assert (left < 8).all(-1).sum() > 1000 and (left > 250).all(-1).sum() > 500  # both pictures are whole, at the left
+
+
+@pytest.mark.parametrize("pictures, texts, shape", [(2, 3, (3, 3)), (3, 3, (3, 2))])
+def test_pairs_that_do_not_fit_are_named(pictures, texts, shape):
+    with pytest.raises(ValueError, match=f"values are .* and pictures {pictures}; {texts} texts take as many"):
+        figures.pairs_table(torch.zeros(pictures, 3, 8, 8), ["text"] * texts, torch.zeros(shape))

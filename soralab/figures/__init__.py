@@ -2,10 +2,10 @@
 shows it.
 
 Films play in place (`show_film`, `show_films`) or lie as strips (`film_strip`, `film_strips`); pictures
-stand in grids (`image_grid`, `before_after`) or beside their texts (`pairs_table`); runs are held against reference runs (`loss_curve`,
-`inside_band`) and shares against their intervals (`bars_with_intervals`, `wilson`); `road_map`, `sora_parts`
-and `patches_diagram` draw the course's plans. For a plot of your own: `fig, axes = figure()`, then
-`picture(fig, alt="what it shows")`.
+stand in grids (`image_grid`, `before_after`) or beside their texts (`pairs_table`); runs are held against
+reference runs (`loss_curve`, `inside_band`) and shares against their intervals (`bars_with_intervals`,
+`wilson`); `road_map`, `sora_parts` and `patches_diagram` draw the course's plans. For a plot of your own:
+`fig, axes = figure()`, then `picture(fig, alt="what it shows")`.
 """
 
 from soralab.figures.curves import Band, bars_with_intervals, ema, inside_band, loss_curve, read_log, wilson
