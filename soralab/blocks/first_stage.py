@@ -110,7 +110,7 @@ class Autoencoder(nn.Module):
         out = self.encoder(x)
         if self.quantiser is not None:
             return out, torch.full_like(out, -torch.inf)
-        mean, logvar = out.float().chunk(2, dim=1)
+        mean, logvar = out.to(torch.promote_types(out.dtype, torch.float32)).chunk(2, dim=1)  # a sum of squares is next
         return mean, logvar.clamp(-30, 20)
 
     def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -20,8 +20,10 @@ def perceptual_distance(features: Features, x: Tensor, copy: Tensor) -> Tensor:
     features: pictures [batch, channel, height, width] to maps [batch, dim, rows, columns], one a layer. At each place
     the two vectors are made of length 1; their squared distance is averaged over places and layers.
     """
-    pairs = ((a.float(), b.float()) for a, b in zip(features(x), features(copy), strict=True))
-    distances = [(F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2)) for a, b in pairs]
+    distances = []
+    for a, b in zip(features(x), features(copy), strict=True):
+        a, b = (F.normalize(v.to(torch.promote_types(v.dtype, torch.float32)), dim=1) for v in (a, b))
+        distances.append((a - b).square().sum(1).mean((1, 2)))
     return torch.stack(distances).mean(0)
 
 
