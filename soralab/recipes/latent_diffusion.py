@@ -6,6 +6,7 @@ them from prompts. The card of the second also holds the experiments of `latent_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -75,10 +76,10 @@ def perceptual_features(name: str = "vit") -> Features:
 
 
 class PictureBatches:
-    """Batches of `count` pictures of the world, in a new order each epoch; later ones are for the adversary too."""
+    """Batches of pictures [n, channel, height, width], in a new order each epoch; the adversary comes at `start`."""
 
-    def __init__(self, pictures: Tensor, steps: int, adversary_from: float = ADVERSARY_FROM, batch: int = FIRST_BATCH):
-        self.pictures, self.batch, self.start = pictures, batch, round(adversary_from * steps)
+    def __init__(self, pictures: Tensor, start: float = math.inf, batch: int = FIRST_BATCH):
+        self.pictures, self.start, self.batch = pictures, start, min(batch, len(pictures))
 
     def __call__(self, step: int) -> dict:
         """Batch `step`: {"pixels": [batch, channel, height, width] in [-1, 1], "adversary": bool}."""
@@ -151,7 +152,7 @@ class LatentBatches:
 
     def __init__(self, latents: Tensor, prompt: Callable[[int, Random], Tensor], concat: Tensor | None = None,
                  batch: int = BATCH):
-        self.latents, self.prompt, self.concat, self.batch = latents, prompt, concat, batch
+        self.latents, self.prompt, self.concat, self.batch = latents, prompt, concat, min(batch, len(latents))
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"z": [batch, c, height, width], "ids": [batch, words]}, and "concat" [batch, ...] if given."""
@@ -250,7 +251,7 @@ def train(name: str = SECOND, folder: Path | None = None, steps: int | None = No
 def train_first(training: TrainConfig, folder: Path) -> tuple[Autoencoder, loop.TrainResult, dict]:
     """The first stage, its training, and what its card says of it."""
     count = by_profile(smoke=100, laptop=PICTURES, gpu=4 * PICTURES)
-    batches = PictureBatches(library(count)[1], training.steps)
+    batches = PictureBatches(library(count)[1], ADVERSARY_FROM * training.steps)
     model, result = fit_first_stage(AUTOENCODER, training, batches, folder, perceptual_features())
     metrics = measure_first_stage(model, by_profile(smoke=10, laptop=400, gpu=400))
     return model, result, {"batch": FIRST_BATCH, "pictures": count, "metrics": metrics}
