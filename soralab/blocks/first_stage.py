@@ -22,7 +22,7 @@ class AutoencoderConfig:
 
     channels: int = 3
     latent: int = 4  # c, channels of z
-    width: int = 24  # channels at full resolution
+    width: int = 16  # channels at full resolution
     multipliers: tuple[int, ...] = (1, 2, 4)  # of the width, one a level; each level after the first halves the sides
     blocks: int = 1  # residual blocks a level in the encoder; the decoder has one more
     groups: int = 8  # of the norms

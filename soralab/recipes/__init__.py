@@ -17,6 +17,8 @@ RECIPES = {
     "unet": "soralab.recipes.unet",
     "unet_denoiser": "soralab.recipes.unet",
     "vit": "soralab.recipes.vit",
+    "latent_autoencoder": "soralab.recipes.latent_diffusion",
+    "latent_diffusion": "soralab.recipes.latent_diffusion",
 }
 RUNS = Path("runs")  # where a reader's own trainings lie
 

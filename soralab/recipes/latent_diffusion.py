@@ -46,9 +46,9 @@ FIRST, SECOND = "latent_autoencoder", "latent_diffusion"
 # ------------------------------------------------------------------------------------------------- the first stage
 
 AUTOENCODER = AutoencoderConfig()
-FIRST_BATCH, KL = 16, 1e-6
+FIRST_BATCH, KL = 32, 1e-6
 FIRST_TRAINING = TrainConfig(
-    steps=3000, lr=1e-3, warmup=100, cooldown=0.4, ema=0.998, seed=SEED, log_every=50, save_every=500
+    steps=4000, lr=2e-3, warmup=100, cooldown=0.4, ema=0.998, seed=SEED, log_every=50, save_every=500
 )
 ADVERSARY_FROM = 0.5  # share of the steps after which the discriminator joins, as in the paper's code ("disc_start")
 
