@@ -267,7 +267,7 @@ def experiments(folder: Path, painter: Painter) -> dict:
     """The card's tables; MNIST's is None where the reader has none."""
     few = by_profile(smoke={"count": 4}, laptop={}, gpu={})
     short = {**few, **by_profile(smoke={"steps": 2}, laptop={}, gpu={})}
-    small = by_profile(smoke={"pictures": 300}, laptop={}, gpu={})
+    small = by_profile(smoke={"pictures": 64}, laptop={}, gpu={})
     return {
         "trade-off": trade_off(folder / "trade_off", **short, **small),
         "guidance": guidance(painter, **few, **by_profile(smoke={"scales": (1.0, 3.0)}, laptop={}, gpu={})),
