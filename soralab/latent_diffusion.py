@@ -240,13 +240,14 @@ class Painter:
     ) -> Tensor:  # fmt: skip
         """Paint each prompt ("" is none): [prompts, channels, height, width] in [-1, 1].
 
-        Picture k starts from the noise of seed + k, whatever is painted beside it. guidance: the scale of
-        classifier-free guidance, from 0 (1: the prompt alone). size: (height, width), by default as trained; the
-        network is a convolution and takes others. options: the sampler's own, such as eta of "ddim". Raises ValueError
-        for a prompt that cannot be read, and for a number that is out of range.
+        Picture k starts from the noise of seed + k, whatever is painted beside it; what a sampler draws on its way
+        comes from `seed`. guidance: the scale of classifier-free guidance, from 0 (1: the prompt alone). size: (height,
+        width), by default as trained; the network is a convolution and takes others. options: the sampler's own, such
+        as eta of "ddim". Raises ValueError for a prompt that cannot be read, and for a number that is out of range.
         """
         ids = word_ids(prompts, self.model.config.words).to(self.model.text.start.device)
         network = guide(self.model, {"ids": ids}, {"ids": torch.zeros_like(ids)}, check_scale(guidance), batched=True)
+        options.setdefault("generator", torch.Generator().manual_seed(seed))
         z = self.sample(network, noise(seed, len(prompts), self.shape(size)), steps, sampler, **options)
         return (self.autoencoder.decode(z) if self.autoencoder else z).clamp(-1, 1)
 
@@ -257,8 +258,6 @@ class Painter:
         if not 1 <= steps <= 1000:
             raise ValueError(f"steps is {steps}; it takes a whole number from 1 to 1000, as many as there are times")
         z = z.to(next(self.model.parameters()).device)
-        if sampler in ("ddpm", "ddim"):
-            options.setdefault("generator", torch.Generator().manual_seed(0))
         return SAMPLERS[sampler](self.process.denoiser(network, "eps"), z, self.process, steps, **options)
 
     def shape(self, size: tuple[int, int] | None) -> tuple[int, int, int]:

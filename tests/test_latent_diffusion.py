@@ -379,6 +379,9 @@ def test_samplers_give_the_same_picture_twice(painter, sampler, options):
     pictures = [painter.paint([PROMPT], steps=4, sampler=sampler, **options) for _ in range(2)]
     assert torch.equal(*pictures)
     assert (pictures[0] - painter.paint([PROMPT], steps=4)).abs().max() > 1e-3
+    lots = [painter.paint([PROMPT], steps=4, sampler=sampler, generator=torch.Generator().manual_seed(k), **options)
+            for k in (0, 1)]  # fmt: skip
+    assert torch.equal(lots[0], pictures[0]) and torch.equal(*lots) == (sampler == "dpm_solver_pp")
 
 
 def test_guidance_0_forgets_the_prompt_and_1_needs_no_other(painter):
