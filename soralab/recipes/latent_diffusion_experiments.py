@@ -22,6 +22,7 @@ from soralab.latent_diffusion import LatentDiffusionConfig, Painter, UNetConfig,
 from soralab.recipes import stills
 from soralab.recipes import vit as chapter_03
 from soralab.recipes.latent_diffusion import (
+    BATCH,
     CONFIG,
     FIRST_TRAINING,
     SEED,
@@ -231,7 +232,7 @@ def mnist_digits(folder: Path, steps: int = MNIST_TRAINING.steps, count: int = 5
 
 def digit_models(folder: Path, digits: Tensor, labels: Tensor, steps: int):
     """(first stage, painter, reader) of MNIST, trained or taken from the folder."""
-    shown = as_pictures(digits[:20_000])
+    shown = as_pictures(digits[: min(20_000, BATCH * steps)])
     training = replace(MNIST_FIRST, steps=min(steps, MNIST_FIRST.steps))
     first, _ = fit_first_stage(AutoencoderConfig(), training, PictureBatches(shown), folder / "first", None)
 
