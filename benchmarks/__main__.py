@@ -2,9 +2,10 @@
 
 import sys
 
-from benchmarks import clip, spine, transformer, unet, vit, vqvae
+from benchmarks import clip, latent_diffusion, spine, transformer, unet, vit, vqvae
 
-ALL = {module.__name__.rpartition(".")[2]: module for module in (spine, unet, transformer, vit, clip, vqvae)}
+CHAPTERS = (spine, unet, transformer, vit, clip, vqvae, latent_diffusion)
+ALL = {module.__name__.rpartition(".")[2]: module for module in CHAPTERS}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or ALL:

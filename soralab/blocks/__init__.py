@@ -1,17 +1,20 @@
-"""What several papers share: attention, positions, patches, modulation, layers causal in time. One home for each.
+"""What several papers share: attention, positions, patches, modulation, convolutions. One home for each.
 
-Blocks work on token sequences [batch, tokens, dim], those of `causal` on films with the channels last; a mask is True
-where a query may attend a key.
+Blocks work on token sequences [batch, tokens, dim], those of `causal` on films with the channels last, those of
+`convolution` (whose residual block is `convolution.ResBlock`) and `perception` on pictures [batch, channel, height,
+width]; a mask is True where a query may attend a key.
 """
 
 from soralab.blocks.attention import Attention, FeedForward, attention
 from soralab.blocks.causal import CausalTime, ResBlock, Space
+from soralab.blocks.convolution import SpatialAttention, SpatialTransformer, Upsample
 from soralab.blocks.modulation import TimestepEmbedding, modulate
 from soralab.blocks.patches import grid_positions, patchify, unpatchify
 from soralab.blocks.positions import rotary_angles, rotate, sincos, sincos_grid
 from soralab.blocks.text import TextEncoder
 
 __all__ = [
-    "Attention", "CausalTime", "FeedForward", "ResBlock", "Space", "TextEncoder", "TimestepEmbedding", "attention",
-    "grid_positions", "modulate", "patchify", "rotary_angles", "rotate", "sincos", "sincos_grid", "unpatchify",
+    "Attention", "CausalTime", "FeedForward", "ResBlock", "Space", "SpatialAttention", "SpatialTransformer",
+    "TextEncoder", "TimestepEmbedding", "Upsample", "attention", "grid_positions", "modulate", "patchify",
+    "rotary_angles", "rotate", "sincos", "sincos_grid", "unpatchify",
 ]  # fmt: skip

@@ -31,15 +31,18 @@ class Attention(nn.Module):
 
     `context_dim` is the width of the context's tokens (default: `dim`). With `qk_norm`, queries and keys are
     normalised per head before their product (Dehghani et al. 2023, 2302.05442), which keeps the logits bounded.
+    `bias` is that of queries, keys and values; the output always has one.
     """
 
-    def __init__(self, dim: int, heads: int, context_dim: int | None = None, qk_norm: bool = False):
+    def __init__(
+        self, dim: int, heads: int, context_dim: int | None = None, qk_norm: bool = False, bias: bool = True
+    ):
         super().__init__()
         if dim % heads:
             raise ValueError(f"dim is {dim}; it takes a multiple of heads, which is {heads}")
         self.heads = heads
-        self.to_q = nn.Linear(dim, dim)
-        self.to_kv = nn.Linear(context_dim or dim, 2 * dim)
+        self.to_q = nn.Linear(dim, dim, bias=bias)
+        self.to_kv = nn.Linear(context_dim or dim, 2 * dim, bias=bias)
         self.to_out = nn.Linear(dim, dim)
         self.norm_q = nn.LayerNorm(dim // heads, bias=False) if qk_norm else nn.Identity()
         self.norm_k = nn.LayerNorm(dim // heads, bias=False) if qk_norm else nn.Identity()

@@ -21,6 +21,7 @@ from .process import (
     LinearBeta,
     Process,
     RectifiedFlow,
+    ScaledLinearBeta,
     VariancePreserving,
     shift_times,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "LinearBeta",
     "Process",
     "RectifiedFlow",
+    "ScaledLinearBeta",
     "VariancePreserving",
     "ddim",
     "ddpm",

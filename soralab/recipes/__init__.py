@@ -21,6 +21,8 @@ RECIPES = {
     "vqvae": "soralab.recipes.vqvae",
     "vqvae_films": "soralab.recipes.vqvae",
     "vqvae_prior": "soralab.recipes.vqvae",
+    "latent_autoencoder": "soralab.recipes.latent_diffusion",
+    "latent_diffusion": "soralab.recipes.latent_diffusion",
 }
 RUNS = Path("runs")  # where a reader's own trainings lie
 

@@ -1,0 +1,260 @@
+"""Chapter 06's pictures, and its recipe: what is drawn and said, how it is judged, and that all of it trains."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from soralab import world
+from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
+from soralab.cli import main
+from soralab.latent_diffusion import LatentDiffusion, LatentDiffusionConfig, Painter, UNetConfig, load_autoencoder
+from soralab.recipes import latent_diffusion as recipe
+from soralab.recipes import latent_diffusion_experiments as lab
+from soralab.recipes import stills
+from soralab.vit import ViT, ViTConfig
+from soralab.world.language import encode, read_caption, read_setting
+
+FIRST = AutoencoderConfig(width=8, groups=4)
+TINY = LatentDiffusionConfig(UNetConfig(width=8, groups=4, blocks=1, heads=2, context=12), 160, 24, 1)
+
+
+def still(*things, background="black", relation=None):
+    objects = [world.Object(shape, colour, size, "stays still", x=x, y=y) for size, colour, shape, x, y in things]
+    return world.Scene(tuple(objects), background, relation=relation)
+
+
+CIRCLE, SQUARE = ("small", "red", "circle", -0.25, 0.0), ("medium", "blue", "square", 0.22, 0.05)
+PROMPT = "a small red circle is left of a medium blue square"
+
+
+# ------------------------------------------------------------------------------------------------------ what is drawn
+
+
+def test_scenes_depend_on_seed_and_index_and_splits_differ():
+    assert stills.sample(1, 5) == stills.sample(1, 5) != stills.sample(2, 5)
+    assert stills.sample(1, 5) != stills.sample(1, 5, "test")
+    counts = [len(stills.mixed(0, k).objects) for k in range(10)]
+    assert counts == [1, 2, 1, 2, 1] * 2
+
+
+@pytest.mark.parametrize("things", [1, 2])
+def test_held_out_colours_are_in_their_split_alone(things):
+    for split in world.SPLITS:
+        for index in range(40):
+            held = [world.held_out(o.shape, o.colour) for o in stills.sample(3, index, split, things).objects]
+            assert sum(held) == (split == "held_out") and len(held) == things
+
+
+def test_two_things_keep_apart_stay_inside_and_stand_as_the_caption_says():
+    scenes = [stills.sample(4, index, "train", 2) for index in range(60)]
+    for scene in scenes:
+        (a, b), kind = scene.objects, scene.relation.kind
+        assert (b.x - a.x if kind == "left of" else b.y - a.y) > 0.2 and a.colour != b.colour
+        assert all(max(abs(o.x), abs(o.y)) + o.radius * o.reach <= 0.5 for o in (a, b))
+    for truth in world.truth(scenes, 1, 64, 64):
+        assert ((truth["masks"] > 0).sum(0) < 2).all()
+    assert {scene.relation.kind for scene in scenes} == {"left of", "above"}
+
+
+def test_captions_say_all_that_is_judged():
+    for index in range(40):
+        scene = stills.mixed(5, index)
+        text = stills.caption(scene)
+        said, encoded = read_caption(text), encode(text, 24)
+        want = [(o.size, o.colour, o.shape) for o in scene.objects]
+        assert [(s["size"], s["colour"], s["shape"]) for s in said] == want
+        assert read_setting(text)["relation"] == ((scene.relation.kind, 0, 1) if scene.relation else None)
+        assert len(encoded) == 24
+    assert stills.caption(still(CIRCLE, SQUARE, relation=world.Relation("left of", 0, 1))) == PROMPT
+
+
+def test_training_prompts_at_times_leave_things_out():
+    from random import Random
+
+    rng, scene = Random(0), still(CIRCLE, background="grey")
+    said = [stills.prompt(scene, rng) for _ in range(2000)]
+    assert set(said) == {"", "a small red circle", "a red circle", "a small red circle on a grey background",
+                         "a red circle on a grey background"}  # fmt: skip
+    assert said.count("") / 2000 == pytest.approx(0.1, abs=0.03)
+
+
+# ------------------------------------------------------------------------------------------------------------- judging
+
+
+def judge(*things, text=PROMPT):
+    return {key for key, right in stills.marks(stills.pictures([still(*things)])[0], text).items() if right}
+
+
+def test_the_judge_on_right_and_wrong_pictures():
+    right = {"shape", "colour", "size", "count", "relation", "all"}
+    assert judge(CIRCLE, SQUARE) == right
+    assert judge(CIRCLE) == set()  # a thing is missing: nothing can be right of both
+    assert judge(("medium", "red", "circle", -0.25, 0.0), SQUARE) == right - {"size", "all"}
+    assert judge(("small", "red", "circle", 0.25, 0.0), ("medium", "blue", "square", -0.22, 0.05)) == right - {
+        "relation", "all"}  # fmt: skip
+    assert judge(("small", "red", "ring", -0.25, 0.0), SQUARE) == right - {"shape", "all"}
+
+
+def test_swapped_attributes_are_errors_of_binding():
+    swapped = judge(("small", "blue", "circle", -0.25, 0.0), ("medium", "red", "square", 0.22, 0.05))
+    assert "binding" in swapped and "all" not in swapped
+    other = judge(("small", "green", "circle", -0.25, 0.0), ("medium", "red", "square", 0.22, 0.05))
+    assert "binding" not in other  # a colour that nobody asked for is another error
+    assert "binding" not in judge(CIRCLE, text="a small red circle")
+
+
+def test_what_is_unsaid_is_right():
+    assert "all" in judge(CIRCLE, text="a red circle") and "all" in judge(CIRCLE, text="a circle")
+    assert "all" not in judge(CIRCLE, text="a blue circle")
+
+
+def test_the_judge_reads_true_pictures():
+    for things in (1, 2):
+        assert stills.true_scores("test", things, 60)["all"] >= 0.98
+
+
+def test_spread():
+    same = stills.pictures([still(CIRCLE)] * 3)
+    assert stills.spread(same) < 1e-6
+    apart = stills.pictures([still(("small", "red", "circle", x, 0.0)) for x in (-0.2, 0.2)])
+    assert stills.spread(apart) == pytest.approx(0.2, abs=0.02)
+
+
+def test_distance_of_known_gaussians():
+    """Means 3 apart: 9; deviations 1 and 2 in each of two directions: 2 (2 - 1)^2."""
+    x = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert lab.gaussian_distance(x, x) == pytest.approx(0, abs=1e-9)
+    assert lab.gaussian_distance(x, x + torch.tensor([3.0, 0.0])) == pytest.approx(9)
+    assert lab.gaussian_distance(x, 2 * x) == pytest.approx(2, rel=0.02)
+
+
+# --------------------------------------------------------------------------------------------------------- experiments
+
+
+def test_a_step_of_the_trade_off_costs_the_same_for_every_f():
+    from soralab.training.data import model_flops
+
+    flops = {}
+    for f, channels in lab.LATENT.items():
+        with torch.device("meta"):
+            config = replace(recipe.CONFIG, unet=replace(lab.TRADE_UNET, channels=channels, out=channels))
+            model, n = LatentDiffusion(config), lab.TRADE_BATCH[f]
+            z = torch.empty(n, channels, 32 // f, 32 // f)
+            flops[f] = model_flops(model.unet, z, torch.empty(n), torch.empty(n, 12, config.unet.context))
+    assert max(flops.values()) / min(flops.values()) < 1.5, flops
+
+
+def test_holes_lie_on_the_grid_of_the_latents():
+    masks = lab.holes(30, 32, seed=1)
+    small = torch.nn.functional.avg_pool2d(masks, 4)
+    assert set(small.flatten().tolist()) == {0.0, 1.0} and torch.equal(masks, lab.holes(30, 32, seed=1))
+    assert 0.08 < 1 - masks.mean() < 0.4 and (masks == 0).flatten(1).any(1).all()
+
+
+def test_conditions_have_the_size_of_the_latents():
+    first, pictures = Autoencoder(FIRST).eval(), stills.pictures([still(CIRCLE)] * 2)
+    over, given = lab.condition("inpainting", first, pictures, seed=0)
+    assert over.shape == (2, 5, 8, 8) and torch.equal(given, pictures * lab.holes(2, 32, 0))
+    over, given = lab.condition("super-resolution", first, pictures, seed=0)
+    assert over.shape == (2, 3, 8, 8) and given.shape == pictures.shape
+    with pytest.raises(ValueError, match="task is 'colouring'; it takes one of inpainting, super-resolution"):
+        lab.condition("colouring", first, pictures, seed=0)
+
+
+def test_digits_and_pictures():
+    digits = torch.rand(3, 1, 28, 28)
+    shown = lab.as_pictures(digits)
+    assert shown.shape == (3, 3, 32, 32) and (shown[:, :, 0] == -1).all()
+    torch.testing.assert_close(lab.as_digits(shown), digits)
+
+
+def test_digits_are_painted_by_their_number():
+    torch.manual_seed(0)
+    model = LatentDiffusion(replace(TINY, vocabulary=11, words=1))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    painter = Painter(model, Autoencoder(FIRST))
+    ids = torch.tensor([[1], [2]])
+    shown = lab.write_digits(painter, ids, steps=2)
+    other = lab.write_digits(painter, ids.flip(0), steps=2)
+    assert shown.shape == (2, 3, 32, 32) and not torch.allclose(shown, other)
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """The recipe with models of test size, and folders of its own; its batches and losses are the real ones."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("SORALAB_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    monkeypatch.setenv("SORALAB_DATA", str(tmp_path / "none"))
+    torch.manual_seed(0)
+    seeing = ViT(ViTConfig(dim=16, depth=2, heads=2, classes=5)).eval()
+    monkeypatch.setattr(recipe.chapter_03, "load", lambda name="vit": seeing)
+    monkeypatch.setattr(recipe, "AUTOENCODER", FIRST)
+    monkeypatch.setattr(recipe, "CONFIG", TINY)
+    monkeypatch.setattr(recipe, "BATCH", 8)
+    return tmp_path / "checkpoints"
+
+
+def test_perceptual_features_are_maps_of_patches(small):
+    features = recipe.perceptual_features()
+    seen = features(stills.pictures([still(CIRCLE), still(SQUARE)]))
+    assert [value.shape for value in seen] == [(2, 16, 8, 8)] * 2
+    pixels = torch.zeros(1, 3, 32, 32, requires_grad=True)
+    sum(value.square().sum() for value in features(pixels)).backward()
+    assert pixels.grad.abs().sum() > 0
+
+
+def test_train_the_autoencoder_then_paint(small, monkeypatch, capsys):
+    """The way in which the shipped ones are made, in small: the first one's checkpoint is the second one's tool."""
+    monkeypatch.setattr("soralab.recipes.latent_diffusion_experiments.experiments", lambda folder, painter: {"done": 1})
+    for name in ("latent_autoencoder", "latent_diffusion"):
+        assert main(["train", name, "--folder", str(small)]) == 0
+        card = json.loads((small / f"{name}.json").read_text(encoding="utf-8"))
+        assert card["steps"] == 2 and card["command"] == f"soralab train {name}" and card["data_seed"] == 6
+        assert f"saved {small / name}.safetensors" in capsys.readouterr().out
+    first = load_autoencoder()
+    assert first.config == FIRST and first.scale != 1
+    scores = card["metrics"]["scores"]
+    assert set(scores) == {"test, 1", "test, 2", "held_out, 1", "held_out, 2"} and card["metrics"]["done"] == 1
+    assert Painter.load().paint([PROMPT], steps=2).shape == (1, 3, 32, 32)
+
+
+def test_the_adversary_joins_half_way():
+    pictures = stills.pictures([still(CIRCLE)] * 20)
+    batches = recipe.PictureBatches(pictures, start=recipe.ADVERSARY_FROM * 10, batch=4)
+    assert [batches(k)["adversary"] for k in range(10)] == [False] * 5 + [True] * 5
+    assert not recipe.PictureBatches(pictures)(10**6)["adversary"]
+
+
+def test_latent_batches_hold_each_picture_once_an_epoch():
+    latents = torch.arange(12.0).reshape(12, 1, 1, 1)
+    batches = recipe.LatentBatches(latents, lambda k, rng: torch.tensor([k]), concat=latents + 100, batch=4)
+    seen = torch.cat([batches(k)["ids"][:, 0] for k in range(3)])
+    assert sorted(seen.tolist()) == list(range(12))
+    batch = batches(1)
+    assert torch.equal(batch["z"].flatten(), batch["ids"][:, 0].float())
+    assert torch.equal(batch["concat"], batch["z"] + 100) and torch.equal(batches(1)["ids"], batch["ids"])
+    again = torch.cat([batches(3 + k)["ids"][:, 0] for k in range(3)])
+    assert sorted(again.tolist()) == sorted(seen.tolist()) and again.tolist() != seen.tolist()
+
+
+def test_every_experiment_runs_and_fills_its_table(small, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(lab, "TRADE_BATCH", {1: 2, 2: 2, 4: 4, 8: 4})
+    painter = Painter(LatentDiffusion(TINY), Autoencoder(FIRST).eval())
+    monkeypatch.setattr(lab, "CONFIG", TINY)
+    monkeypatch.setattr(lab, "TRADE_UNET", replace(TINY.unet, multipliers=(1, 2, 2)))
+    table = lab.experiments(tmp_path / "experiments", painter)
+    assert list(table["trade-off"]) == ["1", "2", "4", "8"] and table["trade-off"]["1"]["copies"] == 1
+    assert list(table["guidance"]) == ["true", "1", "3"] and table["guidance"]["true"]["spread"] > 0
+    assert {name: list(row) for name, row in table["samplers"].items()} == {
+        "ddpm": ["2"], "ddim": ["2"], "heun": ["3"], "dpm_solver_pp": ["2"]}  # fmt: skip
+    assert list(table["concatenation"]) == list(lab.TASKS) and table["mnist"] is None
+    json.dumps(table, allow_nan=False)
