@@ -31,10 +31,10 @@ class Config(NamedTuple):
 CONFIGS = {
     (90, 16, 64): (Config(128, 64, 4, 3), Config(128, 64, 8, 2), Config(64, 128, 8, 2)),
     (90, 16, 128): (Config(128, 64, 8, 3), Config(128, 64, 8, 2), Config(64, 64, 8, 2)),
-    (80, 16, 64): (Config(128, 64, 4, 2), Config(64, 64, 4, 2), Config(64, 64, 4, 2)),
-    (80, 16, 128): (Config(64, 64, 4, 2), Config(64, 32, 4, 2), Config(32, 64, 4, 2)),
-    (80, 32, 64): (Config(64, 32, 4, 2), Config(32, 32, 4, 2), Config(32, 32, 4, 2)),
-    (80, 32, 128): (Config(32, 32, 4, 2), Config(32, 32, 8, 1), Config(32, 32, 8, 1)),
+    (80, 16, 64): (Config(128, 64, 8, 2), Config(64, 64, 4, 2), Config(64, 64, 8, 2)),
+    (80, 16, 128): (Config(128, 32, 8, 2), Config(64, 32, 4, 2), Config(32, 64, 8, 2)),
+    (80, 32, 64): (Config(32, 32, 4, 2), Config(32, 32, 4, 2), Config(32, 32, 8, 2)),
+    (80, 32, 128): (Config(32, 32, 8, 2), Config(32, 16, 8, 2), Config(32, 32, 8, 2)),
 }
 PASSES = ("forward", "backward_q", "backward_k")
 
