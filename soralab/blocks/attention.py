@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -42,13 +44,17 @@ class Attention(nn.Module):
         self.norm_q = nn.LayerNorm(dim // heads, bias=False) if qk_norm else nn.Identity()
         self.norm_k = nn.LayerNorm(dim // heads, bias=False) if qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """x [batch, queries, dim], context [batch, keys, context_dim], mask as in `attention`; returns x's shape."""
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | Callable | None = None) -> Tensor:
+        """x [batch, queries, dim], context [batch, keys, context_dim], mask as in `attention`; returns x's shape.
+
+        The mask may also be a function (q, k, v) -> output that attends in its own way (soralab.kernels.Packed).
+        """
         source = x if context is None else context
         q = rearrange(self.to_q(x), "b n (h d) -> b h n d", h=self.heads)
         k, v = rearrange(self.to_kv(source), "b n (two h d) -> two b h n d", two=2, h=self.heads)
         q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
-        return self.to_out(rearrange(attention(q, k, v, mask), "b h n d -> b n (h d)"))
+        mixed = mask(q, k, v) if callable(mask) else attention(q, k, v, mask)
+        return self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
 
 
 class FeedForward(nn.Sequential):

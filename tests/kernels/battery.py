@@ -161,10 +161,13 @@ def grad_of(case: Case) -> Tensor:
 def trouble(operator: Callable, case: Case) -> str:
     """What is wrong with an operator on a case, "" if nothing is."""
     do = grad_of(case)
-    got, want = run(operator, case, do), reference(case, do)
+    found = apart(case, run(operator, case, do), reference(case, do))
+    return f"{case.name}: something was written beside an output" if spilled() else found
+
+
+def apart(case: Case, got: list[Tensor], want: list[Tensor]) -> str:
+    """Which of (o, dq, dk, dv) differs by more than LIMIT, "" if none does."""
     limit = LIMIT[case.q.dtype] * case.slack
-    if spilled():
-        return f"{case.name}: something was written beside an output"
     for name, a, b in zip(("o", "dq", "dk", "dv"), got, want, strict=True):
         if not a.isfinite().all():
             return f"{case.name}: {name} is not finite"
