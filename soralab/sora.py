@@ -26,6 +26,7 @@ from soralab.blocks import (
     grid_positions,
     modulate,
     patchify,
+    rotary_angles,
     sincos_grid,
     unpatchify,
 )  # fmt: skip
@@ -182,6 +183,7 @@ class SoraConfig:
     vocabulary: int = 256
     words: int = 48
     size: tuple[int, int, int] = (5, 8, 8)  # (time, height, width) of what it was trained on
+    rotary: bool = False  # beside DiT's sines: attention also turns queries and keys by their places
 
     @classmethod
     def pixels(cls, **changes) -> SoraConfig:
@@ -205,10 +207,15 @@ class Block(nn.Module):
         self.mlp = FeedForward(dim)
         self.modulation = nn.Linear(dim, 6 * dim)
 
-    def forward(self, x: Tensor, c: Tensor, words: Tensor, word_mask: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x [b, n, dim], c [b, dim], words [b, m, dim], word_mask [b, 1, 1, m], mask [b, 1, n, n] or None."""
+    def forward(
+        self, x: Tensor, c: Tensor, words: Tensor, word_mask: Tensor, mask: Tensor | None = None,
+        angles: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """x [b, n, dim], c [b, dim], words [b, m, dim], word_mask [b, 1, 1, m]; mask [b, 1, n, n] and angles
+        [n, dim / heads / 2] of the self-attention, or None."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, dim=-1)
-        x = torch.addcmul(x, gate1[:, None], self.attention(modulate(self.norm1(x), shift1, scale1), mask=mask))
+        seen = self.attention(modulate(self.norm1(x), shift1, scale1), mask=mask, angles=angles)
+        x = torch.addcmul(x, gate1[:, None], seen)
         x = x + self.cross(self.norm_words(x), words, word_mask)
         return torch.addcmul(x, gate2[:, None], self.mlp(modulate(self.norm2(x), shift2, scale2)))
 
@@ -245,12 +252,21 @@ class Sora(nn.Module):
         for layer in (self.modulation, self.head):
             nn.init.zeros_(layer.weight)
 
+    def grid(self, size: tuple[int, int, int]) -> Tensor:
+        """(time, row, column) of each patch of x with this (time, height, width): [tokens, 3]."""
+        return grid_positions(tuple(s // p for s, p in zip(size, self.config.patch, strict=True)))
+
     def positions(self, size: tuple[int, int, int]) -> Tensor:
         """Where each patch stands: [tokens, dim], a quarter of the channels for time, the rest for height and width."""
-        grid = grid_positions(tuple(s // p for s, p in zip(size, self.config.patch, strict=True)))
         quarter = self.config.dim // 8 * 2
         rest = (self.config.dim - quarter) // 4 * 2
-        return sincos_grid(grid, (self.config.dim - 2 * rest, rest, rest), max_period=100.0)
+        return sincos_grid(self.grid(size), (self.config.dim - 2 * rest, rest, rest), max_period=100.0)
+
+    def angles(self, size: tuple[int, int, int]) -> Tensor | None:
+        """By how much attention turns each patch: [tokens, dim / heads / 2], a third of the pairs for each axis."""
+        pairs = self.config.dim // self.config.heads // 2
+        third = pairs // 3
+        return rotary_angles(self.grid(size), (pairs - 2 * third, third, third), 100.0) if self.config.rotary else None
 
     def forward(self, x: Tensor, t: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Predict from x [batch, time, channel, height, width] at diffusion times t [batch] in [0, 1].
@@ -261,10 +277,12 @@ class Sora(nn.Module):
         size = (x.shape[1], *x.shape[3:])
         tokens = self.embed(patchify(x, self.config.patch))  # [b, n, dim]
         tokens = tokens + self.positions(size).to(tokens)
+        angles = self.angles(size)
+        angles = None if angles is None else angles.to(tokens.device)
         words, word_mask = self.text(ids)
         c = F.silu(self.time(t) + words[:, 0])
         for block in self.blocks:
-            tokens = block(tokens, c, words, word_mask[:, None, None], mask)
+            tokens = block(tokens, c, words, word_mask[:, None, None], mask, angles)
         shift, scale = self.modulation(c).chunk(2, dim=-1)
         tokens = self.head(modulate(self.norm(tokens), shift, scale))
         return unpatchify(tokens, self.config.patch, size)

@@ -15,6 +15,8 @@ from soralab.blocks import (
     grid_positions,
     modulate,
     patchify,
+    rotary_angles,
+    rotate,
     sincos,
     sincos_grid,
     unpatchify,
@@ -224,6 +226,54 @@ def test_sincos_grid_gives_each_axis_its_own_channels():
 def test_sincos_grid_counts_its_axes():
     with pytest.raises(ValueError, match="3 axes; dims names 2"):
         sincos_grid(torch.zeros(5, 3), (4, 4))
+
+
+def test_rotate_multiplies_by_complex_numbers_of_length_1():
+    """2104.09864, Eq. 12: the pair (a, b) is the number a + ib, and turning it is a product with exp(i angle)."""
+    x, angles = numbers(2, 3, 5, 8).double(), numbers(5, 4, seed=1).double()
+    turned = torch.complex(x[..., :4], x[..., 4:]) * torch.polar(torch.ones(5, 4).double(), angles)
+    torch.testing.assert_close(rotate(x, angles), torch.cat([turned.real, turned.imag], dim=-1), rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="angles are of 3 pairs; x has 8 channels"):
+        rotate(x, angles[:, :3])
+
+
+def test_products_of_turned_queries_and_keys_know_the_difference_of_places_alone():
+    """2104.09864, Eq. 16, on each of three axes: moving both moves nothing, moving one moves the product."""
+    q, k = numbers(16).double(), numbers(16, seed=1).double()
+
+    def product(m, n):
+        angles = rotary_angles(torch.tensor([m, n]), (2, 3, 3), 100.0).double()
+        turned = rotate(torch.stack([q, k]), angles)
+        return (turned[0] @ turned[1]).item()
+
+    for step in ([3, 0, 0], [0, 5, 0], [0, 0, 7], [1, 2, 3]):
+        there = [a + b for a, b in zip([2, 1, 4], step, strict=True)]
+        assert product(there, [2, 1, 4]) == pytest.approx(product(step, [0, 0, 0]), abs=1e-6)
+        assert abs(product(there, [2, 1, 4]) - product([2, 1, 4], [2, 1, 4])) > 0.05
+        assert abs(product(step, [0, 0, 0]) - product([0, 0, 0], step)) > 0.05  # before is not behind
+
+
+def test_rotary_angles_give_each_axis_its_own_pairs():
+    angles = rotary_angles(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), (2, 3), 100.0)
+    thirds = [3 * 100 ** (-i / 3) for i in range(3)]
+    expected = torch.tensor([[2.0, 0.2, 0, 0, 0], [0, 0, *thirds]])
+    torch.testing.assert_close(angles, expected)
+    with pytest.raises(ValueError, match="3 axes; pairs names 2"):
+        rotary_angles(torch.zeros(5, 3), (4, 4))
+
+
+def test_attention_with_angles_turns_queries_and_keys_and_not_values():
+    layer, x = Attention(8, 2), numbers(1, 5, 8)
+    angles = numbers(5, 2, seed=1)
+    q, (k, v) = layer.to_q(x), layer.to_kv(x).chunk(2, dim=-1)
+    heads = [slice(0, 4), slice(4, 8)]
+    mixed = [
+        (rotate(q[..., h], angles) @ rotate(k[..., h], angles).mT / 2).softmax(-1) @ v[..., h] for h in heads
+    ]
+    expected = layer.to_out(torch.cat(mixed, dim=-1))
+    torch.testing.assert_close(layer(x, angles=angles), expected, rtol=1e-5, atol=1e-6)
+    assert (layer(x) - expected).abs().max() > 1e-3
+    torch.testing.assert_close(layer(x, angles=angles * 0 + 0.7), layer(x), rtol=1e-5, atol=1e-6)  # all turned alike
 
 
 # -------------------------------------------------------------------------------------------------------- patches

@@ -17,6 +17,7 @@ from soralab.recipes import referee as recipe_of_the_referee
 from soralab.sora import Filmmaker, SpacetimeAutoencoder, load_autoencoder
 from soralab.world import referee
 from soralab.world.language import decode, descriptive_caption, read_caption, short_caption
+from soralab.world.scene import SLIDES, WALL
 
 
 class Uncompressed(torch.nn.Module):
@@ -59,7 +60,7 @@ def test_the_shares_of_the_prompts():
 
 @pytest.fixture(scope="module")
 def latent_batches():
-    return sora.LatentBatches(Uncompressed(), 100)
+    return sora.LatentBatches(Uncompressed(), 400)
 
 
 def same(a, b):
@@ -67,7 +68,7 @@ def same(a, b):
 
 
 def test_batches_are_pure_functions_of_the_step(latent_batches):
-    other = sora.LatentBatches(Uncompressed(), 100)
+    other = sora.LatentBatches(Uncompressed(), 400)
     for batch_fn, again in ((sora.pixel_batch, sora.pixel_batch), (latent_batches, other)):
         torch.manual_seed(0)
         first = batch_fn(4)
@@ -79,23 +80,33 @@ def test_batches_are_pure_functions_of_the_step(latent_batches):
     assert not torch.equal(sora_autoencoder.batch(5), sora_autoencoder.batch(4))
 
 
-def test_an_epoch_of_latents_shows_hard_films_twice_and_the_next_comes_in_another_order(latent_batches, monkeypatch):
+def test_an_epoch_of_latents_shows_every_film_once_and_the_next_comes_in_another_order(latent_batches, monkeypatch):
     index = {film.float().numpy().tobytes(): k for k, film in enumerate(latent_batches.latents)}
-    assert len(index) == 100
-    hard = [k for k, scene in enumerate(latent_batches.scenes) if scene.objects[0].motion in sora.HARD]
-    assert 10 < len(hard) < 35
-    monkeypatch.setattr(sora, "BATCH", 100 + len(hard))  # a batch that is an epoch
+    films = len(latent_batches.scenes)
+    assert len(index) == films > sora.BATCH
+    monkeypatch.setattr(sora, "BATCH", films)  # a batch that is an epoch
     epochs = [[index[film.numpy().tobytes()] for film in latent_batches(step)["x0"]] for step in (0, 1)]
-    for order in epochs:
-        assert sorted(order) == sorted([*range(100), *hard])
+    assert all(sorted(order) == [*range(films)] for order in epochs)
     assert epochs[0] != epochs[1]
 
 
-def test_pixels_show_hard_films_as_often_as_latents():
-    """3 of the world's 15 motions, drawn twice: 6 of 18."""
+def test_all_films_that_turn_are_used_and_few_others():
+    """Of the world's 15 motions two turn, one in 15 passes behind the wall: 1/15 + 1/15 + 1/30 + 12/15/6 are used."""
+    library = [world.sample_scene(sora.SEED, k, "simple") for k in range(6000)]
+    used = list(sora.used(range(6000)))
+    assert len(used) / 6000 == pytest.approx(0.3, abs=0.018)  # 3 deviations
+    for motions, share in ((("orbits", "spins"), 1), ((WALL,), 1 / 2), (("stays still", *SLIDES), 1 / 6)):
+        there, here = ([s for s in scenes if s.objects[0].motion in motions] for scenes in (library, used))
+        assert len(here) / len(there) == pytest.approx(share, abs=0.08 if share < 1 else 0)
+    assert set(used) <= set(library)
+
+
+def test_pixels_are_of_films_like_those_of_latents():
     said = [text for step in range(12) for text in sentences(sora.pixel_batch(step)) if text]
-    hard = [read_caption(text)[0]["motion"] in sora.HARD for text in said]
-    assert sum(hard) / len(hard) == pytest.approx(1 / 3, abs=0.055)  # 3 deviations of 691
+    turns = [read_caption(text)[0]["motion"] in ("orbits", "spins") for text in said]
+    assert sum(turns) / len(turns) == pytest.approx(2 / 15 / 0.3, abs=0.057)  # 3 deviations of 691
+    films = [film.numpy().tobytes() for step in range(4) for film in sora.pixel_batch(step)["x0"]]
+    assert len(set(films)) == len(films)
 
 
 def test_prompts_belong_to_their_films(latent_batches):
@@ -129,13 +140,13 @@ def test_prompts_of_the_scores_are_not_those_of_training():
 
 def test_latents_are_encoded_once_and_kept_until_the_autoencoder_changes(tmp_path, monkeypatch):
     model, cache = tiny_autoencoder(), tmp_path / "latents"
-    first = sora.LatentBatches(model, 100, cache)
+    first = sora.LatentBatches(model, 400, cache)
     encode, encoded = SpacetimeAutoencoder.encode, []
     monkeypatch.setattr(SpacetimeAutoencoder, "encode", lambda *given: encoded.append(1) or encode(*given))
-    assert same(sora.LatentBatches(model, 100, cache)(2), first(2)) and not encoded
+    assert same(sora.LatentBatches(model, 400, cache)(2), first(2)) and not encoded
     with torch.no_grad():
         model.encoder[0].weight.mul_(2)
-    assert not same(sora.LatentBatches(model, 100, cache)(2), first(2)) and encoded
+    assert not same(sora.LatentBatches(model, 400, cache)(2), first(2)) and encoded
 
 
 def test_the_autoencoders_batch_has_toys_crowds_and_clouds():
@@ -446,7 +457,7 @@ def test_publish_keeps_whole_numbers_and_adds_the_hardware(tmp_path):
 
 
 def test_the_smoke_profile_is_smaller_than_the_laptops(small, monkeypatch):
-    """Two steps and 100 films, where a laptop takes thousands; more again on a GPU."""
+    """Two steps and 400 films, where a laptop takes thousands; more again on a GPU."""
     asked = {}
 
     class Stop(Exception):
@@ -462,5 +473,5 @@ def test_the_smoke_profile_is_smaller_than_the_laptops(small, monkeypatch):
         monkeypatch.setenv("SORALAB_PROFILE", profile)
         with pytest.raises(Stop):
             sora.train("sora")
-    assert asked["smoke"] == (2, 100)
+    assert asked["smoke"] == (2, 400)
     assert all(small < middle < large for small, middle, large in zip(*asked.values(), strict=True))

@@ -1,6 +1,7 @@
 """Chapter 16: the spacetime autoencoder and the diffusion transformer. What they film is in `test_sora_films`."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -248,6 +249,21 @@ def test_positions_are_unique_and_the_same_in_every_size(sora):
     assert torch.equal(grid[:5, :4, :4], small)
     film = run(sora, numbers(1, 9, SORA.channels, 16, 8))  # 17 x 64 x 32 pixels, no size it was made for
     assert film.shape == (1, 9, SORA.channels, 16, 8) and torch.isfinite(film).all() and film.std() > 0.1
+
+
+def test_with_rotary_attention_knows_how_far_apart_two_patches_are(monkeypatch):
+    """Without the sines of the places nothing else tells patches apart: a film moved by a patch is answered moved."""
+    config = replace(SORA, rotary=True)
+    turned, plain = tiny_sora(config), tiny_sora(SORA)
+    film = numbers(1, *latent_shape())
+    assert (run(turned, film) - run(plain, film)).abs().max() > 1e-2  # the weights are the same
+    assert turned.angles((5, 4, 4)).shape == (20, SORA.dim // SORA.heads // 2) and plain.angles((5, 4, 4)) is None
+    monkeypatch.setattr(Sora, "positions", lambda self, size: torch.zeros(()))
+    swapped = film[:, [1, 0, 2, 3, 4]]
+    assert torch.allclose(run(plain, swapped), run(plain, film)[:, [1, 0, 2, 3, 4]], atol=1e-4)  # a bag of patches
+    assert not torch.allclose(run(turned, swapped), run(turned, film)[:, [1, 0, 2, 3, 4]], atol=1e-2)
+    later = Sora(config).angles((9, 4, 4))[4 * 4 :] - Sora(config).angles((5, 4, 4))
+    assert torch.allclose(later, later[:1].expand_as(later), atol=1e-5)  # four moments later, all by the same angle
 
 
 def test_a_size_that_the_patch_does_not_divide_is_named(sora):

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from soralab.blocks.positions import rotate
+
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d)) v, Eq. 1 of 1706.03762.
@@ -44,15 +46,21 @@ class Attention(nn.Module):
         self.norm_q = nn.LayerNorm(dim // heads, bias=False) if qk_norm else nn.Identity()
         self.norm_k = nn.LayerNorm(dim // heads, bias=False) if qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | Callable | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | Callable | None = None,
+        angles: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """x [batch, queries, dim], context [batch, keys, context_dim], mask as in `attention`; returns x's shape.
 
-        The mask may also be a function (q, k, v) -> output that attends in its own way (soralab.kernels.Packed).
+        The mask may also be a function (q, k, v) -> output that attends in its own way (soralab.kernels).
+        `angles` [queries, dim / heads / 2] turn queries and keys by their places (`rotate`), in self-attention.
         """
         source = x if context is None else context
         q = rearrange(self.to_q(x), "b n (h d) -> b h n d", h=self.heads)
         k, v = rearrange(self.to_kv(source), "b n (two h d) -> two b h n d", two=2, h=self.heads)
         q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
         mixed = mask(q, k, v) if callable(mask) else attention(q, k, v, mask)
         return self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
 

@@ -17,7 +17,7 @@ from soralab.recipes.bands import write_band
 from soralab.sora import Sora, load_autoencoder
 from soralab.training import loop
 
-STEPS, FILMS = 80, 1600
+STEPS, FILMS = 80, 5200
 
 
 def short_run(seed: int, steps: int = STEPS, folder: str | Path | None = None) -> dict:
@@ -32,7 +32,7 @@ def short_run(seed: int, steps: int = STEPS, folder: str | Path | None = None) -
         recipe.training, steps=steps, seed=seed, warmup=50, cooldown=0.0, log_every=2, save_every=steps,
         precision="float32",
     )  # fmt: skip
-    films = min(FILMS, max(sora.BATCH, steps * sora.BATCH) // 100 * 100 or 100)
+    films = min(FILMS, 4 * steps * sora.BATCH)  # nearly a third of them are used
     batches = sora.LatentBatches(load_autoencoder(recipe.autoencoder), films)
     with TemporaryDirectory() as temporary:
         result = loop.train(

@@ -8,7 +8,9 @@ clean film with the loss in velocity space, because noise does not fit through i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 from random import Random
 
@@ -31,8 +33,9 @@ from soralab.world.scene import WALL
 
 SEED, FRAMES, SIDE = 16, 9, 32
 BATCH = 64
-FILMS = 64_000  # encoded once, for the model that films in latents
-HARD = ("orbits", "spins", WALL)  # learnt last, so drawn twice as often as the world draws them
+FILMS = 192_000  # of the world's; those that are `used` are encoded once, for the model that films in latents
+EVERY = {"orbits": 1, "spins": 1, WALL: 2}  # one film in so many is used, and of all other motions one in REST
+REST = 6  # what turns is learnt last, so three films in seven are to turn, not one in seven
 NULL = 0.1  # share of prompts left out, for classifier-free guidance
 PROCESS = RectifiedFlow()
 
@@ -53,10 +56,12 @@ class Recipe:
         return "sora_autoencoder" if self.kind == "v" else None
 
 
-TRAINING = TrainConfig(steps=7000, lr=4e-3, warmup=200, cooldown=0.3, ema=0.999, seed=SEED, log_every=50)
+TRAINING = TrainConfig(steps=7500, lr=4e-3, warmup=200, cooldown=0.3, ema=0.999, seed=SEED, log_every=50)
 RECIPES = {
-    "sora": Recipe("sora", SoraConfig(), "v", 2.0, TRAINING),
-    "sora_pixels": Recipe("sora_pixels", SoraConfig.pixels(), "x", 2.0, replace(TRAINING, steps=4200, lr=3e-3)),
+    "sora": Recipe("sora", SoraConfig(rotary=True), "v", 2.0, TRAINING),
+    "sora_pixels": Recipe(
+        "sora_pixels", SoraConfig.pixels(rotary=True), "x", 2.0, replace(TRAINING, steps=4500, lr=3e-3)
+    ),
 }
 
 
@@ -82,33 +87,35 @@ def prompt(scene: world.Scene, rng: Random) -> str:
     return caption if draw < 0.85 else " ".join(w for w in caption.split() if w not in world.SIZES)
 
 
-def pixel_batch(step: int) -> dict[str, Tensor]:
-    """Batch `step` of films themselves, HARD ones as often as in `LatentBatches`:
-    {"x0": [BATCH, 9, 3, 32, 32], "ids": [BATCH, words]}."""
-    rng, scenes, index = Random(f"{SEED}/{step}"), [], step * BATCH  # each batch has films of its own
-    while len(scenes) < BATCH:
+def used(indices: Iterable[int]) -> Iterator[world.Scene]:
+    """The scenes of the library that training uses, of these indices: all that turn, few of what is learnt soon."""
+    for index in indices:
         scene = world.sample_scene(SEED, index, "simple")
-        index += 1
-        scenes += [scene] * (1 + (scene.objects[0].motion in HARD))
-    scenes = scenes[:BATCH]
+        if index % EVERY.get(scene.objects[0].motion, REST) == 0:
+            yield scene
+
+
+def pixel_batch(step: int) -> dict[str, Tensor]:
+    """Batch `step` of films themselves: {"x0": [BATCH, 9, 3, 32, 32], "ids": [BATCH, words]}."""
+    rng = Random(f"{SEED}/{step}")
+    scenes = list(islice(used(count(step * REST * BATCH)), BATCH))  # films of its own: a batch needs half of its range
     films = world.to_film(world.render(scenes, FRAMES, SIDE, SIDE))
     return {"x0": films, "ids": word_ids([prompt(scene, rng) for scene in scenes], SoraConfig.words)}
 
 
 class LatentBatches:
-    """Batches of latents: the library's first `count` films are encoded once, then drawn in a new order each epoch,
-    those that are HARD twice."""
+    """Batches of latents: what is `used` of the library's first films, encoded once, in a new order each epoch."""
 
-    def __init__(self, autoencoder: SpacetimeAutoencoder, count: int, cache: Path | None = None):
-        """Encode `count` films (a multiple of 100), or take them from the checkpoint `cache` if it is of them."""
-        self.scenes = [world.sample_scene(SEED, k, "simple") for k in range(count)]
-        self.drawn = [k for k, scene in enumerate(self.scenes) for _ in range(1 + (scene.objects[0].motion in HARD))]
+    def __init__(self, autoencoder: SpacetimeAutoencoder, films: int, cache: Path | None = None):
+        """Encode what is used of so many films, or take it from the checkpoint `cache` if it is of them."""
+        self.scenes = list(used(range(films)))
         weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
-        want = {"films": count, "autoencoder": hashlib.sha256(weights.numpy().tobytes()).hexdigest()}
+        digest = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
+        want = {"films": films, "every": {**EVERY, "rest": REST}, "autoencoder": digest}
         if cache and cache.with_suffix(".json").exists() and read_card(cache).get("of") == want:
             self.latents = load_checkpoint(cache, mend=f"remove {cache}.json")[0]["latents"]
             return
-        parts = progress(range(0, count, 100), desc="encoding films", unit="batch")
+        parts = progress(range(0, len(self.scenes), 100), desc="encoding films", unit="batch")
         self.latents = torch.cat([self._encode(autoencoder, start) for start in parts])
         if cache:
             save_checkpoint(cache, {"latents": self.latents}, {"of": want})
@@ -121,9 +128,9 @@ class LatentBatches:
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"x0": [BATCH, 5, 8, 8, 8], "ids": [BATCH, words]}."""
-        epoch, place = divmod(step * BATCH, len(self.drawn) // BATCH * BATCH)
-        order = torch.randperm(len(self.drawn), generator=torch.Generator().manual_seed(SEED + epoch))
-        which = [self.drawn[k] for k in order[place : place + BATCH].tolist()]
+        epoch, place = divmod(step * BATCH, len(self.scenes) // BATCH * BATCH)
+        order = torch.randperm(len(self.scenes), generator=torch.Generator().manual_seed(SEED + epoch))
+        which = order[place : place + BATCH].tolist()
         rng = Random(f"{SEED}/{step}")
         ids = word_ids([prompt(self.scenes[k], rng) for k in which], SoraConfig.words)
         return {"x0": self.latents[which].float(), "ids": ids}
@@ -148,7 +155,7 @@ def train(name: str = "sora", folder: Path | None = None, steps: int | None = No
     model = build(recipe)
     full = recipe.training.steps
     config = replace(recipe.training, steps=steps or by_profile(smoke=2, laptop=full, gpu=8 * full))
-    films = by_profile(smoke=100, laptop=FILMS, gpu=8 * FILMS)
+    films = by_profile(smoke=400, laptop=FILMS, gpu=8 * FILMS)
     batches = pixel_batch
     if recipe.autoencoder:
         batches = LatentBatches(load_autoencoder(recipe.autoencoder), films, RUNS / name / "latents")
@@ -156,12 +163,12 @@ def train(name: str = "sora", folder: Path | None = None, steps: int | None = No
     with result.ema.applied(model):
         model.eval()
         maker = Filmmaker(model, recipe.autoencoder and load_autoencoder(recipe.autoencoder), recipe.kind, recipe.shift)
-        count = by_profile(smoke=4, laptop=400, gpu=400)
+        judged = by_profile(smoke=4, laptop=400, gpu=400)
         card = {
             "config": asdict(recipe.config), "autoencoder": recipe.autoencoder, "kind": recipe.kind,
             "shift": recipe.shift, "data_seed": SEED, "steps": result.steps, "batch": BATCH,
             "seconds": round(result.seconds), "command": f"soralab train {name}",
-            "metrics": {split: measure(maker, split, count) for split in ("test", "held_out")},
+            "metrics": {split: measure(maker, split, judged) for split in ("test", "held_out")},
         }  # fmt: skip
         return publish((folder or RUNS / name) / name, model.state_dict(), card)
 
