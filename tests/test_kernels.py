@@ -17,7 +17,7 @@ from soralab.blocks import patchify
 from soralab.kernels import Packed, attention, dispatch, sliding_tile_attention, tables, windows
 from soralab.sora import Sora, SoraConfig
 
-TINY = SoraConfig(dim=32, depth=2, heads=2, size=(3, 4, 4))
+TINY = SoraConfig(dim=32, depth=2, heads=2, size=(3, 4, 4), rotary=True)
 
 
 @triton_is_here
@@ -72,7 +72,7 @@ def test_nothing_imports_triton_until_it_is_chosen():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# ------------------------------------------------------------------------------------------------------- W.A.L.T's windows
+# ---------------------------------------------------------------------------------------------------- W.A.L.T's windows
 
 
 def test_windows_are_blocks_that_do_not_overlap():
@@ -92,7 +92,7 @@ def test_windows_are_blocks_that_do_not_overlap():
         assert torch.equal(mine, together)
 
 
-# ------------------------------------------------------------------------------------------------------- chapter 16 on it
+# ----------------------------------------------------------------------------------------------------- chapter 16 on it
 
 
 @pytest.fixture(scope="module")
@@ -117,30 +117,32 @@ def test_packed_films_of_mixed_size_equal_each_film_alone(sora):
     """Two films of different sizes in one row of tokens, each with its own prompt and its own diffusion time."""
     films = [numbers(1, 3, 8, 4, 4).float(), numbers(1, 1, 8, 8, 4, seed=1).float()]
     times, prompts = [0.2, 0.9], [torch.tensor([[3, 4, 6]]), torch.tensor([[5, 0, 0]])]
-    alone, tokens, words, c = [], [], [], []
+    alone, tokens, words, c, angles = [], [], [], [], []
     for x, t, ids in zip(films, times, prompts, strict=True):
         size = (x.shape[1], *x.shape[3:])
         tokens.append((sora.embed(patchify(x, TINY.patch)) + sora.positions(size).to(x))[0])
         w, mask = sora.text(ids)
         c.append(torch.nn.functional.silu(sora.time(torch.tensor([t])) + w[:, 0]).expand(len(tokens[-1]), -1))
         words.append(w[mask])
+        angles.append(sora.angles(size))
         z = tokens[-1][None]
         for block in sora.blocks:
-            z = block(z, c[-1][:1], w, mask[:, None, None])
+            z = block(z, c[-1][:1], w, mask[:, None, None], None, angles[-1])
         alone.append(z[0])
     cu_q, cu_k = (bounds([len(part) for part in parts]) for parts in (tokens, words))
-    z, c, w = torch.cat(tokens)[:, None], torch.cat(c), torch.cat(words)[:, None]
-    for block in sora.blocks:
-        z = block(z, c, w, Packed(cu_q, cu_k, backend="torch"), Packed(cu_q, backend="torch"))
-    torch.testing.assert_close(z[:, 0], torch.cat(alone), rtol=1e-4, atol=1e-5)
-    merged = z
-    for block in sora.blocks[:1]:
-        merged = block(torch.cat(tokens)[:, None], c, w, Packed(cu_q, cu_k), Packed(bounds([len(c)])))
-        apart = block(torch.cat(tokens)[:, None], c, w, Packed(cu_q, cu_k), Packed(cu_q))
-    assert (merged - apart).abs().max() > 1e-3  # without the bounds the films would mix
+    start, c, w = torch.cat(tokens)[:, None], torch.cat(c), torch.cat(words)[:, None]  # a batch of one token each
+
+    def packed(seen):
+        z = start
+        for block in sora.blocks:
+            z = block(z, c, w, Packed(cu_q, cu_k, backend="torch"), seen, torch.cat(angles)[:, None, None])
+        return z[:, 0]
+
+    torch.testing.assert_close(packed(Packed(cu_q, backend="torch")), torch.cat(alone), rtol=1e-4, atol=1e-5)
+    assert (packed(Packed(bounds([len(c)]))) - torch.cat(alone)).abs().max() > 1e-3  # without bounds they mix
 
 
-# ---------------------------------------------------------------------------------------------------------------- errors
+# --------------------------------------------------------------------------------------------------------------- errors
 
 X, P = numbers(1, 2, 6, 16), numbers(6, 2, 16)  # dense, packed
 CU = bounds([2, 4])
@@ -153,7 +155,7 @@ CU = bounds([2, 4])
     (lambda: attention(X, X, X.to("meta")), "v is on meta and q on cpu; move them to one device"),
     (lambda: attention(X.int(), X.int(), X.int()), "q is int32; it takes float32, float16 or bfloat16"),
     (lambda: attention(X, X, X[:, :, :5]), r"v is \[1, 2, 5, 16\]; it takes k's shape, \[1, 2, 6, 16\]"),
-    (lambda: attention(X, X[:, :1], X[:, :1]), r"k is \[1, 1, 6, 16\]; with q \[1, 2, 6, 16\] it takes \[1, 2, 6, 16\]"),
+    (lambda: attention(X, X[:, :1], X[:, :1]), r"k is \[1, 1, 6, 16\]; with q \[1, 2, 6, 16\] it takes \[1, 2"),
     (lambda: attention(X[..., :8], X[..., :8], X[..., :8]), "q has heads of dimension 8; it takes 16 to 128"),
     (lambda: attention(*[numbers(1, 1, 2, 129)] * 3), "q has heads of dimension 129"),
     (lambda: attention(X, X, X, scale=0.0), "scale is 0.0; it takes a number above 0"),
@@ -169,8 +171,8 @@ CU = bounds([2, 4])
     (lambda: attention(P, P, P, cu_seqlens_q=torch.tensor([0.0, 6.0])), r"cu_seqlens_q is \[2\] of float32; it takes"),
     (lambda: attention(P, P[:4], P[:4], cu_seqlens_q=CU), "cu_seqlens_k is None and k has 4 tokens, q 6"),
     (lambda: attention(P, P, P, cu_seqlens_q=CU, cu_seqlens_k=torch.tensor([0, 6])), "has 2 bounds; it takes 3"),
-    (lambda: attention(P, P, P, cu_seqlens_q=CU, row_map=torch.tensor([0, 1, 2, 3, 4, 4])), "row_map is no permutation"),
-    (lambda: attention(P, P, P, cu_seqlens_q=CU, row_map=torch.arange(5)), r"row_map is \[5\] of int64; it takes \[6\]"),
+    (lambda: attention(P, P, P, cu_seqlens_q=CU, row_map=torch.tensor([0, 1, 2, 3, 4, 4])), "row_map is no perm"),
+    (lambda: attention(P, P, P, cu_seqlens_q=CU, row_map=torch.arange(5)), r"row_map is \[5\] of int64; it takes"),
     (lambda: sliding_tile_attention(X, X, X, (1, 2, 2)), r"size is \(1, 2, 2\), 4 tokens; q has 6 and k 6"),
     (lambda: sliding_tile_attention(X, X, X, (1, 2, 3), tile=(1, 3, 3)), r"tile is \(1, 3, 3\), 9 tokens; it takes"),
     (lambda: sliding_tile_attention(X, X, X, (1, 2, 3), window=(1, 2, 3)), r"window is \(1, 2, 3\); it takes odd"),
@@ -207,7 +209,7 @@ def test_without_a_gpu_the_interpreter_is_offered(monkeypatch):
         attention(X.float(), X.float(), X.float(), backend="triton")
 
 
-# ------------------------------------------------------------------------------------------------------- the tile tables
+# ------------------------------------------------------------------------------------------------------ the tile tables
 
 
 def test_a_table_by_hand():
