@@ -2,9 +2,9 @@
 
 import sys
 
-from benchmarks import spine, transformer, unet, vit
+from benchmarks import gpu, kernels, spine, transformer, unet, vit
 
-ALL = {module.__name__.rpartition(".")[2]: module for module in (spine, unet, transformer, vit)}
+ALL = {module.__name__.rpartition(".")[2]: module for module in (spine, unet, transformer, vit, kernels, gpu)}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or ALL:
