@@ -1,7 +1,8 @@
 """Chapter 17's kernels on a GPU beside torch's: `python -m benchmarks gpu`. Needs CUDA, torch and triton, nothing else.
 
-Every mask of the course, head dimensions 64 and 128, bfloat16, forwards and backwards. Beside each time stands the error
-against float64 of one head, so that nothing is fast by being wrong.
+Every mask of the course, head dimensions 64 and 128, bfloat16, forwards and backwards. Beside each time stands the
+error against float64 of one head, so that nothing is fast by being wrong. No GPU was at hand when this was written:
+it was never run to its end, and its first line says so where it still cannot.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def compare(name: str, dim: int, given: dict, may_attend: Callable) -> Iterator[
         except (RuntimeError, ImportError, ValueError) as error:
             yield f"{name:20s}{way:16s} does not run: {str(error).splitlines()[0][:80]}"
             continue
-        error_o, error_dq = (((a[:, :1].double() - b).norm() / b.norm()).item() for a, b in zip((o, grads[0]), want, strict=True))
+        got = zip((o, grads[0]), want, strict=True)
+        error_o, error_dq = (((a[:, :1].double() - b).norm() / b.norm()).item() for a, b in got)
         yield (f"{name:20s}{way:16s}{forward:8.3f} ms {flops / forward / 1e9:5.0f} |{backward:8.3f} ms "
                f"{2.5 * flops / backward / 1e9:5.0f} | {error_o:.1e} {error_dq:.1e}")  # fmt: skip
 

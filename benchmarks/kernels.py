@@ -1,4 +1,4 @@
-"""Chapter 17 on the processor: what packing saves, by torch's backend. The kernels themselves need a GPU: see gpu.py."""
+"""Chapter 17 on the processor: what packing saves, by torch's backend. The kernels need a GPU: see gpu.py."""
 
 from __future__ import annotations
 
