@@ -133,7 +133,7 @@ STEP = Exercise(
     },
 )
 
-# -------------------------------------------------------------------------------------- which tiles a causal mask leaves
+# ------------------------------------------------------------------------------------ which tiles a causal mask leaves
 
 
 def _visits_stub(first: int, last: int, queries: int, keys: int, block: int) -> tuple[int, int]:
