@@ -238,6 +238,16 @@ def test_the_layout_is_remembered_while_the_bounds_live_and_are_not_written_to()
     assert tables.packed(unversioned, None, None, 6, 6, False).q_end.tolist() == [2, 6]
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_what_is_remembered_goes_with_the_bounds(dtype):
+    before = len(tables._PACKED)
+    cu = bounds([2, 4]).to(dtype)
+    tables.packed(cu, None, None, 6, 6, False)
+    assert len(tables._PACKED) == before + 1
+    del cu
+    assert len(tables._PACKED) == before
+
+
 def test_a_window_stops_at_the_border():
     assert [row.nonzero().flatten().tolist() for row in tables.window_of(5, 3)] == [
         [0, 1, 2], [0, 1, 2], [1, 2, 3], [2, 3, 4], [2, 3, 4],

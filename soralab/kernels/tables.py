@@ -162,9 +162,11 @@ def packed(cu_q: Tensor, cu_k: Tensor | None, row_map: Tensor | None, queries: i
     GPU once a batch.
     """
     given = [t for t in (cu_q, cu_k, row_map) if t is not None]
-    key = (*((id(t), t._version) for t in given), cu_k is None, row_map is None, queries, keys, causal)
-    kept = None if any(t.is_inference() for t in given) else _PACKED.setdefault(cu_q, {})
-    if kept is not None and key in kept:
+    key, kept = None, {}
+    if not any(t.is_inference() for t in given):  # those do not count how often they were written to
+        key = (*((id(t), t._version) for t in given), cu_k is None, row_map is None, queries, keys, causal)
+        kept = _PACKED.setdefault(cu_q, {})
+    if key in kept:
         return kept[key][1]
     q = check_bounds("cu_seqlens_q", cu_q, queries)
     k = q if cu_k is None else check_bounds("cu_seqlens_k", cu_k, keys)
@@ -176,8 +178,7 @@ def packed(cu_q: Tensor, cu_k: Tensor | None, row_map: Tensor | None, queries: i
         check_permutation(row_map, queries)
     entry = torch.zeros(len(q) - 1, dtype=torch.long)
     layout = Layout(entry, q[:-1], q[1:], k[:-1], k[1:], causal, row_map, cu_q.device)
-    if kept is not None:
-        kept[key] = (given[1:], layout)  # the others are kept alive, so that no new tensor gets their id
+    kept[key] = (given[1:], layout)  # the others are kept alive, so that no new tensor gets their id
     return layout
 
 
@@ -186,7 +187,7 @@ def check_bounds(name: str, bounds: Tensor, tokens: int) -> Tensor:
     if bounds.ndim != 1 or len(bounds) < 1 or bounds.dtype not in (torch.int32, torch.int64):
         kind = str(bounds.dtype).removeprefix("torch.")
         raise ValueError(f"{name} is {list(bounds.shape)} of {kind}; it takes [segments + 1] of int32 or int64")
-    b = bounds.cpu().long()
+    b = bounds.detach().cpu().long().clone()  # no view: it would keep the bounds alive, and what is remembered of them
     if b[0] != 0 or b[-1] != tokens:
         raise ValueError(f"{name} runs from {b[0]} to {b[-1]}; it takes 0 to the number of tokens, {tokens}")
     if (b.diff() < 0).any():
