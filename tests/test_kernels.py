@@ -1,6 +1,6 @@
 """Chapter 17: the public function on torch's backend, what it refuses, and the tile tables; then the interpreter's run.
 
-The kernels themselves are tested in processes of their own: tests/kernels/.
+The kernels themselves are tested in processes of their own: tests/kernel_checks/.
 """
 
 import subprocess
@@ -8,9 +8,9 @@ import sys
 
 import pytest
 import torch
-from kernels import battery
-from kernels.battery import bounds, numbers
-from kernels.process import run_apart, triton_is_here
+from kernel_checks import battery
+from kernel_checks.battery import bounds, numbers
+from kernel_checks.process import run_apart, triton_is_here
 from tiny_models import randomise
 
 from soralab.blocks import patchify

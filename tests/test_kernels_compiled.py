@@ -1,6 +1,6 @@
 """Chapter 17's kernels compiled for two generations of GPUs; none has to be here."""
 
-from kernels.process import run_apart, triton_is_here
+from kernel_checks.process import run_apart, triton_is_here
 
 
 @triton_is_here

@@ -1,6 +1,6 @@
 """Are chapter 17's tests good enough? Every one of a list of wrong kernels is rejected by the battery of cases."""
 
-from kernels.process import run_apart, triton_is_here
+from kernel_checks.process import run_apart, triton_is_here
 
 
 @triton_is_here
