@@ -2,9 +2,9 @@
 
 import sys
 
-from benchmarks import clip, latent_diffusion, spine, transformer, unet, vit, vqvae
+from benchmarks import clip, gpu, kernels, latent_diffusion, spine, transformer, unet, vit, vqvae
 
-CHAPTERS = (spine, unet, transformer, vit, clip, vqvae, latent_diffusion)
+CHAPTERS = (spine, unet, transformer, vit, clip, vqvae, latent_diffusion, kernels, gpu)
 ALL = {module.__name__.rpartition(".")[2]: module for module in CHAPTERS}
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ frame by itself, and its decoder alone looks back.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,7 @@ from soralab.blocks import (
 )  # fmt: skip
 from soralab.diffusion import SAMPLERS, RectifiedFlow, guide
 from soralab.files.checkpoints import CheckpointError, load_checkpoint
+from soralab.kernels import attention
 from soralab.world.language import PROMPT_WORDS, encode
 
 # ------------------------------------------------------------------------------------ the video compression network
@@ -184,9 +186,9 @@ class Sora(nn.Module):
     Any (time, height, width) that the patch divides: positions are sines of the patch's place, not a learned table.
     """
 
-    def __init__(self, config: SoraConfig = SoraConfig()):
+    def __init__(self, config: SoraConfig = SoraConfig(), backend: str = "torch"):
         super().__init__()
-        self.config = config
+        self.config, self.backend = config, backend  # what computes self-attention: soralab.kernels.attention
         values = config.channels * config.patch[0] * config.patch[1] * config.patch[2]
         self.embed = nn.Linear(values, config.dim)
         self.time = TimestepEmbedding(config.dim)
@@ -237,6 +239,8 @@ class Sora(nn.Module):
         tokens = tokens + self.positions(size).to(tokens)
         angles = self.angles(size)
         angles = None if angles is None else angles.to(tokens.device)
+        if mask is None and self.backend != "torch":
+            mask = partial(attention, backend=self.backend)
         words, word_mask = self.text(ids)
         c = F.silu(self.time(t) + words[:, 0])
         for block in self.blocks:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -48,10 +50,12 @@ class Attention(nn.Module):
         self.norm_k = nn.LayerNorm(dim // heads, bias=False) if qk_norm else nn.Identity()
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, angles: Tensor | None = None
-    ) -> Tensor:
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | Callable | None = None,
+        angles: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """x [batch, queries, dim], context [batch, keys, context_dim], mask as in `attention`; returns x's shape.
 
+        The mask may also be a function (q, k, v) -> output that attends in its own way (soralab.kernels).
         `angles` [queries, dim / heads / 2] turn queries and keys by their places (`rotate`), in self-attention.
         """
         source = x if context is None else context
@@ -60,7 +64,8 @@ class Attention(nn.Module):
         q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        return self.to_out(rearrange(attention(q, k, v, mask), "b h n d -> b n (h d)"))
+        mixed = mask(q, k, v) if callable(mask) else attention(q, k, v, mask)
+        return self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
 
 
 class FeedForward(nn.Sequential):

@@ -1,0 +1,13 @@
+"""FlashAttention in Triton and its reference in torch, for dense, causal, packed, windowed and sliding-tile attention.
+
+`attention` and `sliding_tile_attention` are what models call; nothing imports triton until its backend is chosen.
+    dispatch.py        the functions, their arguments' checks, torch's backend
+    tables.py          which tiles meet: built once a batch, for every layer and both directions
+    triton_kernels.py  the three kernels
+    triton_launch.py   their configurations, and the operator that autograd and torch.compile know
+"""
+
+from soralab.kernels.dispatch import Packed, attention, sliding_tile_attention
+from soralab.kernels.tables import windows
+
+__all__ = ["Packed", "attention", "sliding_tile_attention", "windows"]

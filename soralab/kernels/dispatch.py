@@ -1,0 +1,222 @@
+"""Attention that the course's models call: one function for dense, causal, packed and windowed, two backends.
+
+"torch" is the reference and runs everywhere. "triton" is triton_kernels.py, for NVIDIA GPUs; nothing imports triton
+until it is chosen. `attention` says what each argument takes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from soralab.kernels import tables
+
+BACKENDS = ("auto", "torch", "triton")
+HEAD_DIMS = (16, 128)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # float64 is torch's alone
+TESTED = ((3, 8), (3, 8))  # the oldest and the newest triton that the tests were seen to pass with
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor | None = None, cu_seqlens_k: Tensor | None = None,
+    row_map: Tensor | None = None, causal: bool = False, scale: float | None = None, backend: str = "auto",
+) -> Tensor:  # fmt: skip
+    """softmax(scale q k^T) v, differentiable.
+
+    Dense: q [batch, heads, queries, dim], k and v [batch, heads, keys, dim]. Packed: q [queries, heads, dim], k and v
+    [keys, heads, dim], and cu_seqlens [segments + 1]; segment s, the tokens cu_seqlens[s] up to cu_seqlens[s + 1],
+    attends within itself (with cu_seqlens_k: to segment s of the keys). It may be empty. Returns the shape of q.
+
+    row_map [tokens], packed self-attention only: segment s is the rows row_map[cu_seqlens[s] : cu_seqlens[s + 1]], in
+    that order. W.A.L.T's windows are such segments (`windows` makes both).
+    causal: query i of n may attend key j of m iff j <= i + m - n, so the last query sees every key. (For n = m as in
+    torch's SDPA, for others as in its varlen_attn.)  A query that may attend nothing gets zeros.
+    scale: above 0; default 1 / sqrt(dim). dim from 16 to 128; float32, float16 or bfloat16, and with torch float64; any
+    strides.
+    backend: "torch", "triton", or "auto": Triton on CUDA where a tested version of it is installed, else torch.
+
+    Raises ValueError that names the argument, before anything runs.
+    """
+    packed = cu_seqlens_q is not None
+    check(q, k, v, packed)
+    check_packing(q, k, cu_seqlens_q, cu_seqlens_k, row_map)
+    scale = check_scale(scale, q)
+    if choose(backend, q) == "triton":
+        from soralab.kernels import triton_launch
+
+        return triton_launch.attention(q, k, v, cu_seqlens_q, cu_seqlens_k, row_map, causal, scale, [])[0]
+    if not packed:
+        return reference(q, k, v, causal, scale)
+    layout = tables.packed(cu_seqlens_q, cu_seqlens_k, row_map, len(q), len(k), causal)
+    return reference_packed(q, k, v, layout, scale)
+
+
+def sliding_tile_attention(
+    q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int, int], tile: tuple[int, int, int] = (4, 4, 4),
+    window: tuple[int, int, int] = (3, 3, 3), scale: float | None = None, backend: str = "auto",
+) -> Tensor:  # fmt: skip
+    """Attention of each token of a film to the tiles around its own (Zhang et al. 2025, 2502.04507).
+
+    q, k, v [batch, heads, time * height * width, dim], tokens row by row; size: (time, height, width) in tokens; tile:
+    of a tile, together 16, 32, 64 or 128 tokens; window: how many tiles a query sees along each axis, odd. At the
+    border the window stops moving. Returns the shape of q; differentiable. Raises ValueError that names the argument.
+    """
+    check(q, k, v, packed=False)
+    size, tile, window = tuple(size), tuple(tile), tuple(window)
+    tables.check_sliding(size, tile, window)
+    if not q.shape[2] == k.shape[2] == math.prod(size):
+        raise ValueError(f"size is {size}, {math.prod(size)} tokens; q has {q.shape[2]} and k {k.shape[2]}")
+    scale = check_scale(scale, q)
+    if choose(backend, q) == "triton":
+        from soralab.kernels import triton_launch
+
+        return triton_launch.attention(q, k, v, None, None, None, False, scale, [*size, *tile, *window])[0]
+    mask = tables.sliding(size, tile, window, len(q), q.device).mask()
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """How a row of packed tokens attends, for soralab.blocks.Attention's `mask`: tokens as a batch of one token each.
+
+    In q [queries, heads, 1, dim], k and v [keys, heads, 1, dim] all that works on single tokens (norms, modulation, the
+    feed-forward layer) does not know that they are packed. The arguments are those of `attention`.
+    """
+
+    cu_seqlens_q: Tensor
+    cu_seqlens_k: Tensor | None = None
+    row_map: Tensor | None = None
+    backend: str = "auto"
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Returns the shape of q."""
+        bounds = dict(cu_seqlens_q=self.cu_seqlens_q, cu_seqlens_k=self.cu_seqlens_k, row_map=self.row_map)
+        return attention(q[:, :, 0], k[:, :, 0], v[:, :, 0], **bounds, backend=self.backend)[:, :, None]
+
+
+# ------------------------------------------------------------------------------------------------- torch's backend
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
+    """Dense attention by torch's SDPA; axes as there."""
+    queries, keys = q.shape[-2], k.shape[-2]
+    if not (queries and keys):
+        return q[..., :0].sum(-1, keepdim=True).expand_as(q)  # zeros whose gradient is zero too
+    if not causal:
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    blind = max(0, queries - keys)  # the first queries, which see nothing: a softmax over nothing is NaN
+    mask = torch.ones(queries - blind, keys, dtype=torch.bool, device=q.device).tril(max(0, keys - queries))
+    seeing = F.scaled_dot_product_attention(q[..., blind:, :], k, v, attn_mask=mask, scale=scale)
+    return F.pad(seeing, (0, 0, blind, 0))
+
+
+def reference_packed(q: Tensor, k: Tensor, v: Tensor, layout: tables.Layout, scale: float) -> Tensor:
+    """Packed attention, one segment after the other."""
+    if layout.row_map is not None:
+        order = layout.row_map.long()
+        q, k, v = q[order], k[order], v[order]
+    bounds = zip(*(t.tolist() for t in (layout.q_first, layout.q_end, layout.k_first, layout.k_end)), strict=True)
+    parts = [
+        reference(*(x.transpose(0, 1)[None] for x in (q[a:b], k[c:d], v[c:d])), layout.causal, scale)[0].transpose(0, 1)
+        for a, b, c, d in bounds
+    ]
+    o = torch.cat(parts) if parts else q[:0]
+    return o if layout.row_map is None else o[order.argsort()]
+
+
+# ---------------------------------------------------------------------------------------------- what the arguments take
+
+
+def check(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
+    """Raise ValueError unless q, k and v fit together."""
+    axes, names = (3, "[tokens, heads, dim]") if packed else (4, "[batch, heads, tokens, dim]")
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.ndim != axes:
+            other = "" if packed or x.ndim != 3 else "; packed tensors come with cu_seqlens_q"
+            raise ValueError(f"{name} is {list(x.shape)}; it takes {names}{other}")
+        if x.device != q.device:
+            raise ValueError(f"{name} is on {x.device} and q on {q.device}; move them to one device")
+        if x.dtype != q.dtype:
+            raise ValueError(f"{name} is {kind(x)} and q {kind(q)}; convert them to one dtype")
+    if q.dtype not in (*DTYPES, torch.float64):
+        raise ValueError(f"q is {kind(q)}; it takes float32, float16 or bfloat16")
+    if k.shape != v.shape:
+        raise ValueError(f"v is {list(v.shape)}; it takes k's shape, {list(k.shape)}")
+    token = 0 if packed else 2
+    want = [k.shape[a] if a == token else q.shape[a] for a in range(axes)]
+    if list(k.shape) != want:
+        raise ValueError(f"k is {list(k.shape)}; with q {list(q.shape)} it takes {want}")
+    if not HEAD_DIMS[0] <= q.shape[-1] <= HEAD_DIMS[1]:
+        raise ValueError(f"q has heads of dimension {q.shape[-1]}; it takes {HEAD_DIMS[0]} to {HEAD_DIMS[1]}")
+
+
+def check_packing(q: Tensor, k: Tensor, cu_q: Tensor | None, cu_k: Tensor | None, row_map: Tensor | None) -> None:
+    """Raise ValueError unless bounds and row map go together. What they hold is read by `tables.packed`."""
+    for name, x in (("cu_seqlens_k", cu_k), ("row_map", row_map)):
+        if x is not None and cu_q is None:
+            raise ValueError(f"{name} is given and cu_seqlens_q is not; packed attention takes both")
+    if row_map is not None and cu_k is not None:
+        raise ValueError("row_map is for self-attention, where keys lie as queries do; it takes no cu_seqlens_k")
+    for name, x in (("cu_seqlens_q", cu_q), ("cu_seqlens_k", cu_k), ("row_map", row_map)):
+        if x is not None and x.device != q.device:
+            raise ValueError(f"{name} is on {x.device} and q on {q.device}; move it there once a batch")
+
+
+def check_scale(scale: float | None, q: Tensor) -> float:
+    """The scale; raises ValueError unless it is above 0 (the kernels take the largest logit before they scale)."""
+    if scale is None:
+        return q.shape[-1] ** -0.5
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale is {scale}; it takes a number above 0")
+    return float(scale)
+
+
+def choose(backend: str, q: Tensor) -> str:
+    """The backend to run: "torch" or "triton". Raises ValueError, with the remedy, if it cannot."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; it takes {', '.join(map(repr, BACKENDS))}")
+    if backend == "auto":
+        return "triton" if q.is_cuda and q.dtype in DTYPES and not why_no_triton() else "torch"
+    if backend == "triton":
+        if q.dtype not in DTYPES:
+            raise ValueError(f"q is {kind(q)}; Triton's backend takes float32, float16 or bfloat16")
+        trouble = why_no_triton()
+        if trouble:
+            raise ValueError(f"backend is 'triton', and {trouble}")
+        if not q.is_cuda:
+            check_interpreter(q)
+    return backend
+
+
+def why_no_triton() -> str:
+    """Why Triton cannot be used here, with the remedy; "" if it can."""
+    oldest, newest = (".".join(map(str, bound)) for bound in TESTED)
+    try:
+        have = version("triton")
+    except PackageNotFoundError:
+        return "triton is not installed; pip install 'soralab[triton]' (Linux only), or backend='torch'"
+    if not TESTED[0] <= tuple(int(n) for n in have.split(".")[:2]) <= TESTED[1]:
+        return f"triton is {have}, which is untested; it takes {oldest} to {newest}, or backend='torch'"
+    return ""
+
+
+def check_interpreter(q: Tensor) -> None:
+    """Raise ValueError unless Triton's interpreter runs, and runs this dtype: without a GPU there is nothing else."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(
+            f"backend is 'triton' and q is on {q.device}; it takes a CUDA tensor, or TRITON_INTERPRET=1 in the "
+            "environment before Python starts (slow, for learning), or backend='torch'"
+        )
+    if q.dtype == torch.bfloat16:
+        raise ValueError("q is bfloat16, and Triton's interpreter multiplies it wrongly; it takes float32 or float16")
+
+
+def kind(x: Tensor) -> str:
+    """A tensor's dtype in words."""
+    return str(x.dtype).removeprefix("torch.")

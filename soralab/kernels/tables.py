@@ -1,0 +1,232 @@
+"""Which tiles meet: the tables that tell each program of the kernels what it owns and which tiles it visits.
+
+A `Layout` describes a batch: its segments (which queries meet which keys), the order of its rows and what is built
+from both. It is made once a batch and serves every layer and both directions. Nothing here needs Triton.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+COLUMNS = ("batch", "first", "end", "other_first", "other_end", "full_lo", "full_hi", "edge_lo", "edge_hi")
+
+
+class Layout:
+    """Segments of queries, each with its segment of keys; a query may attend the keys of its own segment.
+
+    batch, q_first, q_end, k_first, k_end: [segments] on the CPU; places in packed order, within one batch entry.
+    causal: query i of a segment may attend key j iff j <= i + keys - queries, so the last query sees the last key.
+    row_map: [tokens], where the token at each place lies in memory; None if there.
+    """
+
+    def __init__(self, batch, q_first, q_end, k_first, k_end, causal: bool, row_map: Tensor | None, device):
+        self.batch, self.q_first, self.q_end, self.k_first, self.k_end = batch, q_first, q_end, k_first, k_end
+        self.causal, self.device = causal, device
+        self.row_map = None if row_map is None else row_map.to(torch.int32).contiguous()
+        self._tables = {}
+
+    def table(self, owner: str, block_q: int, block_k: int) -> tuple[Tensor, Tensor | None]:
+        """The table [programs, 9] of COLUMNS for tiles of these sizes, and the list of visits it points into.
+
+        owner: "queries" or "keys". A program visits the tiles [full_lo, full_hi), where every pair may attend, and
+        [edge_lo, edge_hi), where not every one may; without a list, tile t begins at other_first + t * block. Programs
+        with most to do come first, so that the last ones to end are short.
+        """
+        key = (owner, block_q, block_k)
+        if key not in self._tables:
+            columns, visits = self.build(*key)
+            table = torch.stack(torch.broadcast_tensors(*columns), 1)
+            work = table[:, 6] - table[:, 5] + table[:, 8] - table[:, 7]
+            table = table[work.argsort(descending=True, stable=True)]
+            self._tables[key] = (table.to(torch.int32).to(self.device), visits)
+        return self._tables[key]
+
+    def build(self, owner: str, block_q: int, block_k: int) -> tuple[list[Tensor], Tensor | None]:
+        """The columns of `table`, in the order of the segments, and the list of visits (None: there is no list)."""
+        queries, keys, zero = self.q_end - self.q_first, self.k_end - self.k_first, torch.tensor(0)
+        if owner == "queries":
+            s, first = split(self.q_first, self.q_end, block_q)
+            last = torch.minimum(first + block_q, self.q_end[s]) - 1
+            all_see = any_sees = keys[s]  # how many keys every query of the tile sees, and how many any
+            if self.causal:
+                seen = [i + 1 - self.q_end[s] + keys[s] for i in (first, last)]
+                all_see, any_sees = (n.clamp(min=0) for n in seen)
+            full, some = all_see // block_k, ceil_div(any_sees, block_k)
+            ranges = [zero, full, full, some]
+            return [self.batch[s], first, self.q_end[s], self.k_first[s], self.k_end[s], *ranges], None
+        s, first = split(self.k_first, self.k_end, block_k)
+        last = torch.minimum(first + block_k, self.k_end[s]) - 1
+        lo = mid = torch.zeros_like(first)  # the first query that any key of the tile is seen by, and that all are
+        if self.causal:
+            shift = queries[s] - self.k_end[s]
+            lo = (first + shift).clamp(min=0) // block_q
+            mid = ceil_div((last + shift).clamp(min=0), block_q)
+        ranges = [mid, ceil_div(queries[s], block_q), lo, mid]
+        return [self.batch[s], first, self.k_end[s], self.q_first[s], self.q_end[s], *ranges], None
+
+
+class SlidingTiles(Layout):
+    """Tokens of a film in tiles; a query may attend the keys of the tiles around its own.
+
+    Sliding-tile attention (Zhang et al. 2025, 2502.04507). size: (time, height, width) of the film in tokens; tile: of
+    a tile; window: how many tiles of keys a query sees along each axis. At the film's border the window stops moving,
+    so every query sees as many tiles. Of two tiles either all pairs may attend or none, so nothing has to be compared,
+    except in tiles that the film's end cuts off: those are the partial ones. The row map puts a tile's tokens together.
+    """
+
+    def __init__(self, size, tile, window, batch: int, device):
+        check_sliding(size, tile, window)
+        counts = [-(-n // t) for n, t in zip(size, tile, strict=True)]
+        grid = torch.cartesian_prod(*(torch.arange(n) // t for n, t in zip(size, tile, strict=True))).reshape(-1, 3)
+        self.tile_of = (grid[:, 0] * counts[1] + grid[:, 1]) * counts[2] + grid[:, 2]  # [tokens]: row to tile
+        lengths = self.tile_of.bincount()
+        self.ends = lengths.cumsum(0)
+        self.begins, self.volume, self.entries = self.ends - lengths, math.prod(tile), batch
+        axes = [window_of(n, w) for n, w in zip(counts, window, strict=True)]
+        near = [a[:, None, None, :, None, None] & b[None, :, None, None, :, None] & c[None, None, :, None, None, :]
+                for a, b, c in [axes]][0]  # fmt: skip
+        self.near = near.reshape(len(lengths), len(lengths))  # [query tile, key tile]
+        one, n = torch.zeros(1, dtype=torch.long), torch.tensor([math.prod(size)])
+        super().__init__(one, one, n, one, n, False, self.tile_of.argsort(stable=True).to(device), device)
+
+    def mask(self) -> Tensor:
+        """[tokens, tokens], True = may attend, in the order of memory: for the reference."""
+        return self.near[self.tile_of[:, None], self.tile_of[None, :]].to(self.device)
+
+    def build(self, owner: str, block_q: int, block_k: int) -> tuple[list[Tensor], Tensor | None]:
+        """As Layout.build, with lists: for each tile first the full ones, then the partial ones."""
+        if (block_q, block_k) != (self.volume, self.volume):
+            raise ValueError(f"blocks are {block_q} and {block_k}; sliding tiles take {self.volume}, a tile's tokens")
+        whole = self.ends - self.begins == self.volume
+        near = self.near if owner == "queries" else self.near.T
+        if owner == "keys":  # a query that does not exist has no weight anyway (triton_kernels.backward_k_visits)
+            whole = torch.ones_like(whole)
+        own, other = torch.nonzero(near & whole).T, torch.nonzero(near & ~whole).T
+        both = torch.cat([own, other], 1)
+        order = (2 * both[0] + torch.arange(both.shape[1]).ge(own.shape[1])).argsort(stable=True)
+        listed = both[1, order]
+        full, partial = (near & whole).sum(1), (near & ~whole).sum(1)
+        hi = (full + partial).cumsum(0)
+        lo, mid = hi - full - partial, hi - partial
+        batch = torch.arange(self.entries).repeat_interleave(len(hi))
+        columns = [self.begins, self.ends, torch.zeros_like(hi), self.ends[-1:].expand_as(hi), lo, mid, mid, hi]
+        visits = torch.stack([self.begins[listed], self.ends[listed]], 1).to(torch.int32).to(self.device)
+        return [batch, *(column.repeat(self.entries) for column in columns)], visits
+
+
+def ceil_div(a: Tensor, b: int) -> Tensor:
+    """a / b, rounded up."""
+    return (a + b - 1) // b
+
+
+def split(first: Tensor, end: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Cut segments [first, end) into tiles: which segment each tile is of, and its first place."""
+    tiles = ceil_div(end - first, block)
+    segment = torch.arange(len(first)).repeat_interleave(tiles)
+    within = torch.arange(len(segment)) - (tiles.cumsum(0) - tiles)[segment]
+    return segment, first[segment] + block * within
+
+
+def window_of(tiles: int, window: int) -> Tensor:
+    """[tiles, tiles] along one axis: a window that is centred on the tile, but does not leave the film."""
+    window = min(window, tiles)
+    begin = (torch.arange(tiles) - window // 2).clamp(0, tiles - window)[:, None]
+    return (torch.arange(tiles) >= begin) & (torch.arange(tiles) < begin + window)
+
+
+@lru_cache(maxsize=64)
+def dense(batch: int, queries: int, keys: int, causal: bool, device: torch.device) -> Layout:
+    """The layout of dense tensors: one segment a batch entry."""
+    zero = torch.zeros(batch, dtype=torch.long)
+    return Layout(torch.arange(batch), zero, zero + queries, zero, zero + keys, causal, None, device)
+
+
+@lru_cache(maxsize=64)
+def sliding(size, tile, window, batch: int, device: torch.device) -> SlidingTiles:
+    """The layout of sliding tiles for a batch of films of one size."""
+    return SlidingTiles(size, tile, window, batch, device)
+
+
+_PACKED = WeakIdKeyDictionary()  # cu_seqlens_q: {what else it depends on: (kept tensors, layout)}
+
+
+def packed(cu_q: Tensor, cu_k: Tensor | None, row_map: Tensor | None, queries: int, keys: int, causal: bool) -> Layout:
+    """The layout of packed tensors of so many tokens, remembered as long as cu_seqlens_q lives and is not written to.
+
+    Raises ValueError for bounds that are no bounds, and a row map that is no permutation. Reading them waits for the
+    GPU once a batch.
+    """
+    given = [t for t in (cu_q, cu_k, row_map) if t is not None]
+    key, kept = None, {}
+    if not any(t.is_inference() for t in given):  # those do not count how often they were written to
+        key = (*((id(t), t._version) for t in given), cu_k is None, row_map is None, queries, keys, causal)
+        kept = _PACKED.setdefault(cu_q, {})
+    if key in kept:
+        return kept[key][1]
+    q = check_bounds("cu_seqlens_q", cu_q, queries)
+    k = q if cu_k is None else check_bounds("cu_seqlens_k", cu_k, keys)
+    if len(q) != len(k):
+        raise ValueError(f"cu_seqlens_k has {len(k)} bounds; it takes {len(q)}, as many as cu_seqlens_q")
+    if cu_k is None and keys != queries:
+        raise ValueError(f"cu_seqlens_k is None and k has {keys} tokens, q {queries}; it takes bounds of its own")
+    if row_map is not None:
+        check_permutation(row_map, queries)
+    entry = torch.zeros(len(q) - 1, dtype=torch.long)
+    layout = Layout(entry, q[:-1], q[1:], k[:-1], k[1:], causal, row_map, cu_q.device)
+    kept[key] = (given[1:], layout)  # the others are kept alive, so that no new tensor gets their id
+    return layout
+
+
+def check_bounds(name: str, bounds: Tensor, tokens: int) -> Tensor:
+    """cu_seqlens as int64 on the CPU; raises ValueError unless it runs from 0 to `tokens` without going back."""
+    if bounds.ndim != 1 or len(bounds) < 1 or bounds.dtype not in (torch.int32, torch.int64):
+        kind = str(bounds.dtype).removeprefix("torch.")
+        raise ValueError(f"{name} is {list(bounds.shape)} of {kind}; it takes [segments + 1] of int32 or int64")
+    b = bounds.detach().cpu().long().clone()  # no view: it would keep the bounds alive, and what is remembered of them
+    if b[0] != 0 or b[-1] != tokens:
+        raise ValueError(f"{name} runs from {b[0]} to {b[-1]}; it takes 0 to the number of tokens, {tokens}")
+    if (b.diff() < 0).any():
+        k = int((b.diff() < 0).nonzero()[0])
+        raise ValueError(f"{name} goes back from {b[k]} to {b[k + 1]} at {k + 1}; it takes bounds that do not fall")
+    return b
+
+
+def check_permutation(row_map: Tensor, tokens: int) -> None:
+    """Raises ValueError unless row_map holds each of 0 .. tokens - 1 once."""
+    if row_map.shape != (tokens,) or row_map.dtype not in (torch.int32, torch.int64):
+        kind = str(row_map.dtype).removeprefix("torch.")
+        raise ValueError(f"row_map is {list(row_map.shape)} of {kind}; it takes [{tokens}] of int32 or int64")
+    if not torch.equal(row_map.cpu().long().sort().values, torch.arange(tokens)):
+        raise ValueError(f"row_map is no permutation; it takes each of 0 to {tokens - 1} once (argsort makes one)")
+
+
+def check_sliding(size, tile, window) -> None:
+    """Raises ValueError for sizes of sliding tiles that cannot be."""
+    for name, value in (("size", size), ("tile", tile), ("window", window)):
+        if len(value) != 3 or not all(isinstance(n, int) and n > 0 for n in value):
+            raise ValueError(f"{name} is {value}; it takes three whole numbers from 1: time, height, width")
+    if math.prod(tile) not in (16, 32, 64, 128):
+        raise ValueError(f"tile is {tile}, {math.prod(tile)} tokens; it takes one of 16, 32, 64 or 128 tokens")
+    if not all(n % 2 for n in window):
+        raise ValueError(f"window is {window}; it takes odd numbers, so that a tile has a middle")
+
+
+def windows(size: tuple[int, int, int], window: tuple[int, int, int], films: int = 1) -> tuple[Tensor, Tensor]:
+    """W.A.L.T's windows (2312.06662, section 3.2): (cu_seqlens [windows + 1], row_map [tokens]) for `attention`.
+
+    Films of `size` (time, height, width) tokens, row by row in memory, are cut into blocks of `window` tokens that do
+    not overlap; each block is a segment. A block that the film's border cuts is smaller.
+    """
+    block = torch.zeros(size, dtype=torch.long)
+    counts = [-(-n // w) for n, w in zip(size, window, strict=True)]
+    for axis, (n, w, count) in enumerate(zip(size, window, counts, strict=True)):
+        shape = [n if a == axis else 1 for a in range(3)]
+        block = block * count + (torch.arange(n) // w).reshape(shape)
+    block = torch.cat([block.flatten() + film * math.prod(counts) for film in range(films)])
+    bounds = torch.cat([torch.zeros(1, dtype=torch.long), block.bincount().cumsum(0)])
+    return bounds.to(torch.int32), block.argsort(stable=True).to(torch.int32)

@@ -1,0 +1,87 @@
+"""The kernels compiled for GPUs that need not be here: Triton brings NVIDIA's assembler. Run by tests/test_kernels.py.
+
+It checks that they compile, and into what: tensor cores, no spilled registers, shared memory that fits. Their speed is
+measured by `python -m benchmarks gpu` alone.
+"""
+
+import functools
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from soralab.kernels import triton_kernels, triton_launch
+from soralab.kernels.triton_launch import CONFIGS, PASSES
+
+SHARED_MEMORY = {80: 166_912, 90: 232_448}  # bytes a program can have, on A100 and H100
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+BY_16 = [["tt.divisibility", 16]]
+KINDS = {"plain": (), "causal": ("CAUSAL",), "row map": ("MAPPED",), "sliding": ("MAPPED", "LISTED")}
+JOBS = [
+    (arch, bits, dim, direction, kind)
+    for arch, bits, dim in CONFIGS
+    for direction in PASSES
+    for kind in (KINDS if (arch, bits) == (90, 16) else ["row map"])  # the variant that needs the most registers
+]
+
+
+@functools.cache
+def build(arch, bits, dim, direction, kind):
+    """The kernel as the launcher would have it compiled, for contiguous tensors that lie on 16 bytes."""
+    config, fn = CONFIGS[arch, bits, dim][PASSES.index(direction)], getattr(triton_kernels, direction)
+    if kind == "sliding":
+        config = config._replace(block_q=64, block_k=64)
+    flags = {name: name in KINDS[kind] for name in ("CAUSAL", "MAPPED", "LISTED")}
+    sizes = dict(BLOCK_Q=config.block_q, BLOCK_K=config.block_k, DIM=dim, BLOCK_D=dim, ACC=tl.float32)
+    signature, constants, hints = {}, {}, {}
+    for index, name in enumerate(fn.arg_names):
+        if name in flags or name in sizes:
+            signature[name], constants[index,] = "constexpr", {**flags, **sizes}[name]
+        elif name.endswith("_at"):
+            signature[name] = ("i32",) * 3
+            hints |= {(index, axis): BY_16 for axis in range(3) if name != "lse_at"}
+        elif name.endswith("scale"):
+            signature[name] = "fp32"
+        else:
+            number = {"map": "i32", "table": "i32", "visits": "i32"}.get(name, "bf16" if bits == 16 else "fp32")
+            signature[name] = "*fp32" if name.startswith(("lse", "delta")) else f"*{number}"
+            hints[index,] = BY_16
+    source = ASTSource(fn, signature, constants, hints)
+    options = dict(num_warps=config.warps, num_stages=config.stages)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+
+
+def test_the_compiler_is_what_runs():
+    assert not triton_launch.INTERPRETED
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: "-".join(map(str, job)))
+def test_a_kernel_compiles_into_what_was_meant(job, tmp_path):
+    arch, bits = job[:2]
+    binary = build(*job)
+    (tmp_path / "kernel.cubin").write_bytes(binary.asm["cubin"])
+    usage = subprocess.run([CUOBJDUMP, "-res-usage", tmp_path / "kernel.cubin"], capture_output=True, text=True)
+    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage.stdout).groups())
+    assert registers <= 255 and stack == 0, f"{registers} registers and {stack} bytes spilled"
+    assert binary.metadata.shared <= SHARED_MEMORY[arch]
+    ptx = binary.asm["ptx"]
+    assert ("wgmma.mma_async" in ptx) == (arch == 90 and bits == 16)  # Hopper's tensor cores
+    assert ("mma.sync" in ptx) == (arch == 80 and bits == 16)  # Ampere's
+    assert "cp.async" in ptx  # tiles are loaded ahead
+    assert not re.search(r"\b(?:atom|red)\.", ptx)  # no two programs write to one place
+    assert bits == 16 or "tf32" not in ptx  # float32 is multiplied as float32
+    assert "ex2.approx" in ptx
+
+
+def test_a_spill_would_be_seen(tmp_path, monkeypatch):
+    """A configuration that is too large for its registers."""
+    config = triton_launch.Config(128, 64, 4, 2)
+    monkeypatch.setitem(CONFIGS, (80, 16, 64), (config,) * 3)
+    build.cache_clear()
+    with pytest.raises(AssertionError, match="bytes spilled"):
+        test_a_kernel_compiles_into_what_was_meant((80, 16, 64, "forward", "row map"), tmp_path)

@@ -1,0 +1,255 @@
+"""Chapter 17: the public function on torch's backend, what it refuses, and the tile tables; then the interpreter's run.
+
+The kernels themselves are tested in processes of their own: tests/kernel_checks/.
+"""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from kernel_checks import battery
+from kernel_checks.battery import bounds, numbers
+from kernel_checks.process import run_apart, triton_is_here
+from tiny_models import randomise
+
+from soralab.blocks import patchify
+from soralab.kernels import Packed, attention, dispatch, sliding_tile_attention, tables, windows
+from soralab.sora import Sora, SoraConfig
+
+TINY = SoraConfig(dim=32, depth=2, heads=2, size=(3, 4, 4), rotary=True)
+
+
+@triton_is_here
+def test_the_kernels_in_the_interpreter():
+    run_apart("interpreted.py", TRITON_INTERPRET="1")
+
+
+# -------------------------------------------------------------------------------------------------- torch's backend
+
+
+def on_torch(q, k, v, cu_q, cu_k, row_map, causal, scale, sliding):
+    """The operator's signature for torch's backend, so that the kernels' cases judge the reference too."""
+    if sliding:
+        size, tile, window = sliding[:3], sliding[3:6], sliding[6:]
+        return (sliding_tile_attention(q, k, v, size, tile, window, scale, backend="torch"),)
+    rest = dict(cu_seqlens_q=cu_q, cu_seqlens_k=cu_k, row_map=row_map, causal=causal, scale=scale)
+    return (attention(q, k, v, **rest, backend="torch"),)
+
+
+@pytest.mark.parametrize("case", [*battery.cases(), *battery.large()], ids=lambda case: case.name)
+def test_a_case_of_the_battery(case):
+    assert battery.trouble(on_torch, case) == ""
+
+
+@pytest.mark.parametrize("wrong, name", [
+    ({"causal": False}, "packed, causal, other lengths"),
+    ({"row_map": torch.arange(37)}, "row map"),
+    ({"scale": 1.001 * 24**-0.5}, "packed"),
+    ({"sliding": [1, 4, 18, 1, 4, 4, 1, 1, 5]}, "sliding tiles"),
+])  # fmt: skip
+def test_another_mask_or_scale_is_rejected(wrong, name):
+    (case,) = (case for case in battery.cases() if case.name == name)
+    want = battery.reference(case, battery.grad_of(case))
+    case.rest |= wrong
+    got = battery.run(on_torch, case, battery.grad_of(case))
+    assert battery.apart(case, got, want) != ""
+
+
+def test_a_query_without_keys_gets_zeros_and_gradients_of_zero():
+    q, k, v = numbers(1, 2, 3, 16).requires_grad_(), numbers(1, 2, 0, 16), numbers(1, 2, 0, 16)
+    o = attention(q, k, v)
+    o.sum().backward()
+    assert not o.any() and not q.grad.any()
+
+
+def test_nothing_imports_triton_until_it_is_chosen():
+    code = (
+        "import sys, torch; from soralab.kernels import attention\n"
+        "x = torch.randn(1, 1, 4, 16); attention(x, x, x)\n"
+        "assert not any(name.split('.')[0] == 'triton' for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---------------------------------------------------------------------------------------------------- W.A.L.T's windows
+
+
+def test_windows_are_blocks_that_do_not_overlap():
+    """Windows of 1 x 2 x 2 and of 3 x 2 x 2 over films of 3 x 4 x 5: a token meets its own block and no other."""
+    size = (3, 4, 5)
+    places = torch.cartesian_prod(*map(torch.arange, size))
+    for window in ((1, 2, 2), (3, 2, 2)):
+        cu, order = windows(size, window, films=2)
+        film = torch.arange(2).repeat_interleave(60)
+        block = torch.cat([film[:, None], (places // torch.tensor(window)).repeat(2, 1)], 1)
+        together = (block[:, None] == block[None, :]).all(-1)
+        mine = torch.zeros(120, 120, dtype=torch.bool)
+        for a, b in zip(cu[:-1].tolist(), cu[1:].tolist(), strict=True):
+            inside = order[a:b].long()
+            assert inside.diff().min() > 0  # row by row within a block
+            mine[inside[:, None], inside[None, :]] = True
+        assert torch.equal(mine, together)
+
+
+# ----------------------------------------------------------------------------------------------------- chapter 16 on it
+
+
+@pytest.fixture(scope="module")
+def sora():
+    return randomise(Sora(TINY)).eval()
+
+
+@torch.no_grad()
+def test_the_model_says_the_same_on_another_backend(sora, monkeypatch):
+    x, t, ids = numbers(2, 3, 8, 4, 4).float(), torch.tensor([0.2, 0.9]), torch.tensor([[3, 4, 0], [5, 0, 0]])
+    want = sora(x, t, ids)
+    asked = []
+    monkeypatch.setattr(dispatch, "choose", lambda backend, q: asked.append(backend) or "torch")
+    other = Sora(TINY, backend="triton").eval()
+    other.load_state_dict(sora.state_dict())
+    torch.testing.assert_close(other(x, t, ids), want, rtol=1e-4, atol=1e-5)
+    assert asked == ["triton"] * TINY.depth  # every block's self-attention
+
+
+@torch.no_grad()
+def test_packed_films_of_mixed_size_equal_each_film_alone(sora):
+    """Two films of different sizes in one row of tokens, each with its own prompt and its own diffusion time."""
+    films = [numbers(1, 3, 8, 4, 4).float(), numbers(1, 1, 8, 8, 4, seed=1).float()]
+    times, prompts = [0.2, 0.9], [torch.tensor([[3, 4, 6]]), torch.tensor([[5, 0, 0]])]
+    alone, tokens, words, c, angles = [], [], [], [], []
+    for x, t, ids in zip(films, times, prompts, strict=True):
+        size = (x.shape[1], *x.shape[3:])
+        tokens.append((sora.embed(patchify(x, TINY.patch)) + sora.positions(size).to(x))[0])
+        w, mask = sora.text(ids)
+        c.append(torch.nn.functional.silu(sora.time(torch.tensor([t])) + w[:, 0]).expand(len(tokens[-1]), -1))
+        words.append(w[mask])
+        angles.append(sora.angles(size))
+        z = tokens[-1][None]
+        for block in sora.blocks:
+            z = block(z, c[-1][:1], w, mask[:, None, None], None, angles[-1])
+        alone.append(z[0])
+    cu_q, cu_k = (bounds([len(part) for part in parts]) for parts in (tokens, words))
+    start, c, w = torch.cat(tokens)[:, None], torch.cat(c), torch.cat(words)[:, None]  # a batch of one token each
+
+    def packed(seen):
+        z = start
+        for block in sora.blocks:
+            z = block(z, c, w, Packed(cu_q, cu_k, backend="torch"), seen, torch.cat(angles)[:, None, None])
+        return z[:, 0]
+
+    torch.testing.assert_close(packed(Packed(cu_q, backend="torch")), torch.cat(alone), rtol=1e-4, atol=1e-5)
+    assert (packed(Packed(bounds([len(c)]))) - torch.cat(alone)).abs().max() > 1e-3  # without bounds they mix
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+X, P = numbers(1, 2, 6, 16), numbers(6, 2, 16)  # dense, packed
+CU = bounds([2, 4])
+
+
+@pytest.mark.parametrize("make, says", [
+    (lambda: attention(P, P, P), r"q is \[6, 2, 16\]; it takes \[batch, heads, tokens, dim\]; packed .* cu_seqlens_q"),
+    (lambda: attention(X, X, X, cu_seqlens_q=CU), r"q is \[1, 2, 6, 16\]; it takes \[tokens, heads, dim\]"),
+    (lambda: attention(X, X.float(), X), "k is float32 and q float64; convert them to one dtype"),
+    (lambda: attention(X, X, X.to("meta")), "v is on meta and q on cpu; move them to one device"),
+    (lambda: attention(X.int(), X.int(), X.int()), "q is int32; it takes float32, float16 or bfloat16"),
+    (lambda: attention(X, X, X[:, :, :5]), r"v is \[1, 2, 5, 16\]; it takes k's shape, \[1, 2, 6, 16\]"),
+    (lambda: attention(X, X[:, :1], X[:, :1]), r"k is \[1, 1, 6, 16\]; with q \[1, 2, 6, 16\] it takes \[1, 2"),
+    (lambda: attention(X[..., :8], X[..., :8], X[..., :8]), "q has heads of dimension 8; it takes 16 to 128"),
+    (lambda: attention(*[numbers(1, 1, 2, 129)] * 3), "q has heads of dimension 129"),
+    (lambda: attention(X, X, X, scale=0.0), "scale is 0.0; it takes a number above 0"),
+    (lambda: attention(X, X, X, scale=float("nan")), "scale is nan"),
+    (lambda: attention(X, X, X, backend="cuda"), "backend is 'cuda'; it takes 'auto', 'torch', 'triton'"),
+    (lambda: attention(X, X, X, cu_seqlens_k=CU), "cu_seqlens_k is given and cu_seqlens_q is not"),
+    (lambda: attention(X, X, X, row_map=torch.arange(6)), "row_map is given and cu_seqlens_q is not"),
+    (lambda: attention(P, P, P, cu_seqlens_q=CU, cu_seqlens_k=CU, row_map=torch.arange(6)), "row_map is for self-att"),
+    (lambda: attention(P, P, P, cu_seqlens_q=CU.to("meta")), "cu_seqlens_q is on meta and q on cpu; move it there"),
+    (lambda: attention(P, P, P, cu_seqlens_q=torch.tensor([0, 4, 2, 6])), "cu_seqlens_q goes back from 4 to 2 at 2"),
+    (lambda: attention(P, P, P, cu_seqlens_q=torch.tensor([0, 2, 7])), "runs from 0 to 7; .* number of tokens, 6"),
+    (lambda: attention(P, P, P, cu_seqlens_q=torch.tensor([1, 6])), "cu_seqlens_q runs from 1 to 6"),
+    (lambda: attention(P, P, P, cu_seqlens_q=torch.tensor([0.0, 6.0])), r"cu_seqlens_q is \[2\] of float32; it takes"),
+    (lambda: attention(P, P[:4], P[:4], cu_seqlens_q=CU), "cu_seqlens_k is None and k has 4 tokens, q 6"),
+    (lambda: attention(P, P, P, cu_seqlens_q=CU, cu_seqlens_k=torch.tensor([0, 6])), "has 2 bounds; it takes 3"),
+    (lambda: attention(P, P, P, cu_seqlens_q=CU, row_map=torch.tensor([0, 1, 2, 3, 4, 4])), "row_map is no perm"),
+    (lambda: attention(P, P, P, cu_seqlens_q=CU, row_map=torch.arange(5)), r"row_map is \[5\] of int64; it takes"),
+    (lambda: sliding_tile_attention(X, X, X, (1, 2, 2)), r"size is \(1, 2, 2\), 4 tokens; q has 6 and k 6"),
+    (lambda: sliding_tile_attention(X, X, X, (1, 2, 3), tile=(1, 3, 3)), r"tile is \(1, 3, 3\), 9 tokens; it takes"),
+    (lambda: sliding_tile_attention(X, X, X, (1, 2, 3), window=(1, 2, 3)), r"window is \(1, 2, 3\); it takes odd"),
+    (lambda: sliding_tile_attention(X, X, X, (1, 6)), r"size is \(1, 6\); it takes three whole numbers from 1"),
+    (lambda: attention(X, X, X, backend="triton"), "q is float64; Triton's backend takes float32, float16 or bfloat16"),
+])  # fmt: skip
+def test_errors_name_the_argument(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+@pytest.mark.parametrize("installed, says", [
+    (None, r"triton is not installed; pip install 'soralab\[triton\]' .*backend='torch'"),
+    ("2.1.0", "triton is 2.1.0, which is untested; it takes"),
+    ("99.0.0", "triton is 99.0.0, which is untested"),
+])  # fmt: skip
+def test_a_triton_that_is_missing_or_untested_is_named(monkeypatch, installed, says):
+    def version(name):
+        if installed is None:
+            raise dispatch.PackageNotFoundError(name)
+        return installed
+
+    monkeypatch.setattr(dispatch, "version", version)
+    x = X.float()
+    with pytest.raises(ValueError, match=says):
+        attention(x, x, x, backend="triton")
+    torch.testing.assert_close(attention(x, x, x), attention(x, x, x, backend="torch"))  # "auto" does without
+
+
+def test_without_a_gpu_the_interpreter_is_offered(monkeypatch):
+    monkeypatch.setattr(dispatch, "why_no_triton", lambda: "")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match="q is on cpu; it takes a CUDA tensor, or TRITON_INTERPRET=1"):
+        attention(X.float(), X.float(), X.float(), backend="triton")
+
+
+# ------------------------------------------------------------------------------------------------------ the tile tables
+
+
+def test_a_table_by_hand():
+    """Segments of 3 and 5 queries in tiles of 2, keys in tiles of 2, causal: what each program visits."""
+    layout = tables.packed(bounds([3, 5]), None, None, 8, 8, True)
+    table, visits = layout.table("queries", 2, 2)
+    assert visits is None and table.dtype == torch.int32
+    rows = {first: ranges for _, first, *_, a, b, c, d in table.tolist() for ranges in [(a, b, c, d)]}
+    # Tile [5, 7) of the second segment (places 3..7): its queries see 3 and 4 keys, so one whole tile and one not.
+    assert rows == {0: (0, 0, 0, 1), 2: (0, 1, 1, 2), 3: (0, 0, 0, 1), 5: (0, 1, 1, 2), 7: (0, 2, 2, 3)}
+    assert table[0, 1] == 7  # the longest first
+    keys, _ = layout.table("keys", 2, 2)
+    rows = {first: ranges for _, first, *_, a, b, c, d in keys.tolist() for ranges in [(a, b, c, d)]}
+    assert rows == {0: (1, 2, 0, 1), 2: (1, 2, 1, 1), 3: (1, 3, 0, 1), 5: (2, 3, 1, 2), 7: (2, 3, 2, 2)}
+
+
+def test_the_layout_is_remembered_while_the_bounds_live_and_are_not_written_to():
+    cu = bounds([2, 4])
+    first = tables.packed(cu, None, None, 6, 6, False)
+    assert tables.packed(cu, None, None, 6, 6, False) is first
+    assert tables.packed(cu, None, None, 6, 6, True) is not first
+    cu[1] = 3
+    assert tables.packed(cu, None, None, 6, 6, False).q_end.tolist() == [3, 6]
+    with torch.inference_mode():
+        unversioned = bounds([2, 4])
+    assert tables.packed(unversioned, None, None, 6, 6, False).q_end.tolist() == [2, 6]
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_what_is_remembered_goes_with_the_bounds(dtype):
+    before = len(tables._PACKED)
+    cu = bounds([2, 4]).to(dtype)
+    tables.packed(cu, None, None, 6, 6, False)
+    assert len(tables._PACKED) == before + 1
+    del cu
+    assert len(tables._PACKED) == before
+
+
+def test_a_window_stops_at_the_border():
+    assert [row.nonzero().flatten().tolist() for row in tables.window_of(5, 3)] == [
+        [0, 1, 2], [0, 1, 2], [1, 2, 3], [2, 3, 4], [2, 3, 4],
+    ]  # fmt: skip
+    assert tables.window_of(2, 3).all()
