@@ -41,6 +41,9 @@ def strip(nb) -> None:
             cell.metadata.pop(key, None)
         if cell.cell_type == "code" and "skip-execution" in cell.metadata.get("tags", []):
             cell.execution_count, cell.outputs = None, []
+        for output in cell.get("outputs", ()):
+            if output.output_type == "error":  # where the course lies on this machine
+                output.traceback = [line.replace(f"{ROOT}{os.sep}", "") for line in output.traceback]
 
 
 def execute(path: Path, timeout: int = 1800) -> float:

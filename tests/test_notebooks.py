@@ -24,6 +24,7 @@ NETWORK = re.compile(r"\b(?:https?|ftp)://|\burlopen\b|\burlretrieve\b|\brequest
 INSTALL = re.compile(
     r"^\s*[!%]{1,2}\s*(?:\S*python\S*\s+-m\s+)?(?:pip|conda|mamba|uv|apt|apt-get|wget|curl|git)\b"
     r"|-m['\", ]+pip\b", re.M)
+ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours
 ABSOLUTE = re.compile(
     r"(?<![\w.:/$}\\])/(?:work|tmp|root|home|Users|opt|mnt|media|farm|var|usr|content)/[\w.-]+"
     r"|\b[A-Z]:\\{1,2}\w|(?<![\w/])~/")
@@ -80,6 +81,8 @@ def output_problems(nb, i):
             yield f"an output of {len(text)} bytes"
         if output.output_type == "error" and "raises-exception" not in tags(nb.cells[i]):
             yield f"a stored error {output.ename}"
+        if ABSOLUTE.search(ANSI.sub(" ", "\n".join(output.get("traceback", ())))):
+            yield "an absolute path in a traceback"
         data = output.get("data", {})
         for kind, value in {**data, "stream": output.get("text", "")}.items():
             value = value if isinstance(value, str) else json.dumps(value)
