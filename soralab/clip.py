@@ -163,12 +163,36 @@ class TextTransformer(nn.Module):
         if not ends.any(1).all():
             row = int((~ends.any(1)).nonzero()[0])
             raise ValueError(f"ids has no end of text (id {self.end}) in row {row}; every text takes one")
+        x = self.states(ids)
+        return x, x[torch.arange(len(ids), device=ids.device), ends.int().argmax(1)]  # the first, if there are more
+
+    def states(self, ids: Tensor) -> Tensor:
+        """One vector a token [batch, n, width] of ids [batch, n <= context]."""
         x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
         mask = causal_mask(ids.shape[1], ids.device)
         for block in self.blocks:
             x = block(x, mask)
-        x = self.ln_final(x)
-        return x, x[torch.arange(len(ids), device=ids.device), ends.int().argmax(1)]  # the first, if there are more
+        return self.ln_final(x)
+
+
+class PromptEncoder(TextTransformer):
+    """The text tower as chapters 06 and 16 read prompts with it: it sets the end of text itself, and says what is read.
+
+    A prompt of nothing but padding is the null prompt of classifier-free guidance: then its end is all there is.
+    """
+
+    def __init__(self, vocabulary: int, width: int, words: int, layers: int = 2, heads: int = 4):
+        super().__init__(words + 1, vocabulary, width, layers, width // heads)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """ids [batch, words], 0 for padding, to one vector a token [batch, words + 1, width], a mask [batch,
+        words + 1], True = a word or the end, and the end's own vector [batch, width], which has read the whole prompt.
+        """
+        length = (ids > 0).sum(1, keepdim=True)
+        ids = F.pad(ids, (0, 1)).scatter(1, length, self.end)
+        x = self.states(ids)
+        mask = torch.arange(ids.shape[1], device=ids.device) <= length
+        return x, mask, x.gather(1, length[..., None].expand(-1, 1, x.shape[-1]))[:, 0]
 
 
 # -------------------------------------------------------------------------------------------------------- the method

@@ -21,9 +21,10 @@ from typing import get_type_hints
 import torch
 from torch import Tensor, nn
 
-from soralab.blocks import SpatialAttention, SpatialTransformer, TextEncoder, TimestepEmbedding, Upsample
+from soralab.blocks import SpatialAttention, SpatialTransformer, TimestepEmbedding, Upsample
 from soralab.blocks.convolution import ResBlock
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
+from soralab.clip import PromptEncoder
 from soralab.diffusion import SAMPLERS, Process, ScaledLinearBeta, guide
 from soralab.files.checkpoints import CheckpointError, load_checkpoint
 from soralab.world.language import PROMPT_WORDS, encode
@@ -195,12 +196,13 @@ class LatentDiffusion(nn.Module):
     def __init__(self, config: LatentDiffusionConfig = LatentDiffusionConfig()):
         super().__init__()
         self.config = config
-        self.text = TextEncoder(config.vocabulary, config.unet.context, config.words, config.depth)
+        self.text = PromptEncoder(config.vocabulary, config.unet.context, config.words, config.depth)
         self.unet = UNet(config.unet)
 
     def forward(self, z: Tensor, t: Tensor, ids: Tensor, concat: Tensor | None = None) -> Tensor:
         """z [batch, c, height, width], t [batch], ids [batch, words], all 0 for no prompt; concat as in `UNet`."""
-        return self.unet(z, t, *self.text(ids), concat=concat)
+        words, mask, _ = self.text(ids)
+        return self.unet(z, t, words, mask, concat=concat)
 
 
 @dataclass
@@ -239,7 +241,7 @@ class Painter:
         width), by default as trained; the network is a convolution and takes others. options: the sampler's own, such
         as eta of "ddim". Raises ValueError for a prompt that cannot be read, and for a number that is out of range.
         """
-        ids = word_ids(prompts, self.model.config.words).to(self.model.text.start.device)
+        ids = word_ids(prompts, self.model.config.words).to(self.model.text.positional_embedding.device)
         network = guide(self.model, {"ids": ids}, {"ids": torch.zeros_like(ids)}, check_scale(guidance), batched=True)
         options.setdefault("generator", torch.Generator().manual_seed(seed))
         z = self.sample(network, noise(seed, len(prompts), self.shape(size)), steps, sampler, **options)

@@ -25,7 +25,6 @@ from soralab.blocks import (
     FeedForward,
     ResBlock,
     Space,
-    TextEncoder,
     TimestepEmbedding,
     grid_positions,
     modulate,
@@ -34,6 +33,7 @@ from soralab.blocks import (
     sincos_grid,
     unpatchify,
 )  # fmt: skip
+from soralab.clip import PromptEncoder
 from soralab.diffusion import SAMPLERS, RectifiedFlow, guide
 from soralab.files.checkpoints import CheckpointError, load_checkpoint
 from soralab.kernels import attention
@@ -192,7 +192,7 @@ class Sora(nn.Module):
         values = config.channels * config.patch[0] * config.patch[1] * config.patch[2]
         self.embed = nn.Linear(values, config.dim)
         self.time = TimestepEmbedding(config.dim)
-        self.text = TextEncoder(config.vocabulary, config.dim, config.words)
+        self.text = PromptEncoder(config.vocabulary, config.dim, config.words)
         self.blocks = nn.ModuleList(Block(config.dim, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Linear(config.dim, 2 * config.dim)
@@ -200,9 +200,12 @@ class Sora(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """DiT's: Xavier for every linear layer, zero for every gate, the cross-attention's output and the head."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
+        """DiT's: Xavier for every linear layer, zero for every gate, the cross-attention's output and the head.
+
+        The text encoder stays as chapter 04 draws it.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and not name.startswith("text."):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         for layer in (self.time.mlp[0], self.time.mlp[2]):
@@ -241,8 +244,8 @@ class Sora(nn.Module):
         angles = None if angles is None else angles.to(tokens.device)
         if mask is None and self.backend != "torch":
             mask = partial(attention, backend=self.backend)
-        words, word_mask = self.text(ids)
-        c = F.silu(self.time(t) + words[:, 0])
+        words, word_mask, whole = self.text(ids)
+        c = F.silu(self.time(t) + whole)
         for block in self.blocks:
             tokens = block(tokens, c, words, word_mask[:, None, None], mask, angles)
         shift, scale = self.modulation(c).chunk(2, dim=-1)

@@ -135,7 +135,7 @@ def library(count: int) -> tuple[list[world.Scene], Tensor]:
 # ------------------------------------------------------------------------------------------------ the second stage
 
 CONFIG = LatentDiffusionConfig(
-    UNetConfig(width=48, blocks=1, groups=16, context=64), vocabulary=len(VOCABULARY), words=24
+    UNetConfig(width=48, blocks=1, groups=16, context=64), vocabulary=len(VOCABULARY) + 1, words=24
 )
 BATCH = 64
 PICTURES = 30_000

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from soralab import world
 from soralab.diffusion import RectifiedFlow, diffusion_loss, sample_times
@@ -26,16 +26,16 @@ from soralab.sora import Filmmaker, Sora, SoraConfig, SpacetimeAutoencoder, load
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
 from soralab.training.muon import muon_groups
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, compiled
 from soralab.training.progress import progress
 from soralab.world.language import descriptive_caption, short_caption
 from soralab.world.scene import WALL
 
 SEED, FRAMES, SIDE = 16, 9, 32
 BATCH = 64
-FILMS = 192_000  # of the world's; those that are `used` are encoded once, for the model that films in latents
-EVERY = {"orbits": 1, "spins": 1, WALL: 2}  # one film in so many is used, and of all other motions one in REST
-REST = 6  # what turns is learnt last, so three films in seven are to turn, not one in seven
+FILMS = 288_000  # of the world's; those that are `used` are encoded once, for the model that films in latents
+EVERY = {"orbits": 1, "spins": 1, WALL: 3}  # one film in so many is used, and of all other motions one in REST
+REST = 9  # what turns is learnt last, so half of the films are to turn, not one in seven
 NULL = 0.1  # share of prompts left out, for classifier-free guidance
 PROCESS = RectifiedFlow()
 
@@ -56,7 +56,7 @@ class Recipe:
         return "sora_autoencoder" if self.kind == "v" else None
 
 
-TRAINING = TrainConfig(steps=6500, lr=4e-3, warmup=200, cooldown=0.3, ema=0.999, seed=SEED, log_every=50)
+TRAINING = TrainConfig(steps=10_000, lr=4e-3, warmup=200, cooldown=0.3, ema=0.999, seed=SEED, log_every=50)
 RECIPES = {
     "sora": Recipe("sora", SoraConfig(rotary=True), "v", 2.0, TRAINING),
     "sora_pixels": Recipe(
@@ -136,13 +136,16 @@ class LatentBatches:
         return {"x0": self.latents[which].float(), "ids": ids}
 
 
-def make_loss(recipe: Recipe):
-    """The training loss of a batch: mean squared error of the velocity, at logit-normal times."""
+def make_loss(recipe: Recipe, network: nn.Module | None = None):
+    """The training loss of a batch: mean squared error of the velocity, at logit-normal times.
+
+    `network` computes the predictions in the model's place: the model itself, compiled.
+    """
 
     def loss(model: Sora, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         t = sample_times(len(batch["x0"]), generator, "logit_normal", shift=recipe.shift)
         return diffusion_loss(
-            PROCESS, model, batch["x0"], recipe.kind, space="v", t=t, generator=generator,
+            PROCESS, network or model, batch["x0"], recipe.kind, space="v", t=t, generator=generator,
             condition={"ids": batch["ids"]},
         ).mean()  # fmt: skip
 
@@ -159,7 +162,8 @@ def train(name: str = "sora", folder: Path | None = None, steps: int | None = No
     batches = pixel_batch
     if recipe.autoencoder:
         batches = LatentBatches(load_autoencoder(recipe.autoencoder), films, RUNS / name / "latents")
-    result = loop.train(model, make_loss(recipe), batches, config, RUNS / name, parameters=parameters(model))
+    loss = make_loss(recipe, compiled(model))
+    result = loop.train(model, loss, batches, config, RUNS / name, parameters=parameters(model))
     with result.ema.applied(model):
         model.eval()
         maker = Filmmaker(model, recipe.autoencoder and load_autoencoder(recipe.autoencoder), recipe.kind, recipe.shift)

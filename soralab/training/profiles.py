@@ -7,6 +7,7 @@ import warnings
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 PROFILES = ("smoke", "laptop", "gpu")
 T = TypeVar("T")
@@ -43,6 +44,20 @@ def device() -> torch.device:
     if kind == "mps":
         warnings.warn("device mps: the numbers are not the checked ones, which are the CPU's", stacklevel=2)
     return torch.device(wanted)
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """The model through torch.compile, its weights shared, where this machine can compile; else the model itself.
+
+    Compiling takes a minute, so the smoke profile goes without.
+    """
+    if profile() == "smoke":
+        return model
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2))
+    except Exception:  # no compiler, or one that fails: every system and release has an error of its own
+        return model
+    return torch.compile(model)
 
 
 def hardware() -> dict:
