@@ -145,7 +145,7 @@ def make_loss(recipe: Recipe, network: nn.Module | None = None):
     def loss(model: Sora, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         t = sample_times(len(batch["x0"]), generator, "logit_normal", shift=recipe.shift)
         return diffusion_loss(
-            PROCESS, network or model, batch["x0"], recipe.kind, space="v", t=t, generator=generator,
+            PROCESS, model if network is None else network, batch["x0"], recipe.kind, space="v", t=t, generator=generator,
             condition={"ids": batch["ids"]},
         ).mean()  # fmt: skip
 
