@@ -60,7 +60,7 @@ TRAINING = TrainConfig(steps=10_000, lr=4e-3, warmup=200, cooldown=0.3, ema=0.99
 RECIPES = {
     "sora": Recipe("sora", SoraConfig(rotary=True), "v", 2.0, TRAINING),
     "sora_pixels": Recipe(
-        "sora_pixels", SoraConfig.pixels(rotary=True), "x", 2.0, replace(TRAINING, steps=4200, lr=3e-3)
+        "sora_pixels", SoraConfig.pixels(rotary=True), "x", 2.0, replace(TRAINING, steps=5800, lr=3e-3)
     ),
 }
 
