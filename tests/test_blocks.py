@@ -9,7 +9,6 @@ from torch import nn
 from soralab.blocks import (
     Attention,
     FeedForward,
-    TextEncoder,
     TimestepEmbedding,
     attention,
     grid_positions,
@@ -348,62 +347,3 @@ def test_timestep_embedding_goes_through_its_network():
     hidden = table @ layer.mlp[0].weight.T + layer.mlp[0].bias
     expected = (hidden * hidden.sigmoid()) @ layer.mlp[2].weight.T + layer.mlp[2].bias
     torch.testing.assert_close(layer(t), expected, rtol=1e-4, atol=1e-5)
-
-
-# ----------------------------------------------------------------------------------------------- the text encoder
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    torch.manual_seed(0)
-    return TextEncoder(vocabulary=30, dim=16, words=12).eval()
-
-
-def test_padding_does_not_change_the_answer(encoder):
-    ids = torch.tensor([[5, 9, 3, 7]])
-    tokens, mask = encoder(ids)
-    padded, padded_mask = encoder(torch.cat([ids, torch.zeros(1, 8, dtype=torch.long)], dim=1))
-    assert padded_mask.tolist() == [[True] * 5 + [False] * 8] and mask.tolist() == [[True] * 5]
-    torch.testing.assert_close(padded[:, :5], tokens, rtol=1e-5, atol=1e-6)
-
-
-def test_padding_is_not_read_whatever_it_would_say(encoder):
-    ids = torch.tensor([[5, 9, 0, 0]])
-    before = encoder(ids)[0]
-    kept = encoder.embed.weight[0].clone()
-    with torch.no_grad():
-        encoder.embed.weight[0] += 10
-        after = encoder(ids)[0]
-        encoder.embed.weight[0] = kept
-    assert torch.equal(after[:, :3], before[:, :3])
-    assert not torch.equal(after[:, 3:], before[:, 3:])
-
-
-def test_the_order_of_words_counts(encoder):
-    """Without positions, swapping words would leave the start token as it is and swap theirs."""
-    there, swapped = encoder(torch.tensor([[5, 9, 3]]))[0], encoder(torch.tensor([[9, 5, 3]]))[0]
-    assert (there[:, 0] - swapped[:, 0]).abs().max() > 1e-3
-    assert (there[:, 1] - swapped[:, 2]).abs().max() > 1e-3
-
-
-def test_each_word_reads_the_whole_prompt(encoder):
-    """Also those before it: the encoder is not causal."""
-    one, other = encoder(torch.tensor([[5, 9, 3]]))[0], encoder(torch.tensor([[5, 9, 4]]))[0]
-    assert ((one - other).abs().amax(-1) > 1e-4).all()
-
-
-def test_the_null_prompt_is_the_start_token_alone(encoder):
-    short, mask = encoder(torch.zeros(1, 1, dtype=torch.long))
-    long, _ = encoder(torch.zeros(1, 12, dtype=torch.long))
-    assert mask.tolist() == [[True, False]]
-    torch.testing.assert_close(short[:, 0], long[:, 0], rtol=1e-5, atol=1e-6)
-    alone, _ = encoder(torch.zeros(1, 0, dtype=torch.long))
-    torch.testing.assert_close(alone[:, 0], short[:, 0], rtol=1e-5, atol=1e-6)
-    assert (encoder(torch.tensor([[5]]))[0][:, 0] - short[:, 0]).abs().max() > 1e-3
-    assert torch.isfinite(long).all()
-
-
-def test_prompts_of_one_batch_do_not_see_each_other(encoder):
-    ids = torch.tensor([[5, 9, 3, 7], [2, 0, 0, 0]])
-    both = encoder(ids)[0]
-    torch.testing.assert_close(both[1:], encoder(ids[1:])[0], rtol=1e-5, atol=1e-6)

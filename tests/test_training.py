@@ -573,3 +573,23 @@ def test_progress_is_silenced_by_the_environment(monkeypatch, capsys):
     assert list(progress(range(3), desc="bar")) == [0, 1, 2]
     assert "bar" in capsys.readouterr().err
     assert loop.progress is progress
+
+
+def test_a_model_is_compiled_where_that_is_possible(monkeypatch):
+    model, compiled = nn.Linear(2, 2), []
+    monkeypatch.setenv("SORALAB_PROFILE", "laptop")
+    monkeypatch.setattr(torch, "compile", lambda what: compiled.append(what) or what)
+    assert profiles.compiled(model) is model and compiled[-1] is model
+    compiled.clear()
+    monkeypatch.setenv("SORALAB_PROFILE", "smoke")
+    assert profiles.compiled(model) is model and not compiled
+
+    def broken(what):
+        def call(x):
+            raise RuntimeError("no C++ compiler")
+
+        return call
+
+    monkeypatch.setenv("SORALAB_PROFILE", "laptop")
+    monkeypatch.setattr(torch, "compile", broken)
+    assert profiles.compiled(model) is model  # it goes on without

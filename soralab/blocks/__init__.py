@@ -11,10 +11,9 @@ from soralab.blocks.convolution import SpatialAttention, SpatialTransformer, Ups
 from soralab.blocks.modulation import TimestepEmbedding, modulate
 from soralab.blocks.patches import grid_positions, patchify, unpatchify
 from soralab.blocks.positions import rotary_angles, rotate, sincos, sincos_grid
-from soralab.blocks.text import TextEncoder
 
 __all__ = [
     "Attention", "CausalTime", "FeedForward", "ResBlock", "Space", "SpatialAttention", "SpatialTransformer",
-    "TextEncoder", "TimestepEmbedding", "Upsample", "attention", "grid_positions", "modulate", "patchify",
+    "TimestepEmbedding", "Upsample", "attention", "grid_positions", "modulate", "patchify",
     "rotary_angles", "rotate", "sincos", "sincos_grid", "unpatchify",
 ]  # fmt: skip

@@ -143,9 +143,10 @@ def make_loss(recipe: Recipe, network: nn.Module | None = None):
     """
 
     def loss(model: Sora, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        predict = model if network is None else network
         t = sample_times(len(batch["x0"]), generator, "logit_normal", shift=recipe.shift)
         return diffusion_loss(
-            PROCESS, model if network is None else network, batch["x0"], recipe.kind, space="v", t=t, generator=generator,
+            PROCESS, predict, batch["x0"], recipe.kind, space="v", t=t, generator=generator,
             condition={"ids": batch["ids"]},
         ).mean()  # fmt: skip
 
