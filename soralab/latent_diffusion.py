@@ -15,8 +15,8 @@ The noise process, the loss of (1) to (3), the samplers and guidance are soralab
 
 from __future__ import annotations
 
-from dataclasses import dataclass, is_dataclass
-from typing import get_type_hints
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from soralab.blocks.convolution import ResBlock
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
 from soralab.clip import PromptEncoder
 from soralab.diffusion import SAMPLERS, Process, ScaledLinearBeta, guide
-from soralab.files.checkpoints import CheckpointError, load_checkpoint
+from soralab.files.checkpoints import config_of, load_model
 from soralab.world.language import PROMPT_WORDS, encode
 
 PROCESS = ScaledLinearBeta()
@@ -220,7 +220,8 @@ class Painter:
     @classmethod
     def load(cls, name: str = "latent_diffusion", device: torch.device | str = "cpu") -> Painter:
         """Load and verify a shipped checkpoint, and the autoencoder that its card names. Raises CheckpointError."""
-        model, card = load(LatentDiffusion, LatentDiffusionConfig, name)
+        sizes = partial(config_of, LatentDiffusionConfig)
+        model, card = load_model(name, lambda c: LatentDiffusion(sizes(c)), "LatentDiffusion")
         first = card.get("autoencoder")
         return cls(model.to(device), load_autoencoder(first).to(device) if first else None)
 
@@ -286,25 +287,4 @@ def word_ids(prompts: list[str], words: int) -> Tensor:
 
 def load_autoencoder(name: str = "latent_autoencoder") -> Autoencoder:
     """The shipped first stage, verified. Raises CheckpointError."""
-    return load(Autoencoder, AutoencoderConfig, name)[0]
-
-
-def load(kind: type[nn.Module], sizes: type, name: str) -> tuple[nn.Module, dict]:
-    """A checkpoint's model in float32, ready to be used, and its card. Raises CheckpointError."""
-    tensors, card = load_checkpoint(name)
-    try:
-        model = kind(from_card(sizes, card["config"]))
-        model.load_state_dict({key: value.float() for key, value in tensors.items()})
-    except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # its card was edited, or is of another kind
-        raise CheckpointError(f"the checkpoint {name} holds no {kind.__name__}: name another") from error
-    return model.eval(), card
-
-
-def from_card(sizes: type, entries: dict):
-    """A config out of a card's JSON: what lies inside as another config, and lists as tuples."""
-    kinds = get_type_hints(sizes)
-    return sizes(**{
-        name: from_card(kinds[name], value) if is_dataclass(kinds[name])
-        else tuple(value) if isinstance(value, list) else value
-        for name, value in entries.items()
-    })  # fmt: skip
+    return load_model(name, lambda c: Autoencoder(config_of(AutoencoderConfig, c)), "Autoencoder")[0]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from soralab.blocks import attention, search, sincos
-from soralab.files.checkpoints import CheckpointError, load_checkpoint
+from soralab.files.checkpoints import load_model
 from soralab.world.hindi_reader import read_hindi
 
 PAD, START, END = 0, 1, 2  # the ids that are no words
@@ -325,13 +325,8 @@ class Translator:
     @classmethod
     def load(cls, name: str = "transformer") -> Translator:
         """Load and verify a checkpoint. Raises CheckpointError."""
-        tensors, card = load_checkpoint(name)
-        try:
-            model = Transformer(TransformerConfig(**card["config"]))
-            model.load_state_dict({key: value.float() for key, value in tensors.items()})
-            return cls(model.eval(), tuple(card["tokens"]))
-        except (KeyError, RuntimeError, TypeError) as error:
-            raise CheckpointError(f"the checkpoint {name} holds no translator: name another") from error
+        model, card = load_model(name, lambda c: Transformer(TransformerConfig(**c)), "translator", ("tokens",))
+        return cls(model, tuple(card["tokens"]))
 
     def source(self, texts: list[str]) -> Tensor:
         """Hindi texts to ids [texts, longest], PAD at the end. Raises ValueError as `read_hindi` does."""

@@ -22,7 +22,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from soralab.blocks import TimestepEmbedding
-from soralab.files.checkpoints import load_checkpoint
+from soralab.files.checkpoints import load_model
 
 # ----------------------------------------------------------------------------------------------------- the network
 
@@ -197,10 +197,7 @@ class UNet(nn.Module):
 
 def load_unet(name: str = "unet") -> UNet:
     """A shipped network, verified, ready to be used. Raises CheckpointError."""
-    tensors, card = load_checkpoint(name)
-    model = UNet(UNetConfig(**card["config"]))
-    model.load_state_dict({key: value.float() for key, value in tensors.items()})
-    return model.eval().requires_grad_(False)
+    return load_model(name, lambda sizes: UNet(UNetConfig(**sizes)), "U-Net")[0].requires_grad_(False)
 
 
 # ------------------------------------------------------------------------------------- the loss, and where it weighs

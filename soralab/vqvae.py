@@ -29,7 +29,7 @@ from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from soralab.blocks import CausalTime, ResBlock, Space
-from soralab.files.checkpoints import CheckpointError, load_checkpoint
+from soralab.files.checkpoints import load_model
 
 
 @dataclass(frozen=True)
@@ -338,11 +338,8 @@ class PixelCNN(nn.Module):
 
 def load(name: str = "vqvae") -> VQVAE | PixelCNN:
     """The shipped model "vqvae", "vqvae_films" or "vqvae_prior", verified, in float32. Raises CheckpointError."""
-    tensors, card = load_checkpoint(name)
-    try:
-        config = card["config"]
-        model = PixelCNN(PriorConfig(**config)) if "depth" in config else VQVAE(VQVAEConfig(**config))
-        model.load_state_dict({key: value.float() for key, value in tensors.items()})
-        return model.eval()
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"the checkpoint {name} holds no VQ-VAE and no prior: name another") from error
+
+    def build(sizes: dict) -> VQVAE | PixelCNN:
+        return PixelCNN(PriorConfig(**sizes)) if "depth" in sizes else VQVAE(VQVAEConfig(**sizes))
+
+    return load_model(name, build, "VQ-VAE and no prior")[0]

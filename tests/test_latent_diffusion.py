@@ -17,6 +17,7 @@ from soralab.blocks.first_stage import (
     draw,
     first_stage_loss,
     kl_divergence,
+    misfit,
 )
 from soralab.blocks.perception import (
     PatchDiscriminator,
@@ -26,14 +27,13 @@ from soralab.blocks.perception import (
     perceptual_distance,
 )
 from soralab.diffusion import ScaledLinearBeta, ddim, diffusion_loss
-from soralab.files.checkpoints import CheckpointError, save_checkpoint
+from soralab.files.checkpoints import CheckpointError, config_of, save_checkpoint
 from soralab.latent_diffusion import (
     LatentDiffusion,
     LatentDiffusionConfig,
     Painter,
     UNet,
     UNetConfig,
-    from_card,
     load_autoencoder,
 )
 
@@ -183,7 +183,7 @@ def test_vector_quantisation_is_the_decoders_first_layer():
     assert z.shape == (2, 4, 4, 4) and (z != z.round()).any()  # the encoder gives what comes before it
     torch.testing.assert_close(model.decode(z), model.decoder(z.round()))
     loss, logged = first_stage_loss(model, PatchDiscriminator(3, 4, 1).double(), None, x, torch.Generator(), False)
-    want = (x - model.decoder(z.round())).abs().mean() + (z - z.round()).square().mean()
+    want = misfit(x - model.decoder(z.round())) + (z - z.round()).square().mean()
     assert loss.item() == pytest.approx(want.item()) and logged["regulariser"] > 0
 
 
@@ -243,15 +243,20 @@ def test_a_frozen_module_lets_gradients_through_and_keeps_none():
     torch.testing.assert_close(frozen(layer)(x), layer(x))
 
 
+def test_the_misfit_is_the_square_and_a_tenth_of_the_absolute_error():
+    assert misfit(torch.tensor([1.0, -2.0, 0.0, 0.0])).item() == pytest.approx(5 / 4 + 0.1 * 3 / 4)
+
+
 def test_the_kl_weight_is_the_official_codes():
-    """There the sums over a picture are added: |x - x'| + 1e-6 KL. Divided by its number of values, that is ours."""
+    """There the sums over a picture are added: misfit + 1e-6 KL. Divided by its number of values, that is ours."""
     model, x = alive(Autoencoder(FIRST)), numbers(3, 3, 16, 16, seed=12)
     judge = PatchDiscriminator(3, 4, 1).double()
     loss, logged = first_stage_loss(model, judge, maps, x, torch.Generator().manual_seed(0), adversary=False, kl=0.01)
     mean, logvar = model.posterior(x)
     copy = model.reconstruct(draw(mean, logvar, torch.Generator().manual_seed(0)))[0]
     seen = perceptual_distance(maps, x, copy)
-    summed = (x - copy).abs().flatten(1).sum(1) + x[0].numel() * seen + 0.01 * kl_divergence(mean, logvar)
+    missed = torch.stack([misfit(error) for error in x - copy])
+    summed = x[0].numel() * (missed + seen) + 0.01 * kl_divergence(mean, logvar)
     assert loss.item() == pytest.approx(summed.mean().item() / x[0].numel(), rel=1e-6)
     assert sum(logged.values()) == pytest.approx(loss.item()) and logged["lambda"] == 0
 
@@ -424,8 +429,8 @@ def test_what_is_saved_paints_what_was_painted(tmp_path, monkeypatch, painter):
 
 
 def test_a_config_survives_its_card():
-    assert from_card(LatentDiffusionConfig, json.loads(json.dumps(asdict(TINY)))) == TINY
-    assert from_card(UNetConfig, json.loads(json.dumps(asdict(UNetConfig.ldm4())))) == UNetConfig.ldm4()
+    assert config_of(LatentDiffusionConfig, json.loads(json.dumps(asdict(TINY)))) == TINY
+    assert config_of(UNetConfig, json.loads(json.dumps(asdict(UNetConfig.ldm4())))) == UNetConfig.ldm4()
 
 
 # ------------------------------------------------------------------------------------------------------------ errors

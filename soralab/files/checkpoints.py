@@ -15,7 +15,10 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 from soralab.files.atomic import (
     _create,
@@ -123,6 +126,32 @@ def load_checkpoint(name: str | os.PathLike, config: dict | None = None, device=
     except SafetensorError as error:
         raise CheckpointError(f"{weights} is not a safetensors file ({error}): {mend}") from error
     return {key: value.to(device) for key, value in tensors.items()}, card
+
+
+def load_model(name: str | os.PathLike, build: Callable, what: str, entries: tuple[str, ...] = ()) -> tuple:
+    """A shipped model in float32, ready to be used, and its card: (model, card).
+
+    build(config) -> the model, from the card's "config"; `what` it is called; `entries` that its card must have too.
+    Raises CheckpointError, as `load_checkpoint` does, and for a checkpoint of something else.
+    """
+    tensors, card = load_checkpoint(name)
+    try:
+        model = build(card["config"])
+        model.load_state_dict({key: value.float() for key, value in tensors.items()})
+        [card[entry] for entry in entries]
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # its card was edited, or is of another kind
+        raise CheckpointError(f"the checkpoint {name} holds no {what}: name another") from error
+    return model.eval(), card
+
+
+def config_of(sizes: type, entries: dict):
+    """A config (a dataclass, `sizes`) out of a card's JSON: configs inside it are made too, and tuples of lists."""
+    kinds = get_type_hints(sizes)
+    return sizes(**{
+        name: config_of(kinds[name], value) if is_dataclass(kinds[name])
+        else tuple(value) if isinstance(value, list) else value
+        for name, value in entries.items()
+    })  # fmt: skip
 
 
 def read_card(name: str | os.PathLike, mend: str | None = None) -> dict:

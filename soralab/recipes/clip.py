@@ -21,7 +21,7 @@ from soralab import world
 from soralab.blocks.bpe import Tokenizer
 from soralab.clip import CLIP, CLIPConfig, contrastive_loss, decay_groups, zero_shot
 from soralab.figures import read_log
-from soralab.files.checkpoints import CheckpointError, load_checkpoint
+from soralab.files.checkpoints import load_model
 from soralab.recipes import RUNS, publish, still_captions
 from soralab.recipes.bands import write_band
 from soralab.recipes.still_captions import Pairs, descriptive, frames, label, name_of, prompts, sample, short, to_pixels
@@ -184,14 +184,8 @@ def measure(model: CLIP, words: Tokenizer, split: str, few: bool = False) -> dic
 
 def load(name: str = "clip") -> tuple[CLIP, Tokenizer]:
     """The shipped CLIP, verified, in float32, and its tokenizer. Raises CheckpointError."""
-    tensors, card = load_checkpoint(name)
-    try:
-        model = CLIP(CLIPConfig(**card["config"]))
-        model.load_state_dict({key: value.float() for key, value in tensors.items()})
-        words = Tokenizer(tuple(pair.split(" ")) for pair in card["merges"])
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"the checkpoint {name} holds no CLIP: name another") from error
-    return model.eval(), words
+    model, card = load_model(name, lambda sizes: CLIP(CLIPConfig(**sizes)), "CLIP", ("merges",))
+    return model, Tokenizer(tuple(pair.split(" ")) for pair in card["merges"])
 
 
 def short_run(seed: int, steps: int = 150, folder: str | Path | None = None) -> dict:

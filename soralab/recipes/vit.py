@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from soralab.datasets import mnist
 from soralab.figures import read_log
-from soralab.files.checkpoints import CheckpointError, load_checkpoint
+from soralab.files.checkpoints import load_model
 from soralab.recipes import RUNS, publish
 from soralab.recipes.bands import write_band
 from soralab.recipes.what_and_where import CELLS, CLASSES, Batches, frames, to_pixels
@@ -226,13 +226,7 @@ def larger_frames(
 
 def load(name: str = "vit") -> ViT:
     """The shipped ViT, verified, in float32. Raises CheckpointError."""
-    tensors, card = load_checkpoint(name)
-    try:
-        model = ViT(ViTConfig(**card["config"]))
-        model.load_state_dict({key: value.float() for key, value in tensors.items()})
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"the checkpoint {name} holds no ViT: name another") from error
-    return model.eval()
+    return load_model(name, lambda sizes: ViT(ViTConfig(**sizes)), "ViT")[0]
 
 
 def short_run(seed: int, steps: int = 400, folder: str | Path | None = None) -> dict:
