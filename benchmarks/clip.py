@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.spine import seconds
+from benchmarks.spine import side_by_side
 from soralab.clip import CLIP, contrastive_loss
 from soralab.training.data import model_flops, peak_gflops
 
@@ -29,8 +29,8 @@ def run() -> Iterator[str]:
         ids = torch.randint(1, 638, (pairs, 32))
         ids[:, -1] = 639
         flops = 3 * model_flops(ours, pixels, ids)
-        times = [seconds(partial(step, model, features, pixels, ids)) for model, features in (
-            (ours, our_features), (theirs, their_features))]  # fmt: skip
+        both = ((ours, our_features), (theirs, their_features))
+        times = side_by_side(*(partial(step, model, features, pixels, ids) for model, features in both))
         yield (f"CLIP {name:19s}{1e3 * times[0]:8.1f} ms a step, open_clip's {1e3 * times[1]:8.1f} ms: ratio "
                f"{times[0] / times[1]:.2f}; {flops / times[0] / 1e9:4.0f} of {peak:4.0f} GFLOP/s")  # fmt: skip
 

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.spine import seconds
+from benchmarks.spine import side_by_side
 from soralab.latent_diffusion import UNet, UNetConfig
 from soralab.recipes.latent_diffusion import CONFIG
 from soralab.training.data import model_flops, peak_gflops
@@ -51,7 +51,7 @@ def run() -> Iterator[str]:
             models = (ours, Theirs(config))
         except ImportError:
             models = (ours,)
-        times = [seconds(partial(step, model, given)) for model in models]
+        times = side_by_side(*(partial(step, model, given) for model in models))
         beside = [f"diffusers' {1e3 * other:8.1f} ms: ratio {times[0] / other:.2f}" for other in times[1:]]
         yield (f"U-Net {name:14s}{1e3 * times[0]:8.1f} ms a step, {beside[0] if beside else 'diffusers is not here'}; "
                f"{flops / times[0] / 1e9:4.0f} of {peak:4.0f} GFLOP/s")  # fmt: skip

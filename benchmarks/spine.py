@@ -34,12 +34,18 @@ def run() -> Iterator[str]:
 
 def seconds(work: Callable[[], object], times: int = 3) -> float:
     """The best of `times` runs, after one that does not count."""
-    work()
-    best = float("inf")
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - began)
+    return side_by_side(work, times=times)[0]
+
+
+def side_by_side(*works: Callable[[], object], times: int = 5) -> list[float]:
+    """The best of `times` runs of each, in turns, so that what disturbs one disturbs all; one run does not count."""
+    best = [float("inf")] * len(works)
+    for run in range(times + 1):
+        for number, work in enumerate(works):
+            began = time.perf_counter()
+            work()
+            took = time.perf_counter() - began
+            best[number] = min(best[number], took) if run else best[number]
     return best
 
 

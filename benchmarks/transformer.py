@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.spine import seconds
+from benchmarks.spine import seconds, side_by_side
 from soralab.transformer import START, Transformer, TransformerConfig, beam_search, causal_mask, label_smoothing_loss
 
 SIZES = {  # name: (sizes, sentences, words of source and of target)
@@ -42,7 +43,7 @@ def run() -> Iterator[str]:
 
 
 def training_step(name: str, config: TransformerConfig, batch: int, length: int) -> str:
-    """Forward, loss and backward: ours and torch's in turns, the best of each."""
+    """Forward, loss and backward of ours and torch's."""
     ours = Transformer(config)
     source, target = (torch.randint(3, config.vocabulary, (batch, length)) for _ in range(2))
     source[: batch // 2, length * 3 // 4 :] = 0
@@ -50,12 +51,7 @@ def training_step(name: str, config: TransformerConfig, batch: int, length: int)
     def step(model: nn.Module) -> None:
         label_smoothing_loss(model(source, target), target).backward()
 
-    models = {"ours": ours, "nn.Transformer": Theirs(ours)}
-    best = dict.fromkeys(models, float("inf"))
-    for _ in range(3):
-        for label, model in models.items():
-            best[label] = min(best[label], seconds(lambda model=model: step(model), 2))
-    mine, theirs = best.values()
+    mine, theirs = side_by_side(partial(step, ours), partial(step, Theirs(ours)))
     return (f"transformer, {name:6s}{1e3 * mine:8.0f} ms a training step; nn.Transformer {1e3 * theirs:.0f} ms: "
             f"ours takes {mine / theirs:.2f} of it")
 

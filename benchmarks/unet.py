@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.spine import seconds
+from benchmarks.spine import seconds, side_by_side
 from soralab.training.data import model_flops, peak_gflops
 from soralab.unet import UNet, UNetConfig, overlap_tile
 
@@ -16,8 +17,9 @@ from soralab.unet import UNet, UNetConfig, overlap_tile
 class Plain(nn.Module):
     """The same network as most repositories write it: nn.Sequential blocks, cropping by slices, no checks."""
 
-    def __init__(self, width: int, levels: int):
+    def __init__(self, width: int, levels: int, dropout: float):
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         dims = [width * 2**level for level in range(levels)]
         self.down = nn.ModuleList(self.block(a, b) for a, b in zip([1, *dims], dims, strict=False))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, b // 2, 2, 2) for b in dims[:0:-1])
@@ -34,6 +36,7 @@ class Plain(nn.Module):
         kept = []
         for number, block in enumerate(self.down):
             x = block(x)
+            x = self.dropout(x) if number >= len(self.up) - 1 else x  # in the two deepest levels, as ours
             if number < len(self.up):
                 kept.append(x)
                 x = F.max_pool2d(x, 2)
@@ -44,15 +47,19 @@ class Plain(nn.Module):
         return self.last(x)
 
 
+def step(model: nn.Module, x: torch.Tensor) -> None:
+    """One forward and backward pass."""
+    model.zero_grad(set_to_none=True)
+    model(x).square().mean().backward()
+
+
 def run() -> Iterator[str]:
     """The benchmark's lines: both training steps, their ratio, the share of the peak, and overlap-tile."""
     peak = peak_gflops()
     for config, batch, tile in ((UNetConfig.small(), 8, 100), (UNetConfig.small(levels=4), 4, 188)):
         x = torch.randn(batch, 1, tile, tile)
-        ours, plain = UNet(config), Plain(config.width, config.levels)
-        theirs, mine = (
-            seconds(lambda model=model, x=x: model(x).square().mean().backward()) for model in (plain, ours)
-        )
+        ours, plain = UNet(config), Plain(config.width, config.levels, config.dropout)
+        theirs, mine = side_by_side(partial(step, plain, x), partial(step, ours, x))
         rate = 3 * model_flops(ours, x) / mine / 1e9
         yield (
             f"unet {config.levels} levels, {batch} x {tile}: {mine * 1e3:6.0f} ms a step, a plain U-Net "

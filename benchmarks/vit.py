@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
-from benchmarks.spine import seconds
+from benchmarks.spine import side_by_side
 from soralab.training.data import model_flops, peak_gflops
 from soralab.vit import ViT
 
@@ -29,7 +29,7 @@ def run() -> Iterator[str]:
         image, pictures = size[0], size[-1]
         pixels, labels = torch.randn(pictures, 3, image, image), torch.randint(0, size[5], (pictures,))
         flops = 3 * model_flops(ours, pixels)
-        times = [seconds(partial(step, model, pixels, labels)) for model in (ours, theirs)]
+        times = side_by_side(*(partial(step, model, pixels, labels) for model in (ours, theirs)))
         yield (f"ViT {name:16s}{1e3 * times[0]:8.1f} ms a step, torchvision's {1e3 * times[1]:8.1f} ms: ratio "
                f"{times[0] / times[1]:.2f}; {flops / times[0] / 1e9:4.0f} of {peak:4.0f} GFLOP/s")  # fmt: skip
 

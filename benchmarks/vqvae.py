@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.spine import seconds
+from benchmarks.spine import side_by_side
 from soralab.vqvae import VectorQuantizer
 
 SIZES = {  # codes, D, side of the map, maps a step
@@ -23,7 +23,7 @@ def run() -> Iterator[str]:
     for name, (codes, dim, side, maps) in SIZES.items():
         ours, theirs = pair(codes, dim)
         z = torch.randn(maps, dim, side, side)
-        times = [seconds(partial(step, model, z)) for model in (ours, theirs)]
+        times = side_by_side(*(partial(step, model, z) for model in (ours, theirs)))
         yield (f"codebook {name:22s}{1e3 * times[0]:8.2f} ms a step, diffusers' {1e3 * times[1]:8.2f} ms: "
                f"ratio {times[0] / times[1]:.2f}")  # fmt: skip
 

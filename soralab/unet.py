@@ -114,7 +114,7 @@ class DoubleConv(nn.Module):
         x = self.first(x)
         if self.time is not None:
             x = x + self.time(c)[:, :, None, None]
-        return F.relu(self.second(F.relu(x)))
+        return F.relu_(self.second(F.relu_(x)))  # in place: a convolution's gradient does not need what it gave
 
 
 def centre_crop(x: Tensor, height: int, width: int) -> Tensor:
