@@ -16,6 +16,9 @@ from soralab.blocks.convolution import ResBlock, SpatialAttention, Upsample
 from soralab.blocks.perception import Features, adaptive_weight, frozen, hinge_loss, perceptual_distance
 
 
+START_LOGVAR = -6.0  # of q(z | x) before training: with torch's own start, about 0, the first copies are of noise
+
+
 @dataclass(frozen=True)
 class AutoencoderConfig:
     """Sizes of the first stage; the defaults are the course's small one, the named ones are published."""
@@ -87,6 +90,7 @@ class Autoencoder(nn.Module):
             down += [Halve(before)] if level else []
             down += [block(before if k == 0 else dim, dim) for k in range(config.blocks)]
         self.encoder = nn.Sequential(*down, *middle(dims[-1]), *head(dims[-1], out), nn.Conv2d(out, out, 1))
+        nn.init.constant_(self.encoder[-1].bias[c:], START_LOGVAR)
         up: list[nn.Module] = [nn.Conv2d(c, c, 1), nn.Conv2d(c, dims[-1], 3, padding=1), *middle(dims[-1])]
         for level in range(len(dims) - 1, -1, -1):
             before = dims[min(level + 1, len(dims) - 1)]
