@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from soralab.files.checkpoints import CHECKPOINTS, read_card
-from soralab.recipes.film_scores import card_motions, card_table
+from soralab.recipes.film_scores import card_motions, card_table, prompts
 from soralab.recipes.sora import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,6 +17,13 @@ def between(text: str, name: str) -> str:
 def test_readme_shows_the_cards_scores():
     shown = between((ROOT / "README.md").read_text(encoding="utf-8"), "sora")
     assert card_table() in shown and card_motions() in shown
+
+
+def test_readme_shows_the_first_test_films():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    alt, target = re.search(r"!\[(.*?)\]\((data/films\.png)\)", text).groups()
+    assert all(said in alt for said in prompts("test", 8)[0])
+    assert (ROOT / target).stat().st_size < 500_000
 
 
 def test_cards_say_how_they_were_made():

@@ -2,6 +2,8 @@
 
 Beside every score stands what the referee makes of the true films of the same prompts, and of their copies by the
 autoencoder: a model cannot be expected to do better than these.
+
+`python -m soralab.recipes.film_scores` draws the films that README.md shows.
 """
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from soralab import world
+from soralab import figures, world
 from soralab.figures.curves import wilson
-from soralab.files.checkpoints import read_card
+from soralab.files.checkpoints import CHECKPOINTS, read_card
 from soralab.sora import Filmmaker
 from soralab.training.progress import progress
 from soralab.world import referee
@@ -52,6 +54,12 @@ def made(maker: Filmmaker, split: str, count: int, prompt_seed: int = SEED, **op
         for start in progress(range(0, count, CHUNK), desc=f"filming {split}", unit="batch")
     ]
     return torch.cat(films), texts
+
+
+def first_films(name: str = "sora", count: int = 8):
+    """Films of the first test prompts, none left out, as the picture that README.md shows."""
+    films, texts = made(Filmmaker.load(name), "test", count)
+    return figures.show_films(films, texts, columns=4)
 
 
 def judge(films: Tensor, texts: list[str]) -> dict[str, float]:
@@ -138,3 +146,7 @@ def table(name: str, baseline: str | None, count: int = 400) -> str:
 def _interval(share: float, count: int) -> str:
     low, high = wilson(round(share * count), count)
     return f"{100 * share:.1f} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+if __name__ == "__main__":
+    first_films().save(CHECKPOINTS.parent / "films.png")

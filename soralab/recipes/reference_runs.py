@@ -32,7 +32,7 @@ def short_run(seed: int, steps: int = STEPS, folder: str | Path | None = None) -
         recipe.training, steps=steps, seed=seed, warmup=50, cooldown=0.0, log_every=2, save_every=steps,
         precision="float32",
     )  # fmt: skip
-    films = min(FILMS, 4 * steps * sora.BATCH)  # nearly a third of them are used
+    films = min(FILMS, 4 * steps * sora.BATCH)  # a quarter of them is used
     batches = sora.LatentBatches(load_autoencoder(recipe.autoencoder), films)
     with TemporaryDirectory() as temporary:
         result = loop.train(
