@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from soralab.blocks.convolution import ResBlock, SpatialAttention, Upsample
 from soralab.blocks.perception import Features, adaptive_weight, frozen, hinge_loss, perceptual_distance
 
-
 START_LOGVAR = -6.0  # of q(z | x) before training: with torch's own start, about 0, the first copies are of noise
 
 
