@@ -51,7 +51,9 @@ class CLIPConfig:
         if not isinstance(self.layers, int):
             object.__setattr__(self, "layers", tuple(self.layers))  # JSON makes lists of tuples
         step = self.patch if isinstance(self.layers, int) else 2 ** (len(self.layers) + 1)
-        if not step or self.image % step:
+        if step < 1:
+            raise ValueError(f"patch is {self.patch}; a ViT takes the side of its patches, in pixels, from 1")
+        if self.image % step:
             raise ValueError(f"image is {self.image}; it takes a multiple of {step}: the patch, or all strides")
 
     @classmethod
@@ -278,10 +280,11 @@ def contrastive_loss(I_e: Tensor, T_e: Tensor, scale: Tensor) -> Tensor:
 def accumulate(model: CLIP, pixels: Tensor, ids: Tensor, chunk: int) -> Tensor:
     """One large batch in small pieces: adds to every .grad what one backward pass over all n pairs would; the loss.
 
-    The loss of a pair depends on all others, so gradients of pieces do not add up to that of the whole. What does: all
-    features first, without gradients; from them the loss and its gradient for each feature; then piece by piece
-    once more, with that gradient handed to the tower. Twice the forward passes, the memory of one piece. (Not with
-    the ResNet in training: its batch norm sees the piece alone.)
+    pixels [n, 3, image, image], ids [n, tokens]; chunk: pairs in a piece, from 1; returns a scalar. The loss of a pair
+    depends on all others, so gradients of pieces do not add up to that of the whole. What does (Gao et al. 2021,
+    2101.06983, not in CLIP's paper): all features first, without gradients; from them the loss and its gradient for
+    each feature; then piece by piece once more, with that gradient handed to the tower. Twice the forward passes, the
+    memory of one piece. (Not with the ResNet in training: its batch norm sees the piece alone.)
     """
     pieces = list(zip(pixels.split(chunk), ids.split(chunk), strict=True))
     with torch.no_grad():

@@ -235,17 +235,17 @@ class VQVAE(nn.Module):
         return self.quantizer.nearest(self.z_e(x))
 
     def decode(self, indices: Tensor) -> Tensor:
-        """A map of codes to the mean of p(x | z_q), in about [-1, 1]."""
+        """The way back: a map as `encode` gives it to the mean of p(x | z_q), shaped as x was, in about [-1, 1]."""
         return self.decoder(F.embedding(indices, self.quantizer.codebook))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Quantised]:
-        """The reconstruction of x, and what the codebook did."""
+        """The reconstruction of x, of x's shape, and what the codebook did. Raises ValueError as `z_e` does."""
         q = self.quantizer(self.z_e(x))
         return self.decoder(q.z_q), q
 
 
 def vqvae_loss(model: VQVAE, x: Tensor, variance: float = 1.0) -> tuple[Tensor, dict[str, float]]:
-    """Eq. (3) of a batch, and {"psnr" in dB, "perplexity"}. variance: the unit of an error's square."""
+    """Eq. (3) of a batch x, a scalar, and {"psnr" in dB, "perplexity"}. variance: the unit of an error's square."""
     copy, q = model(x)
     square = (copy.float() - x).square().mean()
     psnr = 10 * torch.log10(4 / square.detach())

@@ -326,6 +326,7 @@ def test_initial_sizes():
 @pytest.mark.parametrize("make, says", [
     (lambda: CLIPConfig(image=30), "image is 30; it takes a multiple of 16: the patch, or"),
     (lambda: CLIPConfig(layers=2, image=30, patch=4), "image is 30; it takes a multiple of 4"),
+    (lambda: CLIPConfig(layers=2), "patch is 0; a ViT takes the side of its patches, in pixels, from 1"),
     (lambda: CLIPConfig.published("ViT-B/8"), "name is 'ViT-B/8'; it takes one of RN50, .*ViT-L/14@336px"),
     (lambda: alive().encode_image(numbers(2, 3, 8, 16)), r"pixels are \[2, 3, 8, 16\]; it takes \[batch, 3, 16, 16\]"),
     (lambda: alive().encode_text(some_ids(1, 12)), r"ids are \[1, 12\]; it takes .* at most 9 tokens"),

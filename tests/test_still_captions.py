@@ -7,6 +7,7 @@ import torch
 
 from soralab import world
 from soralab.clip import CLIP, CLIPConfig
+from soralab.files.checkpoints import read_card
 from soralab.recipes import clip as recipe
 from soralab.recipes import clip_experiments as experiments
 from soralab.recipes.still_captions import (
@@ -153,9 +154,10 @@ def test_a_batch_is_pure_in_its_step_and_an_epoch_holds_every_scene_once(words):
 
 
 def test_every_descriptive_text_fits(words):
-    """Three things at the longest places: the context's 32 ids are enough for every text of the course."""
-    longest = "a small red circle at the bottom right, " * 2 + "and a small blue square at the bottom right"
-    assert len(recipe.tokenizer().encode(f"{longest} on a striped background")) + 2 <= 33
+    """Three things at the longest places fill the context's 32 ids to the last, with the start and the end of text."""
+    one = "a small red circle at the bottom right"
+    longest = recipe.tokenizer().encode(f"{one}, {one} and {one} on a striped background")
+    assert len(longest) + 2 == recipe.config().context
     assert len(recipe.tokenizer()) == recipe.config().vocabulary
     for index in range(300):
         recipe.tokenizer()([descriptive(sample(9, index))], recipe.config().context)
@@ -192,6 +194,21 @@ def test_swapped_texts_have_the_same_words():
     scene = next(s for s in SCENES if len(s.objects) == 2 and s.objects[0].shape != s.objects[1].shape)
     right, wrong = descriptive(scene), descriptive(recipe.swapped(scene))
     assert right != wrong and sorted(right.split()) == sorted(wrong.split())
+
+
+def test_what_the_chapter_says_of_its_tables_holds_in_the_card():
+    """Sentences of notebook 04 as numbers: a new training could make one of them untrue."""
+    metrics = read_card("clip")["metrics"]
+    assert all(metrics["test"][f"recall, {way}"] > 0.85 for way in ("text of picture", "picture of text"))
+    rows = {arm: {name: found["both"] for name, found in row.items()} for arm, row in metrics["classifiers"].items()}
+    zero, probe = rows["zero-shot"], rows["linear probe"]
+    assert all(abs(zero[name] - probe[name]) < 0.02 for name in world.BACKGROUNDS)  # "they stand side by side"
+    assert zero["held out"] > 0.9 and probe["held out"] < 0.05  # "in the last column the two part"
+    assert min(row["black"] for row in rows.values()) == rows["shape, colour"]["black"] < 0.95  # "if it errs at home"
+    short = {arm: row["text of picture"] for arm, row in metrics["short runs"].items()}
+    assert abs(short["learned"] - short["fixed at 14.3"]) < 0.05 and short["fixed at 1"] < 0.3
+    assert short["learned, ViT"] < short["learned"] - 0.1  # "the order is the other one"
+    assert abs(metrics["binding"]["colours"] - 0.5) < 0.05 and metrics["binding"]["another"] > 0.95
 
 
 def test_a_linear_probe_leaves_the_model_alone_and_fits_what_is_linear(tiny):

@@ -371,7 +371,7 @@ def test_bits_are_minus_log2_of_the_probability():
 
 
 def test_the_chances_of_all_maps_sum_to_1():
-    """27 maps of 1 x 3 codes out of 3: a prior that peeked would not give a distribution."""
+    """81 maps of 2 x 2 codes out of 3: a prior that peeked would not give a distribution."""
     model = alive(PixelCNN(PriorConfig(codes=3, classes=2, width=6, depth=3)))
     maps = torch.cartesian_prod(*[torch.arange(3)] * 4).reshape(-1, 2, 2)
     bits = [4 * model.bits(z[None], torch.tensor([1])).item() for z in maps]
@@ -379,7 +379,7 @@ def test_the_chances_of_all_maps_sum_to_1():
 
 
 def test_samples_have_the_priors_chances():
-    """9 maps of 1 x 2 codes: how often each is drawn, against its probability."""
+    """9 maps of 2 x 1 codes: how often each is drawn, against its probability."""
     model = alive(PixelCNN(PriorConfig(codes=3, classes=2, width=6, depth=3)))
     count, label = 6000, torch.tensor([1])
     drawn = model.sample(label.expand(count), (2, 1), torch.Generator().manual_seed(0)).flatten(1)

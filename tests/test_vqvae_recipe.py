@@ -3,10 +3,12 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from soralab import world
+from soralab.files.checkpoints import read_card
 from soralab.recipes import rate_distortion, vqvae
 from soralab.recipes.what_and_where import CELLS, frames, sample, to_pixels
 from soralab.vqvae import VQVAE, VQVAEConfig
@@ -64,6 +66,21 @@ def test_the_vaes_bits_are_its_divergence_from_the_standard_normal():
     loss = rate_distortion.vae_loss(2.0)(model, {"pixels": x}, torch.Generator().manual_seed(1))
     by_hand = (copy - x).square().mean() / vqvae.VARIANCE + 2.0 * want.mean() / (3 * 8 * 8)
     assert loss.item() == pytest.approx(by_hand.item(), rel=1e-4)
+
+
+def test_what_the_chapter_says_of_its_tables_holds_in_the_cards():
+    """Sentences of notebook 05 as numbers: a new training could make one of them untrue."""
+    metrics, prior = read_card("vqvae")["metrics"], read_card("vqvae_prior")["metrics"]["test"]
+    bits, psnr = zip(*sorted((row["bits"], row["psnr"]) for row in metrics["vae"].values()), strict=True)
+    codes = metrics["codes"]
+    both = [row for row in codes.values() if bits[0] <= row["bits"] <= bits[-1]]
+    assert len(both) >= 3 and all(np.interp(row["bits"], bits, psnr) > row["psnr"] for row in both)
+    assert codes["8"]["psnr"] - codes["2"]["psnr"] > 3 and codes["512"]["psnr"] - codes["128"]["psnr"] < 1
+    books = {name: row["psnr"] for name, row in metrics["codebooks"].items()}
+    assert books["gradient"] < books["averages"] < books["averages, revived"]
+    assert abs(books["averages"] - codes["32"]["psnr"]) < 0.5  # "the picture of a smaller codebook"
+    assert metrics["test"]["read right"] > 0.95  # "read right nearly always"
+    assert prior["bits"] < prior["bits by place"] < prior["bits of nothing"] and prior["bits"] < 2
 
 
 def test_the_three_codebooks_differ_in_what_they_are_named_for():

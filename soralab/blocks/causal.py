@@ -22,7 +22,7 @@ class CausalTime(nn.Linear):
         super().__init__(3 * dim_in, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [batch, time, height, width, channel]."""
+        """x [batch, time, height, width, dim_in] to the same with dim_out channels."""
         past = F.pad(x, (0, 0, 0, 0, 0, 0, 2, 0))
         return super().forward(torch.cat([past[:, k : k + x.shape[1]] for k in range(3)], dim=-1))
 
@@ -34,7 +34,7 @@ class Space(nn.Conv2d):
         super().__init__(dim_in, dim_out, 3, stride, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [batch, time, height, width, channel]."""
+        """x [batch, time, height, width, dim_in] to [batch, time, height / stride, width / stride, dim_out]."""
         frames = super().forward(rearrange(x, "b t h w c -> (b t) c h w"))
         return rearrange(frames, "(b t) c h w -> b t h w c", b=x.shape[0])
 
@@ -52,6 +52,6 @@ class ResBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [batch, time, height, width, channel]."""
+        """x [batch, time, height, width, dim] to the same."""
         h = self.conv1(F.silu(self.norm1(x)))
         return x + self.conv2(F.silu(self.norm2(h)))

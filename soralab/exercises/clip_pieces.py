@@ -56,6 +56,12 @@ def _all_at_once(image, text, pixels, ids, scale, chunk) -> None:
     _loss(image(pixels), text(ids), scale).backward()
 
 
+def _graphs_kept(image, text, pixels, ids, scale, chunk) -> None:
+    I_e = torch.cat([image(part) for part in pixels.split(chunk)])
+    T_e = torch.cat([text(part) for part in ids.split(chunk)])
+    _loss(I_e, T_e, scale).backward()
+
+
 def _towers_get_nothing(image, text, pixels, ids, scale, chunk) -> None:
     with torch.no_grad():
         I_e = torch.cat([image(part) for part in pixels.split(chunk)])
@@ -103,27 +109,43 @@ MISTAKES = (
 
 
 class _Tower(nn.Module):
-    """Two small layers, and how many rows a call with gradients on has had at most."""
+    """Two small layers; `most` rows in a call with gradients on, and `most_kept` at a time for the backward pass."""
 
     def __init__(self, seed: int):
         super().__init__()
         self.first, self.second = nn.Linear(5, 6), nn.Linear(6, 4)
         for k, p in enumerate(self.parameters()):
             p.data = numbers(*p.shape, seed=seed + k)
-        self.most = 0
+        self.most = self.kept = self.most_kept = 0
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             self.most = max(self.most, len(x))
-        return F.normalize(self.second(torch.tanh(self.first(x))), dim=-1)
+        inside = self.first(x)
+        with torch.autograd.graph.saved_tensors_hooks(lambda value: _Kept(self, value), lambda kept: kept.value):
+            inside = inside.sin()  # it keeps its input, and stands for what all layers keep
+        return F.normalize(self.second(inside), dim=-1)
 
 
-def _grads(fn: Callable, chunk: int) -> tuple[list[Tensor | None], int]:
-    """The gradients that `fn` leaves, and the most rows of a call with gradients on."""
+class _Kept:
+    """What a layer keeps for its backward pass, counted in rows for as long as it is kept."""
+
+    def __init__(self, tower: _Tower, value: Tensor):
+        self.tower, self.value, self.rows = tower, value, len(value)
+        tower.kept += self.rows
+        tower.most_kept = max(tower.most_kept, tower.kept)
+
+    def __del__(self) -> None:
+        self.tower.kept -= self.rows
+
+
+def _grads(fn: Callable, chunk: int) -> tuple[list[Tensor | None], int, int]:
+    """The gradients that `fn` leaves, the most rows of a call with gradients on, the most that were kept at a time."""
     image, text = _Tower(10), _Tower(20)
     with torch.enable_grad():
         fn(image, text, numbers(7, 5, seed=1), numbers(7, 5, seed=2), 3.0, chunk)
-    return [p.grad for tower in (image, text) for p in tower.parameters()], max(image.most, text.most)
+    grads = [p.grad for tower in (image, text) for p in tower.parameters()]
+    return grads, max(image.most, text.most), max(image.most_kept, text.most_kept)
 
 
 def _alike(a: list, b: list) -> bool:
@@ -133,8 +155,8 @@ def _alike(a: list, b: list) -> bool:
 
 def _pieces_check(fn: Callable) -> Iterator[tuple[bool, str]]:
     for chunk in (3, 2, 7):
-        got, most = _grads(fn, chunk)
-        want, _ = _grads(_pieces, chunk)
+        got, most, kept = _grads(fn, chunk)
+        want = _grads(_pieces, chunk)[0]
         case = f"7 pairs, {chunk} at a time"
         yield any(g is not None for g in got), (
             f"{case}: no parameter has a gradient. The features' gradients must be handed down to the towers: call "
@@ -144,6 +166,10 @@ def _pieces_check(fn: Callable) -> Iterator[tuple[bool, str]]:
             yield _alike(got, want) or not _alike(got, _grads(mistake, chunk)[0]), f"{case}: {says}"
         yield _alike(got, want), f"{case}: the gradients differ from those of one batch of 7."
         yield most <= chunk, f"{case}: a tower was called with {most} pairs and gradients on: that is the whole batch."
+        yield kept <= chunk, (
+            f"{case}: what the backward pass needs is kept for {kept} pairs at a time, so the memory is that of the "
+            "whole batch. The first pass takes torch.no_grad(); later each piece goes forward and back before the next."
+        )
 
 
 PIECES = Exercise(
@@ -171,6 +197,7 @@ PIECES = Exercise(
     wrong={
         "each_for_itself": WrongAnswer(_each_for_itself, "asks only within itself"),
         "small_batches_added": WrongAnswer(_each_for_itself_summed, "a small batch of its own"),
+        "graphs_kept": WrongAnswer(_graphs_kept, "is kept for 7 pairs at a time"),
         "all_at_once": WrongAnswer(_all_at_once, "that is the whole batch"),
         "towers_get_nothing": WrongAnswer(_towers_get_nothing, "no parameter has a gradient"),
         "own_row_only": WrongAnswer(_own_questions_only, "from its own row only"),

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from soralab.exercises import Exercise, WrongAnswer
-from soralab.exercises.vqvae_codebook import AVERAGES, MASK, numbers, same
+from soralab.exercises.vit_inside import numbers, same
+from soralab.exercises.vqvae_codebook import AVERAGES, MASK
 
 # --------------------------------------------------------------------------------------------------- the nearest code
 
@@ -48,6 +50,10 @@ def _only_reshaped(z_e: Tensor, codebook: Tensor) -> Tensor:
     return torch.cdist(flat, codebook).argmin(-1).reshape(len(z_e), *z_e.shape[2:])
 
 
+def _large_table(z_e: Tensor, codebook: Tensor) -> Tensor:
+    return (z_e.movedim(1, -1)[..., None, :] - codebook).square().sum(-1).argmin(-1)
+
+
 def _nearest_place_of_a_code(z_e: Tensor, codebook: Tensor) -> Tensor:
     return torch.cdist(z_e.movedim(1, -1).flatten(0, -2), codebook).argmin(0)
 
@@ -63,6 +69,20 @@ NEAREST_MISTAKES = (
 )  # fmt: skip
 
 
+class _Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor holds that is made while it is on."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self.numbers = max(self.numbers, made.untyped_storage().nbytes() // made.element_size())
+        return made
+
+
 def _nearest_check(fn: Callable) -> Iterator[tuple[bool, str]]:
     for batch, dim, rows, columns, codes in ((2, 3, 4, 5, 7), (1, 8, 3, 3, 16), (3, 4, 4, 4, 4)):
         z_e = numbers(batch, dim, rows, columns, seed=codes)
@@ -75,10 +95,17 @@ def _nearest_check(fn: Callable) -> Iterator[tuple[bool, str]]:
             f"{case}: one number for each code. You looked for the place nearest to a code; turn the question round.",
         )
         yield got.shape == want.shape, f"{case}: the result is {list(got.shape)}; it takes {list(want.shape)}."
-        yield not got.is_floating_point(), f"{case}: indices are whole numbers (int64), these are {got.dtype}."
+        yield got.dtype == torch.int64, f"{case}: indices are whole numbers (int64), these are {got.dtype}."
         for mistake, says in NEAREST_MISTAKES:
             yield torch.equal(got, want) or not torch.equal(got, mistake(z_e, codebook)), f"{case}: {says}"
         yield torch.equal(got, want), f"{case}: not the nearest. Measure one place by hand against every code."
+    z_e, codebook = numbers(2, 16, 8, 8, seed=1), numbers(64, 16, seed=2)
+    with _Largest() as seen:
+        fn(z_e, codebook)
+    yield seen.numbers < 128 * 64 * 16 / 2, (
+        f"the codes are right, but a tensor of {seen.numbers:,} numbers is made for 128 places and 64 codes of 16: "
+        "all places times all codes times D. Write the square of the distance out."
+    )
 
 
 NEAREST = Exercise(
@@ -106,6 +133,7 @@ NEAREST = Exercise(
         "largest_product": WrongAnswer(_largest_product, "the length of e counts"),
         "cosine": WrongAnswer(_cosine, "you compare directions"),
         "street_distance": WrongAnswer(_street_distance, "sum absolute differences"),
+        "large_table": WrongAnswer(_large_table, "all places times all codes times D"),
         "places_of_codes": WrongAnswer(_nearest_place_of_a_code, "turn the question round"),
     },
 )
@@ -159,7 +187,10 @@ LOSS_WRONG = {
     "plain_codes": (_loss_of(lambda z, e: e, _right_loss), "the decoder's gradient goes to the codes"),
     "stop_round_all": (_loss_of(lambda z, e: z + e - z, _right_loss), "the decoder's gradient goes to the codes"),
     "value_of_z_e": (_loss_of(lambda z, e: e + (z - e).detach(), _right_loss), "z_q has the value of z_e"),
-    "sums": (_loss_of(_right_z, lambda z, e, b, code, commit: (code + b * commit) * z.numel()), "summed"),
+    "sums_over_d": (_loss_of(_right_z, lambda z, e, b, code, commit: (code + b * commit) * z.shape[1]),
+                    "summed over D"),
+    "sums": (_loss_of(_right_z, lambda z, e, b, code, commit: (code + b * commit) * z.numel()),
+             "all squares are summed"),
 }  # fmt: skip
 
 
@@ -169,7 +200,8 @@ def _loss_check(fn: Callable) -> Iterator[tuple[bool, str]]:
         # Parameters reach the reader's function as they are, not as copies, so that gradients can be asked for.
         z_e, codes = torch.nn.Parameter(z.clone()), torch.nn.Parameter(e.clone())
         back = fn(z_e, codes, beta)
-        yield isinstance(back, tuple) and len(back) == 2, "hand back two things: z_q and the loss."
+        two = isinstance(back, tuple | list) and len(back) == 2 and all(isinstance(part, Tensor) for part in back)
+        yield two, "hand back two tensors: z_q and the loss."
         z_q, loss = back
         yield (
             z_q.shape == z.shape and loss.ndim == 0,
@@ -193,12 +225,15 @@ def _loss_check(fn: Callable) -> Iterator[tuple[bool, str]]:
 def _loss_probes(loss: Tensor, z_e: Tensor, codes: Tensor, beta: float) -> Iterator[tuple[bool, str]]:
     square = (z_e - codes).detach().square().mean()
     pull = 2 * (z_e - codes).detach() / z_e.numel()  # of the encoder, if beta were 1
+    yield loss.requires_grad, "the loss moves nobody: each of its terms has one stop, not two."
     got = [torch.autograd.grad(loss, t, allow_unused=True, retain_graph=True)[0] for t in (z_e, codes)]
     to_z, to_e = (torch.zeros_like(pull) if g is None else g for g in got)
     yield bool(to_e.any()), "the codes get no gradient: the second term, with the stop on z_e, is missing."
     yield bool(to_z.any()), "the encoder gets no gradient from this loss: the commitment, its stop on e, is missing."
     for mistake, says in (
-        ((beta * z_e.numel(), z_e.numel()), "the squares are summed; take their mean."),
+        ((beta * z_e.numel(), z_e.numel()), "all squares are summed; take their mean."),
+        ((beta * z_e.shape[1], z_e.shape[1]), "the squares are summed over D, as Eq. (3) writes them. Here they are "
+         "averaged over all n * D numbers, as in the official code."),
         ((1 + beta, 1 + beta), "without a stop each term pulls both: z_e and e. detach says which stands still."),
         ((1, beta), "beta stands on the codebook's side. The value of the loss is the same, the gradients are not: the "
          "encoder is pulled 1 / beta times too hard. (A well-known library shipped this.)"),
