@@ -121,8 +121,8 @@ def test_packed_films_of_mixed_size_equal_each_film_alone(sora):
     for x, t, ids in zip(films, times, prompts, strict=True):
         size = (x.shape[1], *x.shape[3:])
         tokens.append((sora.embed(patchify(x, TINY.patch)) + sora.positions(size).to(x))[0])
-        w, mask = sora.text(ids)
-        c.append(torch.nn.functional.silu(sora.time(torch.tensor([t])) + w[:, 0]).expand(len(tokens[-1]), -1))
+        w, mask, whole = sora.text(ids)
+        c.append(torch.nn.functional.silu(sora.time(torch.tensor([t])) + whole).expand(len(tokens[-1]), -1))
         words.append(w[mask])
         angles.append(sora.angles(size))
         z = tokens[-1][None]
