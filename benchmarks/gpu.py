@@ -50,10 +50,10 @@ def lengths() -> list[int]:
 def cases() -> dict[str, tuple[dict, Callable]]:
     """{mask: (arguments of `attention`, the mask as (q, k) -> may attend)}."""
     bounds = torch.tensor([0, *lengths()], device="cuda").cumsum(0).to(torch.int32)
-    document = torch.arange(TOKENS, device="cuda").bucketize(bounds[1:].long(), right=True)
+    document = torch.bucketize(torch.arange(TOKENS, device="cuda"), bounds[1:].long(), right=True)
     cu, order = (x.cuda() for x in windows(FILM, WINDOW))
     window = torch.empty(TOKENS, dtype=torch.long, device="cuda")
-    window[order.long()] = torch.arange(TOKENS, device="cuda").bucketize(cu[1:].long(), right=True)
+    window[order.long()] = torch.bucketize(torch.arange(TOKENS, device="cuda"), cu[1:].long(), right=True)
     tiles = tables.sliding(FILM, TILE, SEEN, 1, torch.device("cuda"))
     tile, near = tiles.tile_of.cuda(), tiles.near.cuda()
     return {

@@ -17,6 +17,7 @@ PARTS = [
     "The idea", "The mathematics", "Build it", "Train it a little", "The trained model", "Ours and the paper's",
     "Exercises", "To discuss", "How Sora uses this",
 ]
+LAST = 17                      # after this chapter comes none
 LONGEST_FUNCTION = 40          # lines
 SLIDES = (8, 24)               # cells on a deck
 SLIDE_WORDS, SLIDE_LINES = 90, 18
@@ -41,12 +42,20 @@ class Piece:
 
 @dataclass
 class Chapter:
-    """A notebook with its number, its name ("unet") and the package's exercises for it."""
+    """A notebook with its number, its name ("unet") and the package's exercises for it.
+
+    module: what of soralab the chapter builds; trains: whether it has a recipe, and so a run to hold a loss against.
+    """
 
     number: int
     name: str
     nb: object
     exercises: tuple = ()
+    module: str = ""
+    trains: bool = True
+
+    def __post_init__(self):
+        self.module = self.module or self.name
 
     @functools.cached_property
     def parts(self) -> dict[str, list[Piece]]:
@@ -126,20 +135,31 @@ def build(chapter: Chapter) -> Iterator[str]:
     code = chapter.code("Build it")
     if not COMPARISON.search(code):
         yield "the first version is compared with nothing: torch.testing.assert_close"
-    if not re.search(rf"^from soralab(?:\.{chapter.name}\b| import .*\b{chapter.name}\b)", code, re.M):
-        yield f"imports nothing from soralab.{chapter.name} to compare with"
+    if not re.search(rf"^from soralab(?:\.{chapter.module}\b| import .*\b{chapter.module}\b)", code, re.M):
+        yield f"imports nothing from soralab.{chapter.module} to compare with"
 
 
 def training(chapter: Chapter) -> Iterator[str]:
     code, words = chapter.code("Train it a little"), chapter.words("Train it a little")
+    if not re.search(r"\b(?:minute|second)s?\b", words):
+        yield "does not say how long it takes"
+    if not chapter.trains:
+        yield from step(code, words)
+        return
     if not re.search(r"\bby_profile\(", code):
         yield "its length does not follow the profile: by_profile"
     if not re.search(r"\bloss_curve\(.*?\bband=", code, re.S) or not re.search(r"\binside_band\(", code):
         yield "the loss is not held against the reference runs: loss_curve(..., band=...) and inside_band"
-    if not re.search(r"\b(?:minute|second)s?\b", words):
-        yield "does not say how long it takes"
     if not re.search(r"\bloss\b", words) or not re.search(r"\d", words):
         yield "does not say which loss to expect"
+
+
+def step(code: str, words: str) -> Iterator[str]:
+    """A chapter without weights of its own has no loss and no band: it shows a step of training through its code."""
+    if not re.search(r"\bnothing to train\b", words):
+        yield "does not say that there is nothing to train"
+    if ".backward(" not in code or not COMPARISON.search(code):
+        yield "no step's gradients are compared: .backward() and torch.testing.assert_close"
 
 
 def results(chapter: Chapter) -> Iterator[str]:
@@ -235,7 +255,8 @@ def next_chapter(chapter: Chapter) -> Iterator[str]:
         yield "fewer than 30 words"
     last = words.strip().split("\n\n")[-1]
     later = [int(number) for number in re.findall(r"[Cc]hapter (\d+)", last)]
-    if not last.startswith("**Next.**") or not any(number > chapter.number for number in later):
+    onwards = chapter.number == LAST or any(number > chapter.number for number in later)
+    if not last.startswith("**Next.**") or not onwards:
         yield "does not end with a paragraph '**Next.** Chapter ...' that names a later chapter"
 
 

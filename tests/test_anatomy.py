@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from anatomy import ROOT, RULES, Chapter, package_functions, problems
+from anatomy import LAST, ROOT, RULES, Chapter, package_functions, problems
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -32,8 +32,10 @@ def chapter_of(path):
     from soralab.exercises import exercises
 
     number, name = path.stem.split("_", 1)
-    has = (ROOT / "soralab" / "exercises" / f"{name}.py").exists()
-    return Chapter(int(number), name, nbformat.read(path, as_version=4), tuple(exercises(name)) if has else ())
+    has = {room: (ROOT / "soralab" / room / f"{name}.py").exists() for room in ("exercises", "recipes")}
+    own = tuple(exercises(name)) if has["exercises"] else ()
+    module = "kernels" if name == "triton_attention" else name  # a folder, since it is machinery
+    return Chapter(int(number), name, nbformat.read(path, as_version=4), own, module, has["recipes"])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -251,6 +253,46 @@ def test_rule_refuses(message, change):
     change(chapter)
     found = problems(chapter)
     assert any(message in problem for problem in found), found
+
+
+def good_without_training():
+    """A chapter that builds no weights of its own, and is the last."""
+    chapter = good()
+    chapter.nb.cells[7].source = "## Train it a little\n\nThere is nothing to train. A step takes some seconds."
+    chapter.nb.cells[8].source = "loss(net).backward()\ntorch.testing.assert_close(mine, theirs)"
+    chapter.trains = False
+    return chapter
+
+
+@pytest.mark.parametrize("message, change", [
+    ("Train it a little: does not say how long", swap(7, "seconds", "steps")),
+    ("Train it a little: does not say that there is nothing", swap(7, "nothing", "little")),
+    ("Train it a little: no step's gradients", swap(8, ".backward", ".forward")),
+    ("Train it a little: no step's gradients", swap(8, "torch.testing.assert_close", "print")),
+])
+def test_rule_of_a_chapter_that_trains_nothing(message, change):
+    assert problems(good_without_training()) == []
+    chapter = good_without_training()
+    change(chapter)
+    assert [problem for problem in problems(chapter) if message in problem]
+
+
+def test_the_last_chapter_need_not_name_a_later_one():
+    chapter = good()
+    swap(31, "Chapter 02 reads", "The map shows")(chapter)
+    assert problems(chapter) != []
+    chapter.number = LAST
+    assert not any(problem.startswith("How Sora uses this") for problem in problems(chapter))
+
+
+def test_a_chapters_module_may_have_another_name():
+    chapter = good()
+    chapter.module = "kernels"
+    assert problems(chapter) == ["Build it: imports nothing from soralab.kernels to compare with"]
+    chapter = good()
+    chapter.module = "kernels"
+    swap(6, "soralab.unet", "soralab.kernels")(chapter)
+    assert problems(chapter) == []
 
 
 def test_every_rule_is_broken_once():

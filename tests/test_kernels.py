@@ -3,8 +3,11 @@
 The kernels themselves are tested in processes of their own: tests/kernel_checks/.
 """
 
+import re
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ from soralab.blocks import patchify
 from soralab.kernels import Packed, attention, dispatch, sliding_tile_attention, tables, windows
 from soralab.sora import Sora, SoraConfig
 
+PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 TINY = SoraConfig(dim=32, depth=2, heads=2, size=(3, 4, 4), rotary=True)
 
 
@@ -56,6 +60,14 @@ def test_another_mask_or_scale_is_rejected(wrong, name):
     assert battery.apart(case, got, want) != ""
 
 
+def test_packed_tokens_may_be_causal_too():
+    q, k, v = (numbers(9, 2, 1, 16, seed=n) for n in range(3))
+    cu = bounds([4, 5])
+    want = attention(q[:, :, 0], k[:, :, 0], v[:, :, 0], cu_seqlens_q=cu, causal=True)
+    assert torch.equal(Packed(cu, causal=True)(q, k, v)[:, :, 0], want)
+    assert not torch.allclose(Packed(cu)(q, k, v)[:, :, 0], want)
+
+
 def test_a_query_without_keys_gets_zeros_and_gradients_of_zero():
     q, k, v = numbers(1, 2, 3, 16).requires_grad_(), numbers(1, 2, 0, 16), numbers(1, 2, 0, 16)
     o = attention(q, k, v)
@@ -70,6 +82,31 @@ def test_nothing_imports_triton_until_it_is_chosen():
         "assert not any(name.split('.')[0] == 'triton' for name in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+WITHOUT_TRITON = """
+import importlib.metadata, sys
+import nbformat
+version = importlib.metadata.version
+def without(name):
+    if name == "triton":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return version(name)
+importlib.metadata.version = without
+sys.modules["triton"] = None  # importing it fails
+here = {}
+for cell in nbformat.read(sys.argv[1], as_version=4).cells:
+    if cell.cell_type == "code":
+        exec(cell.source, here)
+"""
+
+
+def test_the_notebook_runs_where_there_is_no_triton_and_says_so():
+    """As on macOS and Windows."""
+    notebook = PYPROJECT.parent / "notebooks" / "17_triton_attention.ipynb"
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TRITON, notebook], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "No kernel runs in this notebook, everything below is computed by torch: triton is not ins" in done.stdout
 
 
 # ---------------------------------------------------------------------------------------------------- W.A.L.T's windows
@@ -202,6 +239,29 @@ def test_a_triton_that_is_missing_or_untested_is_named(monkeypatch, installed, s
     torch.testing.assert_close(attention(x, x, x), attention(x, x, x, backend="torch"))  # "auto" does without
 
 
+def test_the_extra_brings_a_triton_that_is_tested():
+    (line,) = re.findall(r'^triton = \["triton>=(\d+)\.(\d+);', PYPROJECT.read_text(encoding="utf-8"), re.M)
+    assert tuple(map(int, line)) == dispatch.TESTED[0]
+
+
+def test_an_interpreter_that_cannot_work_with_its_numpy_is_named(monkeypatch):
+    monkeypatch.setattr(dispatch, "version", {"triton": "3.6.0", "numpy": "2.4.6"}.get)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(ValueError, match="triton 3.6.0 cannot work with numpy 2.4.6; take numpy below 2.4 or triton"):
+        attention(X.float(), X.float(), X.float(), backend="triton")
+
+
+@pytest.mark.parametrize("capability, backend", [(7, "torch"), (8, "triton"), (12, "triton")])
+def test_an_old_gpu_is_left_to_torch(monkeypatch, capability, backend):
+    monkeypatch.setattr(dispatch, "why_no_triton", lambda: "")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, 5))
+    q = SimpleNamespace(is_cuda=True, dtype=torch.float16, device="cuda:0")
+    assert dispatch.choose("auto", q) == backend
+    if backend == "torch":
+        with pytest.raises(ValueError, match="q is on cuda:0, of compute capability below 8; .*backend='torch'"):
+            dispatch.choose("triton", q)
+
+
 def test_without_a_gpu_the_interpreter_is_offered(monkeypatch):
     monkeypatch.setattr(dispatch, "why_no_triton", lambda: "")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
@@ -236,6 +296,14 @@ def test_the_layout_is_remembered_while_the_bounds_live_and_are_not_written_to()
     with torch.inference_mode():
         unversioned = bounds([2, 4])
     assert tables.packed(unversioned, None, None, 6, 6, False).q_end.tolist() == [2, 6]
+
+
+def test_bounds_that_are_written_to_for_every_batch_do_not_pile_up():
+    cu = bounds([2, 4])
+    for k in range(3 * tables.REMEMBERED):
+        cu[1] = k % 6
+        tables.packed(cu, None, None, 6, 6, False)
+    assert len(tables._PACKED[cu]) == tables.REMEMBERED
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])

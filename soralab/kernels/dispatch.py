@@ -20,7 +20,8 @@ from soralab.kernels import tables
 BACKENDS = ("auto", "torch", "triton")
 HEAD_DIMS = (16, 128)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # float64 is torch's alone
-TESTED = ((3, 8), (3, 8))  # the oldest and the newest triton that the tests were seen to pass with
+TESTED = ((3, 6), (3, 9))  # the oldest and the newest triton that the tests were seen to pass with
+OLDEST_GPU = 8  # compute capability: Ampere
 
 
 def attention(
@@ -39,7 +40,7 @@ def attention(
     torch's SDPA, for others as in its varlen_attn.)  A query that may attend nothing gets zeros.
     scale: above 0; default 1 / sqrt(dim). dim from 16 to 128; float32, float16 or bfloat16, and with torch float64; any
     strides.
-    backend: "torch", "triton", or "auto": Triton on CUDA where a tested version of it is installed, else torch.
+    backend: "torch", "triton", or "auto": Triton on a GPU from Ampere on with a tested version, else torch.
 
     Raises ValueError that names the argument, before anything runs.
     """
@@ -64,7 +65,7 @@ def sliding_tile_attention(
     """Attention of each token of a film to the tiles around its own (Zhang et al. 2025, 2502.04507).
 
     q, k, v [batch, heads, time * height * width, dim], tokens row by row; size: (time, height, width) in tokens; tile:
-    of a tile, together 16, 32, 64 or 128 tokens; window: how many tiles a query sees along each axis, odd. At the
+    of a tile, together 16, 32 or 64 tokens; window: how many tiles a query sees along each axis, odd. At the
     border the window stops moving. Returns the shape of q; differentiable. Raises ValueError that names the argument.
     """
     check(q, k, v, packed=False)
@@ -92,12 +93,14 @@ class Packed:
     cu_seqlens_q: Tensor
     cu_seqlens_k: Tensor | None = None
     row_map: Tensor | None = None
+    causal: bool = False
     backend: str = "auto"
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Returns the shape of q."""
         bounds = dict(cu_seqlens_q=self.cu_seqlens_q, cu_seqlens_k=self.cu_seqlens_k, row_map=self.row_map)
-        return attention(q[:, :, 0], k[:, :, 0], v[:, :, 0], **bounds, backend=self.backend)[:, :, None]
+        rest = dict(causal=self.causal, backend=self.backend)
+        return attention(q[:, :, 0], k[:, :, 0], v[:, :, 0], **bounds, **rest)[:, :, None]
 
 
 # ------------------------------------------------------------------------------------------------- torch's backend
@@ -182,7 +185,7 @@ def choose(backend: str, q: Tensor) -> str:
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it takes {', '.join(map(repr, BACKENDS))}")
     if backend == "auto":
-        return "triton" if q.is_cuda and q.dtype in DTYPES and not why_no_triton() else "torch"
+        return "triton" if q.is_cuda and q.dtype in DTYPES and not (too_old(q) or why_no_triton()) else "torch"
     if backend == "triton":
         if q.dtype not in DTYPES:
             raise ValueError(f"q is {kind(q)}; Triton's backend takes float32, float16 or bfloat16")
@@ -191,18 +194,25 @@ def choose(backend: str, q: Tensor) -> str:
             raise ValueError(f"backend is 'triton', and {trouble}")
         if not q.is_cuda:
             check_interpreter(q)
+        elif too_old(q):
+            raise ValueError(f"q is on {q.device}, of compute capability below {OLDEST_GPU}; take backend='torch'")
     return backend
+
+
+def too_old(q: Tensor) -> bool:
+    """Whether the GPU is older than what the kernels are compiled for in the tests."""
+    return torch.cuda.get_device_capability(q.device)[0] < OLDEST_GPU
 
 
 def why_no_triton() -> str:
     """Why Triton cannot be used here, with the remedy; "" if it can."""
     oldest, newest = (".".join(map(str, bound)) for bound in TESTED)
     try:
-        have = version("triton")
+        tested = TESTED[0] <= release("triton") <= TESTED[1]
     except PackageNotFoundError:
         return "triton is not installed; pip install 'soralab[triton]' (Linux only), or backend='torch'"
-    if not TESTED[0] <= tuple(int(n) for n in have.split(".")[:2]) <= TESTED[1]:
-        return f"triton is {have}, which is untested; it takes {oldest} to {newest}, or backend='torch'"
+    if not tested:
+        return f"triton is {version('triton')}, which is untested; it takes {oldest} to {newest}, or backend='torch'"
     return ""
 
 
@@ -213,8 +223,25 @@ def check_interpreter(q: Tensor) -> None:
             f"backend is 'triton' and q is on {q.device}; it takes a CUDA tensor, or TRITON_INTERPRET=1 in the "
             "environment before Python starts (slow, for learning), or backend='torch'"
         )
+    if release("triton") < (3, 7) and release("numpy") >= (2, 4):
+        raise ValueError(
+            f"backend is 'triton', and the interpreter of triton {version('triton')} cannot work with numpy "
+            f"{version('numpy')}; take numpy below 2.4 or triton from 3.7 on, or backend='torch'"
+        )
+    from soralab.kernels import triton_launch
+
+    if not triton_launch.INTERPRETED:
+        raise ValueError(
+            "backend is 'triton', and Triton was imported before TRITON_INTERPRET=1 was set, so it compiles; start "
+            "Python (or the notebook's kernel) anew, with the variable set first"
+        )
     if q.dtype == torch.bfloat16:
         raise ValueError("q is bfloat16, and Triton's interpreter multiplies it wrongly; it takes float32 or float16")
+
+
+def release(package: str) -> tuple[int, ...]:
+    """The first two numbers of an installed package's version. Raises PackageNotFoundError."""
+    return tuple(int(number) for number in version(package).split(".")[:2])
 
 
 def kind(x: Tensor) -> str:

@@ -152,6 +152,7 @@ def sliding(size, tile, window, batch: int, device: torch.device) -> SlidingTile
     return SlidingTiles(size, tile, window, batch, device)
 
 
+REMEMBERED = 8  # layouts for one cu_seqlens_q: self- and cross-attention, causal or not
 _PACKED = WeakIdKeyDictionary()  # cu_seqlens_q: {what else it depends on: (kept tensors, layout)}
 
 
@@ -178,6 +179,8 @@ def packed(cu_q: Tensor, cu_k: Tensor | None, row_map: Tensor | None, queries: i
         check_permutation(row_map, queries)
     entry = torch.zeros(len(q) - 1, dtype=torch.long)
     layout = Layout(entry, q[:-1], q[1:], k[:-1], k[1:], causal, row_map, cu_q.device)
+    while len(kept) >= REMEMBERED:  # bounds that are written to anew for every batch
+        kept.pop(next(iter(kept)))
     kept[key] = (given[1:], layout)  # the others are kept alive, so that no new tensor gets their id
     return layout
 
@@ -210,8 +213,8 @@ def check_sliding(size, tile, window) -> None:
     for name, value in (("size", size), ("tile", tile), ("window", window)):
         if len(value) != 3 or not all(isinstance(n, int) and n > 0 for n in value):
             raise ValueError(f"{name} is {value}; it takes three whole numbers from 1: time, height, width")
-    if math.prod(tile) not in (16, 32, 64, 128):
-        raise ValueError(f"tile is {tile}, {math.prod(tile)} tokens; it takes one of 16, 32, 64 or 128 tokens")
+    if math.prod(tile) not in (16, 32, 64):  # 128 by 128 spill their registers, or do not fit at all
+        raise ValueError(f"tile is {tile}, {math.prod(tile)} tokens; it takes one of 16, 32 or 64 tokens")
     if not all(n % 2 for n in window):
         raise ValueError(f"window is {window}; it takes odd numbers, so that a tile has a middle")
 

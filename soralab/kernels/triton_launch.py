@@ -13,7 +13,8 @@ from torch import Tensor
 from soralab.kernels import tables
 from soralab.kernels import triton_kernels as kernels
 
-INTERPRETED = not isinstance(kernels.forward, triton.runtime.JITFunction)  # TRITON_INTERPRET=1 when triton came in
+# Whether TRITON_INTERPRET was 1 when triton itself came in: its own tl.zeros is decorated then, the kernels only here.
+INTERPRETED = not any(isinstance(fn, triton.runtime.JITFunction) for fn in (tl.zeros, kernels.forward))
 
 
 class Config(NamedTuple):
@@ -25,9 +26,9 @@ class Config(NamedTuple):
     stages: int
 
 
-# (compute capability, bits of a number, head dimension rounded up): forward, backward_q, backward_k. Chosen so that the
-# compiled kernels use tensor cores, spill no register and fit into shared memory, as the tests check without a GPU.
-# Their speed was not measured on one: `python -m benchmarks gpu` does that.
+# (rows for, bits of a number, head dimension rounded up): forward, backward_q, backward_k. Chosen so that the compiled
+# kernels use tensor cores, spill no register and fit into shared memory, as the tests check without a GPU. Their speed
+# was not measured on one: `python -m benchmarks gpu` does that. Rows: see `rows_for`.
 CONFIGS = {
     (90, 16, 64): (Config(128, 64, 4, 3), Config(128, 64, 8, 2), Config(64, 128, 8, 2)),
     (90, 16, 128): (Config(128, 64, 8, 3), Config(128, 64, 8, 2), Config(64, 64, 8, 2)),
@@ -39,14 +40,18 @@ CONFIGS = {
 PASSES = ("forward", "backward_q", "backward_k")
 
 
+def rows_for(x: Tensor) -> int:
+    """Which rows of CONFIGS the tensor's GPU takes: 90 where a program has Hopper's shared memory (data-centre chips of
+    capability 9 and 10), else 80, which fits into the 99 KB of the smaller chips, older and newer."""
+    large = x.is_cuda and torch.cuda.get_device_capability(x.device)[0] in (9, 10)
+    return 90 if large else 80
+
+
 def config(direction: str, x: Tensor, layout: tables.Layout) -> Config:
-    """The tuned configuration of a pass for tensors like x [batch, heads, tokens, dim]: of the newest GPU not newer."""
+    """The configuration of a pass for tensors like x [batch, heads, tokens, dim]."""
     bits, dim = (16 if x.element_size() == 2 else 32), max(64, block_dim(x.shape[-1]))
-    have = 80
-    if x.is_cuda:
-        major, minor = torch.cuda.get_device_capability(x.device)
-        have = max([80, *(arch for arch, b, d in CONFIGS if (b, d) == (bits, dim) and arch <= 10 * major + minor)])
-    chosen = CONFIGS[have if (have, bits, dim) in CONFIGS else 80, bits, dim][PASSES.index(direction)]
+    rows = rows_for(x)
+    chosen = CONFIGS[rows if (rows, bits, dim) in CONFIGS else 80, bits, dim][PASSES.index(direction)]
     if isinstance(layout, tables.SlidingTiles):  # a tile of the film is a tile of the kernel
         chosen = chosen._replace(block_q=layout.volume, block_k=layout.volume)
     return chosen

@@ -5,6 +5,7 @@ It checks what kernels compute, not that they compile: compiled.py does that.
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import battery
 import pytest
@@ -213,6 +214,12 @@ def test_what_the_interpreter_multiplies_wrongly_is_refused():
     x = numbers(1, 1, 4, 16, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="q is bfloat16, and Triton's interpreter multiplies it wrongly"):
         attention(x, x, x, backend="triton")
+
+
+@pytest.mark.parametrize("capability, rows", [(8, 80), (9, 90), (10, 90), (12, 80)])
+def test_a_gpu_takes_the_configurations_that_fit_it(monkeypatch, capability, rows):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, 0))
+    assert triton_launch.rows_for(SimpleNamespace(is_cuda=True, device="cuda")) == rows
 
 
 # ------------------------------------------------------------------------------------------------- reading the source
