@@ -54,7 +54,7 @@ LATENT = {1: 3, 2: 4, 4: 4, 8: 8}  # channels of z; f = 1 diffuses the pixels th
 TRADE_UNET = UNetConfig(width=32, multipliers=(1, 2, 2), blocks=1, attention=(2,), groups=16, context=64)
 TRADE_BATCH = {1: 4, 2: 16, 4: 64, 8: 128}  # so that a step costs about the same whatever f is
 TRADE_TRAINING = replace(TRAINING, steps=1000, ema=0.99)
-TRADE_FIRST = replace(FIRST_TRAINING, steps=600)
+TRADE_FIRST = replace(FIRST_TRAINING, steps=500)
 CODES = 512
 
 Library = tuple[Sequence[world.Scene], Tensor]  # training scenes and their pictures [n, 3, 32, 32]
@@ -178,7 +178,7 @@ def samplers(painter: Painter, count: int = 100, calls: Sequence[int] = CALLS) -
 
 # ----------------------------------------------------------------------- conditions that lie over z, section 3.3
 
-CONCAT_TRAINING = replace(TRAINING, steps=500, ema=0.99)
+CONCAT_TRAINING = replace(TRAINING, steps=400, ema=0.99)
 TASKS = ("inpainting", "super-resolution")
 
 
@@ -243,7 +243,7 @@ def complete(painter: Painter, over: Tensor, steps: int | None = None, seed: int
 
 DIGITS = LatentDiffusionConfig(CONFIG.unet, vocabulary=11, words=1, depth=1)  # its one word is the digit plus 1
 MNIST_FIRST = replace(FIRST_TRAINING, steps=500)
-MNIST_TRAINING = replace(TRAINING, steps=600, ema=0.99)
+MNIST_TRAINING = replace(TRAINING, steps=500, ema=0.99)
 READER_TRAINING = replace(chapter_03.ARM_TRAINING, steps=600)
 
 
