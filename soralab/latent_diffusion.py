@@ -10,7 +10,8 @@ pictures x smaller by f, z = E(x), and an encoder tau of a condition y:
 
     picture [b, 3, h, w]  --encode-->  latents z [b, c, h/f, w/f]  --eps_theta-->  latents  --decode-->  picture
 
-The noise process, the loss of (1) to (3), the samplers and guidance are soralab.diffusion's.
+The noise process, the loss of (1) to (3), the samplers and guidance are soralab.diffusion's; a first stage regularised
+by vector quantisation has chapter 05's codebook.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from soralab.blocks import SpatialAttention, SpatialTransformer, TimestepEmbedding, Upsample
@@ -27,9 +29,31 @@ from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
 from soralab.clip import PromptEncoder
 from soralab.diffusion import SAMPLERS, Process, ScaledLinearBeta, guide
 from soralab.files.checkpoints import config_of, load_model
+from soralab.vqvae import VectorQuantizer
 from soralab.world.language import PROMPT_WORDS, encode
 
 PROCESS = ScaledLinearBeta()
+
+# ------------------------------------------------------------------------------------- the first stage, section 3.1
+
+
+class Codebook(VectorQuantizer):
+    """Chapter 05's codebook as the first layer of a decoder: what it takes and gives has the channels second."""
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """z [batch, c, h, w] to (the nearest codes, of z's shape and gradient; the loss; which codes [batch, h, w])."""
+        quantised = super().forward(rearrange(z, "b c h w -> b h w c"))
+        return rearrange(quantised.z_q, "b h w c -> b c h w"), quantised.loss, quantised.indices
+
+
+def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
+    """A fresh first stage: with vector quantisation if `config.codes`, else with the KL term.
+
+    The codebook learns by moving averages, and codes that nobody uses are placed anew (chapter 05).
+    """
+    codebook = Codebook(config.codes, config.latent, decay=0.99, revive=0.5) if config.codes else None
+    return Autoencoder(config, codebook)
+
 
 # ------------------------------------------------------------------ the denoising U-Net, sections 3.2 and 3.3
 
@@ -239,7 +263,7 @@ class Painter:
 
         Picture k starts from the noise of seed + k, whatever is painted beside it; what a sampler draws on its way
         comes from `seed`. guidance: the scale of classifier-free guidance, from 0 (1: the prompt alone). size: (height,
-        width), by default as trained; the network is a convolution and takes others. options: the sampler's own, such
+        width), by default as trained; the network takes others. options: the sampler's own, such
         as eta of "ddim". Raises ValueError for a prompt that cannot be read, and for a number that is out of range.
         """
         ids = word_ids(prompts, self.model.config.words).to(self.model.text.positional_embedding.device)
@@ -287,4 +311,4 @@ def word_ids(prompts: list[str], words: int) -> Tensor:
 
 def load_autoencoder(name: str = "latent_autoencoder") -> Autoencoder:
     """The shipped first stage, verified. Raises CheckpointError."""
-    return load_model(name, lambda c: Autoencoder(config_of(AutoencoderConfig, c)), "Autoencoder")[0]
+    return load_model(name, lambda c: build_autoencoder(config_of(AutoencoderConfig, c)), "Autoencoder")[0]

@@ -8,10 +8,10 @@ import math
 
 import torch
 
-from soralab.diffusion import PREDICTIONS, Cosine, LinearBeta, RectifiedFlow, time_grid
+from soralab.diffusion import PREDICTIONS, Cosine, LinearBeta, RectifiedFlow, ScaledLinearBeta, time_grid
 
 MEAN, SPREAD = 0.7, 0.5
-VP = [Cosine(), Cosine(s=0.0), LinearBeta(), LinearBeta(zero_terminal_snr=True)]
+VP = [Cosine(), Cosine(s=0.0), LinearBeta(), LinearBeta(zero_terminal_snr=True), ScaledLinearBeta()]
 ALL = [*VP, RectifiedFlow()]
 INNER = torch.linspace(0.05, 0.95, 19, dtype=torch.float64) + 0.0003  # between steps of a discrete schedule
 

@@ -34,8 +34,8 @@ from soralab.diffusion import (
     shift_times,
 )
 
-each_process = pytest.mark.parametrize("process", [*ALL, ScaledLinearBeta()], ids=repr)
-each_vp = pytest.mark.parametrize("process", [*VP, ScaledLinearBeta()], ids=repr)
+each_process = pytest.mark.parametrize("process", ALL, ids=repr)
+each_vp = pytest.mark.parametrize("process", VP, ids=repr)
 
 
 # ---- processes

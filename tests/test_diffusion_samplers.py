@@ -25,6 +25,7 @@ from soralab.diffusion import (
     Cosine,
     LinearBeta,
     RectifiedFlow,
+    ScaledLinearBeta,
     ddim,
     ddpm,
     dpm_solver_pp,
@@ -42,10 +43,12 @@ each_process = pytest.mark.parametrize("process", ALL, ids=repr)
 @each_process
 @pytest.mark.parametrize("sampler", DETERMINISTIC)
 def test_noise_becomes_the_data_distribution(sampler, process):
+    # By latent diffusion's schedule sigma is 0.16 after a sixtieth of the time, by DDPM's 0.065: a longer last step.
+    limit = 0.042 if isinstance(process, ScaledLinearBeta) else 0.035
     if sampler is not euler or process != LinearBeta(
         zero_terminal_snr=True
     ):  # whose slope is infinite at t = 1
-        assert error(sampler, process, 60) < 0.035
+        assert error(sampler, process, 60) < limit
     assert error(sampler, process, 60, t_start=0.4) < 0.02, "SDEdit: from the middle of the road"
 
 
@@ -58,9 +61,19 @@ def test_the_kind_of_prediction_makes_no_difference(sampler, process):
 
 
 @pytest.mark.parametrize("sampler", [ddim, euler])
-@pytest.mark.parametrize("process", ALL[:3] + ALL[4:], ids=repr)
+@pytest.mark.parametrize("process", [*ALL[:3], RectifiedFlow()], ids=repr)
 def test_first_order(sampler, process):
     assert order(sampler, process, 60) == pytest.approx(1, abs=0.1)
+
+
+def test_ddim_is_nearly_first_order_by_latent_diffusions_schedule():
+    """Near the data sigma rises like the root of t, so beside 1 / steps stands a logarithm: the order comes from below.
+
+    Euler's method takes equal steps in t and does not see it.
+    """
+    orders = [order(ddim, ScaledLinearBeta(), steps) for steps in (60, 240)]
+    assert 0.8 < orders[0] < orders[1] < 1
+    assert order(euler, ScaledLinearBeta(), 60) == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.parametrize("sampler", [heun, dpm_solver_pp])

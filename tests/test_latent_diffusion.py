@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from diffusion_checks import error
 from einops import rearrange
 from torch import nn
 
@@ -26,14 +25,16 @@ from soralab.blocks.perception import (
     hinge_loss,
     perceptual_distance,
 )
-from soralab.diffusion import ScaledLinearBeta, ddim, diffusion_loss
+from soralab.diffusion import ScaledLinearBeta, diffusion_loss
 from soralab.files.checkpoints import CheckpointError, config_of, save_checkpoint
 from soralab.latent_diffusion import (
+    Codebook,
     LatentDiffusion,
     LatentDiffusionConfig,
     Painter,
     UNet,
     UNetConfig,
+    build_autoencoder,
     load_autoencoder,
 )
 
@@ -117,11 +118,6 @@ def test_the_posterior_against_monte_carlo():
     assert var < 0.5 * process.sigma(s) ** 2  # x_t does tell something: the check is not of two equal numbers
 
 
-def test_ddim_finds_the_data_by_this_schedule():
-    """It hurries through the noise, where DDIM needs its steps: at 60 it is further off than by DDPM's schedule."""
-    assert error(ddim, ScaledLinearBeta(), 60) < 0.05 and error(ddim, ScaledLinearBeta(), 240) < 0.015
-
-
 def test_equation_3_is_the_error_of_the_noise():
     model = alive(LatentDiffusion(TINY))
     z, eps, t = numbers(2, 4, 4, 4, seed=3), numbers(2, 4, 4, 4, seed=4), torch.tensor([0.2, 0.8]).double()
@@ -185,6 +181,43 @@ def test_vector_quantisation_is_the_decoders_first_layer():
     loss, logged = first_stage_loss(model, PatchDiscriminator(3, 4, 1).double(), None, x, torch.Generator(), False)
     want = misfit(x - model.decoder(z.round())) + (z - z.round()).square().mean()
     assert loss.item() == pytest.approx(want.item()) and logged["regulariser"] > 0
+
+
+def test_the_codebook_finds_the_nearest_code_of_every_place():
+    torch.manual_seed(0)
+    book, z, pull = Codebook(7, 4).double(), numbers(2, 4, 3, 5, seed=40).requires_grad_(), numbers(2, 4, 3, 5, seed=42)
+    z_q, loss, ids = book(z)
+    apart = (z[:, None] - book.codebook[None, :, :, None, None]).square().sum(2)  # [batch, codes, h, w]
+    assert torch.equal(ids, apart.argmin(1)) and len(ids.unique()) > 2
+    torch.testing.assert_close(z_q, book.codebook[ids].permute(0, 3, 1, 2))
+    torch.testing.assert_close(loss, 1.25 * apart.amin(1).mean() / 4)  # the code's own term, and beta = 0.25
+    torch.testing.assert_close(torch.autograd.grad((z_q * pull).sum(), z)[0], pull)  # straight through
+
+
+def vq_training(steps=120):
+    """A first stage with a codebook on eight coarse pictures: (model, pictures, misfit before, misfit after)."""
+    torch.manual_seed(0)
+    model, judge = build_autoencoder(replace(FIRST, codes=32)), PatchDiscriminator(3, 4, 1)
+    x = nn.functional.interpolate(numbers(8, 3, 4, 4, seed=41, dtype=torch.float32).tanh(), scale_factor=4)
+    optimizer, misses = torch.optim.Adam(model.parameters(), lr=1e-2), []
+    for _ in range(steps):
+        loss, logged = first_stage_loss(model, judge, None, x, torch.Generator(), adversary=False)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        misses.append(logged["misfit"])
+    return model.eval(), x, misses[0], misses[-1]
+
+
+def test_a_first_stage_learns_through_its_codebook():
+    model, x, before, after = vq_training()
+    assert after < 0.5 * before
+    model.fit_scale(x)
+    z = model.encode(x, torch.Generator())
+    assert torch.equal(z, model.encode(x)) and z.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+    codes = model.quantiser(z / model.scale)[2]
+    assert codes.shape == (8, 4, 4) and len(codes.unique()) > 4
+    torch.testing.assert_close(model.decode(z), model.decoder(model.quantiser.codebook[codes].permute(0, 3, 1, 2)))
 
 
 def maps(x):
@@ -428,6 +461,16 @@ def test_what_is_saved_paints_what_was_painted(tmp_path, monkeypatch, painter):
         load_autoencoder("latent_diffusion")
 
 
+def test_a_card_says_whether_there_is_a_codebook(tmp_path):
+    config, x = replace(FIRST, codes=16), numbers(2, 3, 16, 16, dtype=torch.float32)
+    model = build_autoencoder(config).eval()
+    save_checkpoint(tmp_path / "vq", model.state_dict(), {"config": asdict(config)})
+    loaded = load_autoencoder(tmp_path / "vq")
+    assert loaded.config == config and isinstance(loaded.quantiser, Codebook)
+    torch.testing.assert_close(loaded.decode(loaded.encode(x)), model.decode(model.encode(x)))
+    assert build_autoencoder(FIRST).quantiser is None
+
+
 def test_a_config_survives_its_card():
     assert config_of(LatentDiffusionConfig, json.loads(json.dumps(asdict(TINY)))) == TINY
     assert config_of(UNetConfig, json.loads(json.dumps(asdict(UNetConfig.ldm4())))) == UNetConfig.ldm4()
@@ -466,6 +509,7 @@ def paint(painter, **options):
     (lambda p: UNet(replace(UNET, context=None))(torch.zeros(1, 4, 4, 4), torch.zeros(1), torch.zeros(1, 2, 12)),
      "context is given; this network takes none"),
     (lambda p: UNetConfig(width=30), "width is 30; it takes a multiple of groups, which is 32"),
+    (lambda p: Autoencoder(replace(FIRST, codes=16)), "quantiser is missing; with 16 codes it takes a codebook"),
     (lambda p: AutoencoderConfig(width=30), "width is 30; it takes a multiple of groups, which is 8"),
 ])  # fmt: skip
 def test_errors_name_the_argument(painter, make, says):

@@ -10,7 +10,8 @@ from soralab.blocks.convolution import GEGLU, ResBlock, SpatialTransformer
 from soralab.blocks.first_stage import Autoencoder
 from soralab.blocks.perception import hinge_loss
 from soralab.diffusion import guide
-from soralab.latent_diffusion import Painter, UNet
+from soralab.latent_diffusion import Codebook, Painter, UNet
+from soralab.vqvae import VectorQuantizer
 
 RES, TRANSFORMER, UNET = ResBlock.forward, SpatialTransformer.forward, UNet.forward
 POSTERIOR, RECONSTRUCT = Autoencoder.posterior, Autoencoder.reconstruct
@@ -61,6 +62,16 @@ def quantised_in_the_encoder(self, x):
 
 def never_quantised(self, z):
     return self.decoder(z), z.new_zeros(())
+
+
+def channels_for_places(self, z):
+    z_q, ids, loss, _ = VectorQuantizer.forward(self, z.reshape(len(z), *z.shape[2:], z.shape[1]))
+    return z_q.reshape(z.shape), loss, ids
+
+
+def no_way_back(self, z):
+    quantised = VectorQuantizer.forward(self, z.permute(0, 2, 3, 1))
+    return quantised.z_q.detach().permute(0, 3, 1, 2), quantised.loss, quantised.indices
 
 
 @torch.no_grad()
@@ -124,6 +135,10 @@ WRONG = {  # name: (owner, what is replaced, by what, the test that must notice)
                                  right.test_vector_quantisation_is_the_decoders_first_layer),
     "never_quantised": (Autoencoder, "reconstruct", never_quantised,
                         right.test_vector_quantisation_is_the_decoders_first_layer),
+    "channels_for_places": (Codebook, "forward", channels_for_places,
+                            right.test_the_codebook_finds_the_nearest_code_of_every_place),
+    "no_way_back": (Codebook, "forward", no_way_back,
+                    right.test_the_codebook_finds_the_nearest_code_of_every_place),
     "scale_upside_down": (Autoencoder, "fit_scale", scale_of_the_deviation,
                           right.test_latents_have_deviation_1_after_the_scale_is_fitted),
     "variance_for_deviation": (right, "draw", variance_for_deviation,

@@ -141,8 +141,8 @@ def test_a_step_of_the_trade_off_costs_the_same_for_every_f():
         with torch.device("meta"):
             config = replace(recipe.CONFIG, unet=replace(lab.TRADE_UNET, channels=channels, out=channels))
             model, n = LatentDiffusion(config), lab.TRADE_BATCH[f]
-            z = torch.empty(n, channels, 32 // f, 32 // f)
-            flops[f] = model_flops(model.unet, z, torch.empty(n), torch.empty(n, 12, config.unet.context))
+            z, ids = torch.empty(n, channels, 32 // f, 32 // f), torch.zeros(n, config.words, dtype=torch.long)
+            flops[f] = model_flops(model, z, torch.empty(n), ids)
     assert max(flops.values()) / min(flops.values()) < 1.5, flops
 
 
@@ -252,9 +252,11 @@ def test_every_experiment_runs_and_fills_its_table(small, tmp_path, monkeypatch)
     monkeypatch.setattr(lab, "CONFIG", TINY)
     monkeypatch.setattr(lab, "TRADE_UNET", replace(TINY.unet, multipliers=(1, 2, 2)))
     table = lab.experiments(tmp_path / "experiments", painter)
-    assert list(table["trade-off"]) == ["1", "2", "4", "8"] and table["trade-off"]["1"]["copies"] == 1
+    assert list(table["trade-off"]) == ["1", "2", "4", "8"] and "psnr" not in table["trade-off"]["1"]
     assert list(table["guidance"]) == ["true", "1", "3"] and table["guidance"]["true"]["spread"] > 0
     assert {name: list(row) for name, row in table["samplers"].items()} == {
-        "ddpm": ["2"], "ddim": ["2"], "heun": ["3"], "dpm_solver_pp": ["2"]}  # fmt: skip
+        "ddpm": ["2"], "ddim": ["2"], "heun": ["1"], "dpm_solver_pp": ["2"]}  # fmt: skip
     assert list(table["concatenation"]) == list(lab.TASKS) and table["mnist"] is None
+    assert list(table["regularisation"]) == ["KL", "VQ"]
+    assert table["regularisation"]["KL"] == table["trade-off"]["4"]  # the same two networks
     json.dumps(table, allow_nan=False)

@@ -28,6 +28,7 @@ class AutoencoderConfig:
     multipliers: tuple[int, ...] = (1, 2, 4)  # of the width, one a level; each level after the first halves the sides
     blocks: int = 1  # residual blocks a level in the encoder; the decoder has one more
     groups: int = 8  # of the norms
+    codes: int = 0  # of the codebook of vector quantisation; 0: a KL term instead
 
     def __post_init__(self) -> None:
         if self.width % self.groups:
@@ -70,6 +71,8 @@ class Autoencoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig = AutoencoderConfig(), quantiser: nn.Module | None = None):
         super().__init__()
+        if config.codes and quantiser is None:
+            raise ValueError(f"quantiser is missing; with {config.codes} codes it takes a codebook")
         self.config, self.quantiser = config, quantiser
         dims, c = [config.width * m for m in config.multipliers], config.latent
         out = c if quantiser else 2 * c

@@ -28,6 +28,7 @@ from soralab.latent_diffusion import (
     LatentDiffusionConfig,
     Painter,
     UNetConfig,
+    build_autoencoder,
     load_autoencoder,
     word_ids,
 )
@@ -58,7 +59,8 @@ class Pair(nn.Module):
 
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
-        self.autoencoder, self.discriminator = Autoencoder(config), PatchDiscriminator(config.channels, 24, layers=2)
+        self.autoencoder = build_autoencoder(config)
+        self.discriminator = PatchDiscriminator(config.channels, 24, layers=2)
 
 
 def perceptual_features(name: str = "vit") -> Features:
@@ -112,15 +114,20 @@ def copies(model: Autoencoder, pictures: Tensor, chunk: int = 100) -> Tensor:
     return torch.cat([model.decode(model.encode(part)).clamp(-1, 1) for part in pictures.split(chunk)])
 
 
+def psnr(pictures: Tensor, copied: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB, the mean over pictures [n, ...]; the peak is 2, from -1 to 1."""
+    error = (copied - pictures).square().flatten(1).mean(1)
+    return round((10 * torch.log10(4 / error)).mean().item(), 2)
+
+
 def measure_first_stage(model: Autoencoder, count: int = 400) -> dict[str, float]:
     """On pictures that training never saw: PSNR in dB, and the share of copies that the referee reads right."""
     scenes = [stills.mixed(SEED, k, "test") for k in range(count)]
     pictures = stills.pictures(scenes)
     copied = copies(model, pictures)
-    error = (copied - pictures).square().flatten(1).mean(1)
     texts = [stills.caption(scene) for scene in scenes]
     return {
-        "psnr": round((10 * torch.log10(4 / error)).mean().item(), 2),
+        "psnr": psnr(pictures, copied),
         "read_right": round(stills.scores(copied, texts)["all"], 4),
         "read_right_true": round(stills.scores(pictures, texts)["all"], 4),
     }
@@ -203,7 +210,10 @@ def painted(painter: Painter, texts: Sequence[str], seed: int = 60_000, chunk: i
 
 
 def measure(painter: Painter, count: int = 400, **options) -> dict[str, dict[str, float]]:
-    """The referee's scores of pictures of unseen prompts, for each split and number of things."""
+    """The referee's scores of what is painted from prompts alone, for each split and number of things.
+
+    Training has met all 126 test prompts of one thing, and about 6 of 10 of two things; none of those held out.
+    """
     table = {}
     for split in ("test", "held_out"):
         for things in (1, 2):
@@ -268,7 +278,7 @@ def train_second(training: TrainConfig, folder: Path) -> tuple[LatentDiffusion, 
     painter = Painter(model, first, SIDE)
     count = by_profile(smoke=4, laptop=400, gpu=400)
     metrics = {
-        "scores": measure(painter, count),
+        "scores": measure(painter, count, **by_profile(smoke={"steps": 2}, laptop={}, gpu={})),
         "referee": {f"{split}, {things}": stills.true_scores(split, things, count)["all"]
                     for split in ("test", "held_out") for things in (1, 2)},
         **experiments(folder.with_name(f"{folder.name}_experiments"), painter),
@@ -277,7 +287,7 @@ def train_second(training: TrainConfig, folder: Path) -> tuple[LatentDiffusion, 
 
 
 def evaluate(name: str = SECOND, checkpoint: str | None = None) -> str:
-    """The scores of a shipped model on what it never saw, measured now."""
+    """The scores of a shipped model on test and held-out scenes, measured now."""
     if name == FIRST:
         metrics = measure_first_stage(load_autoencoder(checkpoint or name), by_profile(smoke=10, laptop=400, gpu=400))
         return "\n".join(f"{key:16s} {value:8.3f}" for key, value in metrics.items())

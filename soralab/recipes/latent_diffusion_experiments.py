@@ -1,4 +1,4 @@
-"""Chapter 06's experiments: the trade-off over f, guidance, samplers, conditions laid over z, and MNIST.
+"""Chapter 06's experiments: the trade-off over f, KL or VQ, guidance, samplers, conditions laid over z, and MNIST.
 
 Their tables lie in the card of `latent_diffusion`; `experiments` makes them all. What was trained once is not trained
 again.
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from soralab import world
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
 from soralab.datasets import mnist
 from soralab.diffusion import guide
@@ -34,50 +35,82 @@ from soralab.recipes.latent_diffusion import (
     fit_first_stage,
     fit_second_stage,
     library,
-    measure_first_stage,
     painted,
     prompts_of,
+    psnr,
 )
 from soralab.training.data import model_flops
 from soralab.training.profiles import by_profile
+
+
+def walk() -> int:
+    """Steps of DDIM, wherever their number is not the question."""
+    return by_profile(smoke=2, laptop=25, gpu=25)
+
 
 # ----------------------------------------------------------------------------------------------- the trade-off over f
 
 LATENT = {1: 3, 2: 4, 4: 4, 8: 8}  # channels of z; f = 1 diffuses the pixels themselves
 TRADE_UNET = UNetConfig(width=32, multipliers=(1, 2, 2), blocks=1, attention=(2,), groups=16, context=64)
-TRADE_BATCH = {1: 4, 2: 16, 4: 64, 8: 256}  # so that a step costs the same whatever f is
+TRADE_BATCH = {1: 4, 2: 16, 4: 64, 8: 128}  # so that a step costs about the same whatever f is
 TRADE_TRAINING = replace(TRAINING, steps=1000, ema=0.99)
-TRADE_FIRST = replace(FIRST_TRAINING, steps=1000)
+TRADE_FIRST = replace(FIRST_TRAINING, steps=500)
+CODES = 512
+
+Library = tuple[Sequence[world.Scene], Tensor]  # training scenes and their pictures [n, 3, 32, 32]
 
 
-def trade_off(folder: Path, steps: int = TRADE_TRAINING.steps, count: int = 200, pictures: int = 20_000) -> dict:
-    """{f: {"copies": ..., "read_right": ..., "distance": ...}}, for f = 1, 2, 4, 8: same U-Net, steps and compute.
+def both_stages(
+    folder: Path, data: Library, f: int, steps: int = TRADE_TRAINING.steps, count: int = 200, codes: int = 0
+) -> dict[str, float]:
+    """Train a first stage and a U-Net on its latents, and measure both; with `codes`, by vector quantisation.
 
-    "copies" is the share of the first stage's copies that are read right: the ceiling. "read_right" is that of pictures
-    painted from unseen prompts of one thing, "distance" their Frechet distance to true pictures, "flops" what a step
-    costs.
+    On pictures of one thing that nothing was trained on: "copies" is the share of the first stage's copies that are
+    read right (f = 1 has no first stage, and copies exactly), "psnr" theirs in dB, "read_right" the share of those that
+    are painted from the prompts alone, "distance" their Frechet distance to the true ones. "flops" is what a step of
+    the second stage costs.
     """
-    scenes, shown = library(pictures)
-    table = {}
-    for f, channels in LATENT.items():
-        first, ceiling = None, 1.0
-        if f > 1:
-            config = AutoencoderConfig(latent=channels, multipliers=(1, 2, 4, 4)[: f.bit_length()])
-            training = replace(TRADE_FIRST, steps=min(steps, TRADE_FIRST.steps))
-            first, _ = fit_first_stage(config, training, PictureBatches(shown), folder / f"first_{f}", None)
-            ceiling = measure_first_stage(first, count)["read_right"]
-        config = replace(CONFIG, unet=replace(TRADE_UNET, channels=channels, out=channels))
-        batches = LatentBatches(encoded(first, shown), prompts_of(scenes), batch=TRADE_BATCH[f])
-        training = replace(TRADE_TRAINING, steps=steps, save_every=steps)
-        model, _ = fit_second_stage(config, training, batches, folder / f"second_{f}")
-        batch = batches(0)
-        flops = model_flops(model, batch["z"], torch.zeros(len(batch["z"])), batch["ids"])
-        table[str(f)] = {"copies": ceiling, "flops": flops, **quality(Painter(model, first), count)}
-    return table
+    scenes, shown = data
+    first, name = None, f"{f}_vq" if codes else str(f)
+    if f > 1:
+        config = AutoencoderConfig(latent=LATENT[f], multipliers=(1, 2, 4, 4)[: f.bit_length()], codes=codes)
+        training = replace(TRADE_FIRST, steps=min(steps, TRADE_FIRST.steps))
+        if codes:  # the codebook follows the encoder as it is, so an average of the encoder would not fit it
+            training = replace(training, ema=0.0)
+        first, _ = fit_first_stage(config, training, PictureBatches(shown), folder / f"first_{name}", None)
+    config = replace(CONFIG, unet=replace(TRADE_UNET, channels=LATENT[f], out=LATENT[f]))
+    batches = LatentBatches(encoded(first, shown), prompts_of(scenes), batch=TRADE_BATCH[f])
+    training = replace(TRADE_TRAINING, steps=steps, save_every=steps)
+    model, _ = fit_second_stage(config, training, batches, folder / f"second_{name}")
+    batch = batches(0)
+    flops = 3 * model_flops(model, batch["z"], torch.zeros(len(batch["z"])), batch["ids"])  # there and back
+    return {"flops": flops, **copied(first, count), **quality(Painter(model, first), count, steps=walk())}
+
+
+def copied(first: Autoencoder | None, count: int) -> dict[str, float]:
+    """"copies" and, with a first stage, "psnr" of `both_stages`."""
+    texts, scenes = stills.prompts("test", 1, count)
+    truth = stills.pictures(scenes)
+    shown = copies(first, truth) if first else truth
+    table = {"copies": round(stills.scores(shown, texts)["all"], 4)}
+    return {**table, "psnr": psnr(truth, shown)} if first else table
+
+
+def trade_off(folder: Path, data: Library, **options) -> dict:
+    """{f: what `both_stages` measures} for f = 1, 2, 4, 8: the same U-Net, steps and compute."""
+    return {str(f): both_stages(folder, data, f, **options) for f in LATENT}
+
+
+def regularisation(folder: Path, data: Library, **options) -> dict:
+    """{"KL": ..., "VQ": ...}: the same two networks at f = 4, and what keeps the latents in order.
+
+    Given the folder of `trade_off`, the first is the one that was trained there.
+    """
+    return {name: both_stages(folder, data, 4, codes=codes, **options) for name, codes in (("KL", 0), ("VQ", CODES))}
 
 
 def quality(painter: Painter, count: int, **options) -> dict[str, float]:
-    """Of pictures of unseen prompts of one thing: the share that is read right, and their Frechet distance to truth."""
+    """Of test prompts of one thing, painted: the share read right, and the Frechet distance to true pictures."""
     texts, scenes = stills.prompts("test", 1, count)
     shown = painted(painter, texts, **options)
     return {"read_right": round(stills.scores(shown, texts)["all"], 4),
@@ -105,8 +138,8 @@ def gaussian_distance(a: Tensor, b: Tensor) -> float:
 # -------------------------------------------------------------------------------------------- guidance and samplers
 
 SCALES = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0)
-STEPS = (2, 5, 10, 20, 50)
-VAGUE = ("a red circle", "a blue square", "a yellow triangle", "a white cross")  # size, place and background unsaid
+CALLS = (2, 5, 10, 20, 50)  # of the network
+VAGUE = ("a red circle", "a blue square", "a green triangle", "a white cross")  # size, place and background unsaid
 
 
 def guidance(painter: Painter, count: int = 100, scales: Sequence[float] = SCALES) -> dict:
@@ -121,26 +154,31 @@ def guidance(painter: Painter, count: int = 100, scales: Sequence[float] = SCALE
         row = {}
         for name, things in (("one", 1), ("two", 2)):
             texts, _ = stills.prompts("test", things, count)
-            row[name] = round(stills.scores(painted(painter, texts, steps=25, guidance=scale), texts)["all"], 4)
-        each = [painted(painter, [text] * (count // 4), steps=25, guidance=scale) for text in VAGUE]
+            row[name] = round(stills.scores(painted(painter, texts, steps=walk(), guidance=scale), texts)["all"], 4)
+        each = [painted(painter, [text] * (count // 4), steps=walk(), guidance=scale) for text in VAGUE]
         row["spread"] = round(sum(stills.spread(shown) for shown in each) / len(each), 3)
         table[f"{scale:g}"] = row
     return table
 
 
-def samplers(painter: Painter, count: int = 100, steps: Sequence[int] = STEPS) -> dict:
-    """{sampler: {calls of the network: {"read_right", "distance"}}} for pictures of unseen prompts of one thing."""
+def samplers(painter: Painter, count: int = 100, calls: Sequence[int] = CALLS) -> dict:
+    """{sampler: {calls of the network: {"read_right", "distance"}}} for test prompts of one thing.
+
+    Heun's method calls the network twice a step and once in the last one: the odd number of calls up to `calls`.
+    """
     table = {}
     for name in ("ddpm", "ddim", "heun", "dpm_solver_pp"):
-        for n in steps:
-            calls = 2 * n - 1 if name == "heun" else n
-            table.setdefault(name, {})[str(calls)] = quality(painter, count, sampler=name, steps=n)
+        table[name] = {}
+        for n in calls:
+            steps = (n + 1) // 2 if name == "heun" else n
+            made = 2 * steps - 1 if name == "heun" else n
+            table[name][str(made)] = quality(painter, count, sampler=name, steps=steps)
     return table
 
 
 # ----------------------------------------------------------------------- conditions that lie over z, section 3.3
 
-CONCAT_TRAINING = replace(TRAINING, steps=600, ema=0.99)
+CONCAT_TRAINING = replace(TRAINING, steps=400, ema=0.99)
 TASKS = ("inpainting", "super-resolution")
 
 
@@ -170,10 +208,11 @@ def condition(task: str, first: Autoencoder, pictures: Tensor, seed: int) -> tup
     return torch.cat([encoded(first, known).float(), F.avg_pool2d(mask, first.config.f)], 1), known
 
 
-def concatenation(folder: Path, first: Autoencoder, steps: int = CONCAT_TRAINING.steps, count: int = 200,
-                  pictures: int = 20_000) -> dict:
+def concatenation(
+    folder: Path, data: Library, first: Autoencoder, steps: int = CONCAT_TRAINING.steps, count: int = 200
+) -> dict:
     """{task: {"given": share right of what is given, "made": of what the model makes of it, "copies": the ceiling}}."""
-    scenes, shown = library(pictures)
+    shown = data[1]
     tests = [stills.mixed(SEED, k, "test") for k in range(count)]
     texts, truth = [stills.caption(scene) for scene in tests], stills.pictures(tests)
     ceiling = round(stills.scores(copies(first, truth), texts)["all"], 4)
@@ -191,20 +230,20 @@ def concatenation(folder: Path, first: Autoencoder, steps: int = CONCAT_TRAINING
     return table
 
 
-def complete(painter: Painter, over: Tensor, steps: int = 25, seed: int = 0) -> Tensor:
+def complete(painter: Painter, over: Tensor, steps: int | None = None, seed: int = 0) -> Tensor:
     """Pictures [n, 3, height, width] from what lies over z [n, channels, height / f, width / f], without a prompt."""
     none = torch.zeros(len(over), 1, dtype=torch.long)
     network = guide(painter.model, {"ids": none, "concat": over}, {"ids": none, "concat": over}, 1.0)
     z = noise(seed, len(over), (painter.model.config.unet.out, *over.shape[2:]))
     with torch.no_grad():
-        return painter.autoencoder.decode(painter.sample(network, z, steps)).clamp(-1, 1)
+        return painter.autoencoder.decode(painter.sample(network, z, steps or walk())).clamp(-1, 1)
 
 
 # ------------------------------------------------------------------------------------------------------------- MNIST
 
 DIGITS = LatentDiffusionConfig(CONFIG.unet, vocabulary=11, words=1, depth=1)  # its one word is the digit plus 1
-MNIST_FIRST = replace(FIRST_TRAINING, steps=800)
-MNIST_TRAINING = replace(TRAINING, steps=800, ema=0.99)
+MNIST_FIRST = replace(FIRST_TRAINING, steps=500)
+MNIST_TRAINING = replace(TRAINING, steps=500, ema=0.99)
 READER_TRAINING = replace(chapter_03.ARM_TRAINING, steps=600)
 
 
@@ -248,11 +287,13 @@ def digit_models(folder: Path, digits: Tensor, labels: Tensor, steps: int):
     return first, Painter(model, first), reader
 
 
-def write_digits(painter: Painter, ids: Tensor, steps: int = 25, guidance: float = 3.0, seed: int = 0) -> Tensor:
+def write_digits(
+    painter: Painter, ids: Tensor, steps: int | None = None, guidance: float = 3.0, seed: int = 0
+) -> Tensor:
     """Pictures [n, 3, 32, 32] of the digits ids - 1, ids [n, 1]; 0 is none in particular."""
     network = guide(painter.model, {"ids": ids}, {"ids": torch.zeros_like(ids)}, guidance, batched=True)
     with torch.no_grad():
-        z = painter.sample(network, noise(seed, len(ids), painter.shape(None)), steps)
+        z = painter.sample(network, noise(seed, len(ids), painter.shape(None)), steps or walk())
         return painter.autoencoder.decode(z).clamp(-1, 1)
 
 
@@ -268,11 +309,12 @@ def experiments(folder: Path, painter: Painter) -> dict:
     """The card's tables; MNIST's is None where the reader has none."""
     few = by_profile(smoke={"count": 4}, laptop={}, gpu={})
     short = {**few, **by_profile(smoke={"steps": 2}, laptop={}, gpu={})}
-    small = by_profile(smoke={"pictures": 64}, laptop={}, gpu={})
+    data = library(by_profile(smoke=64, laptop=20_000, gpu=20_000))
     return {
-        "trade-off": trade_off(folder / "trade_off", **short, **small),
+        "trade-off": trade_off(folder / "trade_off", data, **short),
+        "regularisation": regularisation(folder / "trade_off", data, **short),
         "guidance": guidance(painter, **few, **by_profile(smoke={"scales": (1.0, 3.0)}, laptop={}, gpu={})),
-        "samplers": samplers(painter, **few, **by_profile(smoke={"steps": (2,)}, laptop={}, gpu={})),
-        "concatenation": concatenation(folder / "concatenation", painter.autoencoder, **short, **small),
+        "samplers": samplers(painter, **few, **by_profile(smoke={"calls": (2,)}, laptop={}, gpu={})),
+        "concatenation": concatenation(folder / "concatenation", data, painter.autoencoder, **short),
         "mnist": mnist_digits(folder / "mnist", **short) if mnist.available() else None,
     }
