@@ -165,12 +165,12 @@ def misfit(error: Tensor) -> Tensor:
 
 def first_stage_loss(
     model: Autoencoder, discriminator: nn.Module, features: Features | None, x: Tensor, generator: torch.Generator,
-    adversary: bool = True, kl: float = 1e-6, strength: float = 0.5,
+    adversary: bool = True, kl: float = 1e-6, perceptual: float = 1.0, strength: float = 0.5,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
     """Section 3.1 and appendix G: what autoencoder and discriminator minimise, each by its own weights alone.
 
-        misfit(x - x') + LPIPS(x, x') + regulariser + strength lambda L_adv      autoencoder
-        hinge loss of D(x) and D(x')                                             discriminator
+        misfit(x - x') + perceptual LPIPS(x, x') + regulariser + strength lambda L_adv      autoencoder
+        hinge loss of D(x) and D(x')                                                        discriminator
 
     x [batch, channels, height, width]. Means, where the official code sums: so `kl` times the sum over a picture's
     latents is divided by its number of pixel values. features None: no LPIPS. adversary False: no discriminator, as
@@ -182,7 +182,7 @@ def first_stage_loss(
         regulariser = kl * kl_divergence(mean, logvar).mean() / x[0].numel()
     missed, seen = misfit(x - copy), x.new_zeros(())
     if features is not None:
-        seen = perceptual_distance(features, x, copy).mean()
+        seen = perceptual * perceptual_distance(features, x, copy).mean()
     loss, weight = missed + seen + regulariser, x.new_zeros(())
     if adversary:
         cheated = -frozen(discriminator)(copy).mean()
