@@ -284,12 +284,13 @@ def test_the_kl_weight_is_the_official_codes():
     """There the sums over a picture are added: misfit + 1e-6 KL. Divided by its number of values, that is ours."""
     model, x = alive(Autoencoder(FIRST)), numbers(3, 3, 16, 16, seed=12)
     judge = PatchDiscriminator(3, 4, 1).double()
-    loss, logged = first_stage_loss(model, judge, maps, x, torch.Generator().manual_seed(0), adversary=False, kl=0.01)
+    weights = {"adversary": False, "kl": 0.01, "perceptual": 0.3}
+    loss, logged = first_stage_loss(model, judge, maps, x, torch.Generator().manual_seed(0), **weights)
     mean, logvar = model.posterior(x)
     copy = model.reconstruct(draw(mean, logvar, torch.Generator().manual_seed(0)))[0]
     seen = perceptual_distance(maps, x, copy)
     missed = torch.stack([misfit(error) for error in x - copy])
-    summed = x[0].numel() * (missed + seen) + 0.01 * kl_divergence(mean, logvar)
+    summed = x[0].numel() * (missed + 0.3 * seen) + 0.01 * kl_divergence(mean, logvar)
     assert loss.item() == pytest.approx(summed.mean().item() / x[0].numel(), rel=1e-6)
     assert sum(logged.values()) == pytest.approx(loss.item()) and logged["lambda"] == 0
 
