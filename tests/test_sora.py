@@ -179,6 +179,14 @@ def test_the_prompt_reaches_the_film_by_modulation():
     assert (run(sora, film) - run(sora, film, [OTHER])).abs().max() > 1e-2
 
 
+def test_the_text_tower_starts_as_chapter_04_draws_it():
+    """What enters its residual path is small: 1 / sqrt(2 layers) of what Xavier would give, as in the rest."""
+    dim, model = 192, Sora(SoraConfig(depth=1))
+    for block in model.text.blocks:
+        assert block.attention.to_out.weight.std().item() == pytest.approx(dim**-0.5 / 2, rel=0.02)
+    assert model.blocks[0].attention.to_out.weight.std().item() == pytest.approx(dim**-0.5, rel=0.02)
+
+
 def test_the_words_reach_the_film_by_cross_attention(sora):
     """The same c, other words."""
     c = numbers(1, SORA.dim)
