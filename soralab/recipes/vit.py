@@ -1,8 +1,8 @@
 """How chapter 03's ViT is trained and measured: `soralab train vit`, `soralab evaluate vit`.
 
-The task is `what_and_where`. The card also holds three experiments that the notebook shows: the crossing with a small
-ResNet of as many FLOPs as data grows (figure 4), the same on MNIST where the reader has it, and fine-tuning at a higher
-resolution (section 3.2).
+The task is `what_and_where`. The card also holds four experiments that the notebook shows: the crossing with a small
+ResNet of as many FLOPs as data grows (figure 4), the same on MNIST where the reader has it and on `look_up`, and
+fine-tuning at a higher resolution (section 3.2).
 """
 
 from __future__ import annotations
@@ -249,14 +249,19 @@ def reference() -> Path:
 
 
 def experiments(folder: Path, model: ViT) -> dict:
-    """The card's tables: what each network costs, the crossing, MNIST's (None without it), higher resolution."""
+    """The card's tables: what each network costs, the crossing, MNIST's (None without it), higher resolution, and the
+    crossing where a colour is to be looked up."""
+    from soralab.recipes import look_up
+
     small = by_profile(smoke={"steps": {32: 2, 64: 2}, "count": 50}, laptop={}, gpu={})
     few = by_profile(smoke={"steps": 2, "seeds": (1,), "count": 50}, laptop={}, gpu={})
+    boards = by_profile(smoke={"sizes": (128, 256), "steps": 2, "count": 50}, laptop={}, gpu={})
     return {
         "costs": costs(),
         "crossing": world_crossing(folder / "world", **small),
         "mnist": mnist_crossing(folder / "mnist", **small) if mnist.available() else None,
         "larger frames": larger_frames(folder / "larger", model, **few),
+        "look up": {"costs": look_up.costs(), "crossing": look_up.crossings(folder / "look_up", **boards)},
     }
 
 

@@ -1,0 +1,129 @@
+"""Chapter 03's second task, "look it up", on which the lines of ViT and ResNet meet.
+
+A board of 3 x 3 cells. The square in its first cell has the colour of one of the other things: which shape is that? The
+answer lies somewhere else than the question, so a network has to carry a colour across the board. In a frame the board
+begins up to `reach` pixels from the corner. At (0, 0) each cell is one patch of the ViT; the further it may move, the
+more ways there are in which the patches cut through the things.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from soralab import world
+from soralab.recipes import vit as chapter_03
+from soralab.recipes.what_and_where import Batches
+from soralab.training.data import model_flops
+from soralab.vit import ViT, ViTConfig
+
+CELL, GRID, SIDE = 8, 3, 32  # pixels, cells, pixels
+THINGS = 7  # besides the square that asks, at most
+CLASSES = len(world.SHAPES)
+DARK = 18  # of the board, as of the world's black background
+CHUNK = 4000  # boards drawn at once, for the memory's sake
+
+
+def boards(seed: int, count: int, reach: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
+    """Boards uint8 [count, 3, 32, 32], and the shape that each asks for: its place in world.SHAPES, [count].
+
+    reach: how many pixels a board may lie below and to the right of the frame's corner, each from 0 to 8.
+    Raises ValueError for another reach.
+    """
+    room = SIDE - GRID * CELL
+    if not all(0 <= most <= room for most in reach):
+        raise ValueError(f"reach is {reach}; it takes two numbers of pixels from 0 to {room}")
+    rng = np.random.default_rng(seed)
+    parts = [_boards(rng, min(CHUNK, count - start), reach) for start in range(0, count, CHUNK)]
+    return tuple(torch.from_numpy(np.concatenate(column)) for column in zip(*parts, strict=True))
+
+
+def _boards(rng: np.random.Generator, n: int, reach: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.arange(n)
+    place = rng.random((n, GRID**2 - 1)).argsort(1)[:, :THINGS] + 1
+    shape = rng.integers(0, CLASSES, (n, THINGS))
+    colour = rng.random((n, len(world.COLOURS))).argsort(1)[:, :THINGS]  # no two things have the same
+    many = rng.integers(1, THINGS + 1, n)
+    asked = rng.integers(0, many)
+    place, shape, colour = (
+        np.concatenate([first, rest], 1)
+        for first, rest in (
+            (np.zeros((n, 1), int), place),
+            (np.full((n, 1), world.SHAPES.index("square")), shape),
+            (colour[rows, asked][:, None], colour),
+        )
+    )
+    cover = _covers(rng, shape)
+    cover[np.arange(THINGS + 1) > many[:, None]] = 0
+    palette = np.array([world.PALETTE[name] for name in world.COLOURS], np.float32)
+    tiles = np.full((n, GRID**2, 3, CELL, CELL), DARK, np.float32)
+    cover = cover[:, :, None]
+    tiles[rows[:, None], place] = DARK * (1 - cover) + cover * palette[colour][..., None, None]
+    whole = rearrange(tiles + 0.5, "n (r s) c p q -> n c (r p) (s q)", r=GRID)
+    frames = np.full((n, 3, SIDE, SIDE), DARK, np.uint8)
+    top, left = (rng.integers(0, most + 1, n) for most in reach)
+    for k in rows:
+        frames[k, :, top[k] : top[k] + GRID * CELL, left[k] : left[k] + GRID * CELL] = whole[k]
+    return frames, shape[rows, 1 + asked]
+
+
+def _covers(rng: np.random.Generator, shape: np.ndarray) -> np.ndarray:
+    """How much of each pixel of its cell a thing covers, for shapes [n, things]: [n, things, CELL, CELL]."""
+    poses = np.zeros((shape.size, 1, 4), np.float32)
+    poses[:, 0, :2] = rng.uniform(-0.08, 0.08, (shape.size, 2))
+    poses[:, 0, 2] = rng.uniform(0.38, 0.48, shape.size)
+    cover = world.coverage([world.SHAPES[k] for k in shape.flatten()], poses, CELL, CELL)
+    return cover.reshape(*shape.shape, CELL, CELL)
+
+
+# ------------------------------------------------------------------------------------------------------ the crossing
+
+REACHES = ((1, 1), (2, 1), (2, 2))
+SIZES = (1000, 8000, 64_000)  # different boards; the last are one epoch
+BATCH, STEPS = 128, 500
+RATES = {"ViT": 2e-3, "ResNet": 3e-3}  # the better of 2e-3 and 3e-3 for each, in runs before these
+BUILD = {
+    "ViT": partial(ViT, ViTConfig(image=SIDE, patch=CELL, classes=CLASSES)),
+    "ResNet": partial(chapter_03.ResNet, 3, CLASSES, (16, 32, 48)),
+}
+
+
+def costs() -> dict[str, dict[str, int]]:
+    """Parameters and multiply-accumulates of one board, of both networks."""
+    table = {}
+    for arm, build in BUILD.items():
+        model = build()
+        macs = model_flops(model, torch.zeros(1, 3, SIDE, SIDE)) // 2
+        table[arm] = {"parameters": sum(p.numel() for p in model.parameters()), "macs": macs}
+    return table
+
+
+def crossing(
+    folder: Path, reach: tuple[int, int], sizes: tuple[int, ...] = SIZES, steps: int = STEPS, count: int = 4000
+) -> dict[str, dict[str, list[float]]]:
+    """Test accuracies {arm: {number of training boards: [one for each seed]}}, all runs of the same steps.
+
+    The first and the last size run with chapter_03.SEEDS, those between with the first seed alone.
+    """
+    train, test = boards(chapter_03.SEED + 1, max(sizes), reach), boards(chapter_03.SEED, count, reach)
+    table = {arm: {} for arm in BUILD}
+    for arm, build in BUILD.items():
+        for size in sizes:
+            for seed in chapter_03.SEEDS if size in (min(sizes), max(sizes)) else chapter_03.SEEDS[:1]:
+                order = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed))[:size]
+                batches = Batches(train[0][order], train[1][order], BATCH, seed)
+                training = replace(chapter_03.ARM_TRAINING, steps=steps, lr=RATES[arm], seed=seed, save_every=steps)
+                model, _ = chapter_03.fit(build, training, batches, folder / f"{arm}_{size}_{seed}")
+                table[arm].setdefault(str(size), []).append(chapter_03.accuracy(model, *test))
+    return table
+
+
+def crossings(folder: Path, reaches: tuple[tuple[int, int], ...] = REACHES, **options) -> dict[str, dict]:
+    """{"down x right": what `crossing` measures there}, for each reach."""
+    return {f"{a} x {b}": crossing(folder / f"{a}x{b}", (a, b), **options) for a, b in reaches}

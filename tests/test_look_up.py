@@ -1,0 +1,111 @@
+"""Chapter 03's boards: the answer is the shape of the thing that has the first square's colour, wherever it lies."""
+
+import numpy as np
+import pytest
+import torch
+
+from soralab import world
+from soralab.recipes import look_up
+from soralab.recipes.look_up import BUILD, CELL, CLASSES, GRID, boards
+
+PALETTE = torch.tensor([world.PALETTE[name] for name in world.COLOURS])
+
+
+
+def colours(cell: torch.Tensor) -> set[int]:
+    """The palette's colours that a cell [3, CELL, CELL] shows unmixed."""
+    same = (cell.flatten(1).T[:, None].int() - PALETTE[None]).abs().amax(-1) <= 1
+    return set(same.any(0).nonzero().flatten().tolist())
+
+
+def cells(frame: torch.Tensor) -> list[torch.Tensor]:
+    board = frame[:, : GRID * CELL, : GRID * CELL]
+    return list(board.unfold(1, CELL, CELL).unfold(2, CELL, CELL).flatten(1, 2).transpose(0, 1))
+
+
+def answer(frame: torch.Tensor) -> int:
+    """Read a board at (0, 0) without knowing how it was made: the shape that overlaps most, of the thing asked for."""
+    first, *rest = cells(frame)
+    (wanted,) = colours(first)
+    found = [cell for cell in rest if wanted in colours(cell)]
+    assert len(found) == 1
+    cover = (found[0].float() - look_up.DARK) / (PALETTE[wanted][:, None, None].float() - look_up.DARK)
+    cover = cover[(PALETTE[wanted] - look_up.DARK).abs().argmax()]
+    grid = np.linspace(-0.08, 0.08, 9)
+    radii = (0.38, 0.405, 0.43, 0.455, 0.48)
+    poses = np.array([[(x, y, radius, 0.0)] for x in grid for y in grid for radius in radii], np.float32)
+    misfit = []
+    for shape in world.SHAPES:
+        drawn = torch.from_numpy(world.coverage([shape] * len(poses), poses, CELL, CELL)[:, 0])
+        misfit.append((drawn - cover).square().mean((1, 2)).min().item())
+    return int(np.argmin(misfit))
+
+
+def test_the_label_is_what_a_reader_of_the_board_finds():
+    frames, labels = boards(0, 60)
+    assert [answer(frame) for frame in frames] == labels.tolist()
+
+
+def test_no_two_things_share_a_colour_and_their_number_varies():
+    frames, _ = boards(1, 300)
+    counts = []
+    for frame in frames:
+        first, *rest = cells(frame)
+        seen = [colours(cell) for cell in rest]
+        assert max(map(len, seen)) == 1
+        seen = [next(iter(s)) for s in seen if s]
+        assert len(set(seen)) == len(seen)
+        counts.append(len(seen))
+    assert set(counts) == set(range(1, look_up.THINGS + 1))
+
+
+def test_shapes_places_and_colours_are_asked_for_alike():
+    frames, labels = boards(2, 3000)
+    assert (torch.bincount(labels, minlength=CLASSES) / 3000 - 1 / 6).abs().max() < 0.03
+    asked = torch.tensor([next(iter(colours(cells(frame)[0]))) for frame in frames[:800]])
+    assert (torch.bincount(asked, minlength=8) / 800 - 1 / 8).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("reach", [(0, 0), (2, 1), (0, 8)])
+def test_a_board_lies_within_its_reach_and_everywhere_in_it(reach):
+    still, labels = boards(3, 400)
+    frames, same = boards(3, 400, reach)
+    assert torch.equal(labels, same)
+    found = set()
+    for before, frame in zip(still, frames, strict=True):
+        board = before[:, : GRID * CELL, : GRID * CELL]
+        at = [
+            (down, right) for down in range(reach[0] + 1) for right in range(reach[1] + 1)
+            if torch.equal(frame[:, down : down + GRID * CELL, right : right + GRID * CELL], board)
+        ]  # fmt: skip
+        assert len(at) == 1
+        found.add(at[0])
+    assert len(found) == (reach[0] + 1) * (reach[1] + 1)
+
+
+def test_boards_depend_on_the_seed_alone_and_a_reach_too_far_is_named():
+    assert torch.equal(boards(4, 50)[0], boards(4, 50)[0])
+    assert not torch.equal(boards(4, 50)[0], boards(5, 50)[0])
+    for reach in ((9, 0), (0, -1)):
+        with pytest.raises(ValueError, match="from 0 to 8"):
+            boards(0, 1, reach)
+
+
+def test_the_two_networks_cost_about_the_same():
+    costs = look_up.costs()
+    assert list(costs) == list(BUILD)
+    assert costs["ViT"]["macs"] == pytest.approx(costs["ResNet"]["macs"], rel=0.1)
+
+
+def test_at_no_reach_a_cell_is_a_patch():
+    assert BUILD["ViT"]().config.patch == CELL
+
+
+def test_the_crossing_holds_every_run(tmp_path):
+    table = look_up.crossings(tmp_path, ((0, 0), (2, 1)), sizes=(128, 192, 256), steps=1, count=20)
+    assert list(table) == ["0 x 0", "2 x 1"]
+    for by_arm in table.values():
+        assert {arm: [len(runs) for runs in row.values()] for arm, row in by_arm.items()} == {
+            arm: [3, 1, 3] for arm in BUILD
+        }
+        assert all(0 <= share <= 1 for row in by_arm.values() for runs in row.values() for share in runs)
