@@ -185,7 +185,7 @@ def samplers(painter: Painter, count: int = 100, calls: Sequence[int] = CALLS) -
 
 # ----------------------------------------------------------------------- conditions that lie over z, section 3.3
 
-CONCAT_TRAINING = replace(TRAINING, steps=1500, ema=0.99)
+CONCAT_TRAINING = replace(TRAINING, steps=1000, ema=0.99)
 TASKS = ("inpainting", "super-resolution")
 
 

@@ -261,7 +261,7 @@ def experiments(folder: Path, model: ViT) -> dict:
         "crossing": world_crossing(folder / "world", **small),
         "mnist": mnist_crossing(folder / "mnist", **small) if mnist.available() else None,
         "larger frames": larger_frames(folder / "larger", model, **few),
-        "look up": {"costs": look_up.costs(), "crossing": look_up.crossings(folder / "look_up", **boards)},
+        "look up": {"costs": look_up.costs(), "crossing": look_up.crossing(folder / "look_up", **boards)},
     }
 
 
