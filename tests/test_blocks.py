@@ -347,3 +347,11 @@ def test_timestep_embedding_goes_through_its_network():
     hidden = table @ layer.mlp[0].weight.T + layer.mlp[0].bias
     expected = (hidden * hidden.sigmoid()) @ layer.mlp[2].weight.T + layer.mlp[2].bias
     torch.testing.assert_close(layer(t), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_long_attention_is_fused_and_says_the_same():
+    q, k, v = torch.randn(3, 1, 2, 512, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plain = (16**-0.5 * q @ k.transpose(-1, -2)).softmax(-1) @ v
+    everything = torch.ones(512, 512, dtype=torch.bool)
+    for seen in (attention(q, k, v), attention(q, k, v, everything), attention(q[:, :, :500], k, v)):
+        torch.testing.assert_close(seen, plain[:, :, : seen.shape[2]], rtol=0, atol=1e-12)
