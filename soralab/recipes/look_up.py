@@ -51,19 +51,14 @@ def _boards(rng: np.random.Generator, n: int, reach: tuple[int, int]) -> tuple[n
     colour = rng.random((n, len(world.COLOURS))).argsort(1)[:, :THINGS]  # no two things have the same
     many = rng.integers(1, THINGS + 1, n)
     asked = rng.integers(0, many)
-    place, shape, colour = (
-        np.concatenate([first, rest], 1)
-        for first, rest in (
-            (np.zeros((n, 1), int), place),
-            (np.full((n, 1), world.SHAPES.index("square")), shape),
-            (colour[rows, asked][:, None], colour),
-        )
-    )
+    place = np.insert(place, 0, 0, axis=1)  # the square that asks, in the first cell
+    shape = np.insert(shape, 0, world.SHAPES.index("square"), axis=1)
+    colour = np.insert(colour, 0, colour[rows, asked], axis=1)
     cover = _covers(rng, shape)
     cover[np.arange(THINGS + 1) > many[:, None]] = 0
+    cover = cover[:, :, None]
     palette = np.array([world.PALETTE[name] for name in world.COLOURS], np.float32)
     tiles = np.full((n, GRID**2, 3, CELL, CELL), DARK, np.float32)
-    cover = cover[:, :, None]
     tiles[rows[:, None], place] = DARK * (1 - cover) + cover * palette[colour][..., None, None]
     whole = rearrange(tiles + 0.5, "n (r s) c p q -> n c (r p) (s q)", r=GRID)
     frames = np.full((n, 3, SIDE, SIDE), DARK, np.uint8)
