@@ -97,6 +97,17 @@ def test_the_judge_on_right_and_wrong_pictures():
     assert judge(("small", "red", "ring", -0.25, 0.0), SQUARE) == right - {"shape", "all"}
 
 
+def test_the_offset_goes_from_the_first_thing_to_the_second():
+    read = lambda *things: stills.read(stills.pictures([still(*things)])[0])  # noqa: E731
+    assert stills.offset(read(SQUARE, CIRCLE), PROMPT) == pytest.approx((0.47, 0.05), abs=0.03)
+    under, over = (("medium", "blue", "square", -0.25, y) for y in (0.25, -0.3))
+    assert stills.offset(read(CIRCLE, under), PROMPT) == pytest.approx((0.0, 0.25), abs=0.03)
+    above = PROMPT.replace("left of", "above")
+    assert "relation" in judge(CIRCLE, under, text=above) and "relation" not in judge(CIRCLE, over, text=above)
+    assert stills.offset(read(CIRCLE), PROMPT) is None
+    assert stills.offset(read(CIRCLE, ("small", "red", "ring", 0.25, 0.25)), PROMPT) is None
+
+
 def test_swapped_attributes_are_errors_of_binding():
     swapped = judge(("small", "blue", "circle", -0.25, 0.0), ("medium", "red", "square", 0.22, 0.05))
     assert "binding" in swapped and "all" not in swapped

@@ -18,6 +18,7 @@ from soralab.world import referee
 from soralab.world.language import read_caption, read_setting, thing
 from soralab.world.scene import GAP, RADIUS, REACH
 
+AXES = ("left of", "above")  # in order of the two numbers of `offset`
 COLUMNS = ("shape", "colour", "size", "count", "relation", "all")
 
 
@@ -103,7 +104,8 @@ def marks(picture: Tensor, text: str) -> dict[str, bool]:
     report, wanted, said = read(picture), read_caption(text), read_setting(text)["relation"]
     result = referee.score_caption(report, wanted)
     found = {column: result[column] for column in COLUMNS[:4]}
-    found["relation"] = said is None or _holds(report, wanted, said)
+    apart = offset(report, text) if said else None
+    found["relation"] = not said or (apart is not None and apart[AXES.index(said[0])] > 0)
     found["all"] = all(found.values())
     seen = [(o.shape, o.colour) for o in report.objects]
     want = [(o["shape"], o["colour"]) for o in wanted]
@@ -113,17 +115,16 @@ def marks(picture: Tensor, text: str) -> dict[str, bool]:
     return found
 
 
-def _holds(report: referee.Report, wanted: list[dict], said: tuple[str, int, int]) -> bool:
-    """Whether the two things, told apart by their colours, stand as they should."""
-    kind, *pair = said
-    places = []
-    for k in pair:
-        here = [o.trajectory[0] for o in report.objects if o.colour == wanted[k]["colour"]]
-        if len(here) != 1:
-            return False
-        places.append(here[0])
-    axis = 0 if kind == "left of" else 1
-    return bool(places[0][axis] < places[1][axis])
+def offset(report: referee.Report, text: str) -> tuple[float, float] | None:
+    """(right, down) from the first to the second of the two things of a prompt, in short sides of the frame.
+
+    None unless the picture shows exactly one thing of each one's colour.
+    """
+    places = [[o.trajectory[0] for o in report.objects if o.colour == one["colour"]] for one in read_caption(text)]
+    if [len(here) for here in places] != [1, 1]:
+        return None
+    (first,), (second,) = places
+    return float(second[0] - first[0]), float(second[1] - first[1])
 
 
 def scores(shown: Tensor, texts: Sequence[str]) -> dict[str, float]:
