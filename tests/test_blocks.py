@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from soralab.blocks import (
@@ -349,9 +350,29 @@ def test_timestep_embedding_goes_through_its_network():
     torch.testing.assert_close(layer(t), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_long_attention_is_fused_and_says_the_same():
+def test_fused_attention_says_the_same():
     q, k, v = torch.randn(3, 1, 2, 512, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     plain = (16**-0.5 * q @ k.transpose(-1, -2)).softmax(-1) @ v
     everything = torch.ones(512, 512, dtype=torch.bool)
     for seen in (attention(q, k, v), attention(q, k, v, everything), attention(q[:, :, :500], k, v)):
         torch.testing.assert_close(seen, plain[:, :, : seen.shape[2]], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tokens", "trains", "expected"),
+    [
+        (torch.float32, 64, True, True),
+        (torch.bfloat16, 64, False, True),
+        (torch.bfloat16, 64, True, False),
+        (torch.bfloat16, 512, True, True),
+    ],
+)
+def test_attention_is_fused_but_in_short_bfloat16_trainings(monkeypatch, dtype, tokens, trains, expected):
+    calls, fused = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *args: calls.append(args) or fused(*args))
+    q, k, v = torch.randn(3, 1, 2, tokens, 16, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    out = attention(q.requires_grad_(trains), k, v)
+    assert bool(calls) == expected
+    exact = (16**-0.5 * q.double() @ k.double().transpose(-1, -2)).softmax(-1) @ v.double()
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(out.double(), exact, rtol=0, atol=4 * eps * v.abs().max().item())

@@ -1,4 +1,4 @@
-"""Chapter 03's second task, "look it up", on which the lines of ViT and ResNet cross.
+"""Chapter 03's second task, "look it up": the lines of ViT and ResNet cross, or not, as the rates are chosen.
 
 A board of 3 x 3 cells. The square in its first cell has the colour of one of the other things: which shape is that? The
 answer lies somewhere else than the question, so a network has to carry a colour across the board. In a frame the board
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -77,12 +78,12 @@ def _covers(rng: np.random.Generator, shape: np.ndarray) -> np.ndarray:
     return cover.reshape(*shape.shape, CELL, CELL)
 
 
-# ------------------------------------------------------------------------------------------------------ the crossing
+# -------------------------------------------------------------------------------------------------- is there a crossing
 
 REACH = (2, 2)
 SIZES = (1000, 2000, 4000, 16_000, 64_000)  # different boards
+RATES = (2e-3, 3e-3, 6e-3)  # of learning, tried for both networks
 BATCH, STEPS = 128, 800
-RATES = {"ViT": 2e-3, "ResNet": 3e-3}  # the better of 2e-3 and 3e-3 for each, in runs before these
 BUILD = {
     "ViT": partial(ViT, ViTConfig(image=SIDE, patch=CELL, classes=CLASSES)),
     "ResNet": partial(chapter_03.ResNet, 3, CLASSES, (16, 32, 48)),
@@ -99,21 +100,21 @@ def costs() -> dict[str, dict[str, int]]:
     return table
 
 
-def crossing(
-    folder: Path, sizes: tuple[int, ...] = SIZES, steps: int = STEPS, count: int = 4000
-) -> dict[str, dict[str, list[float]]]:
-    """Test accuracies {arm: {number of training boards: [one for each of chapter_03.SEEDS]}}.
+def crossing(folder: Path, sizes: tuple[int, ...] = SIZES, steps: int = STEPS, count: int = 4000) -> dict[str, dict]:
+    """Shares of `count` boards read right, all runs being of so many steps: {split: {rate: {arm: {size: [shares]}}}}.
 
-    All runs have the same steps. Another seed also draws other boards, of those of the largest size.
+    split: "validation", to choose a rate by, and "test". size: the number of training boards; shares: one for each of
+    chapter_03.SEEDS. Another seed also draws other boards, of those of the largest size.
     """
-    train, test = boards(chapter_03.SEED + 1, max(sizes), REACH), boards(chapter_03.SEED, count, REACH)
-    table = {arm: {} for arm in BUILD}
-    for arm, build in BUILD.items():
-        for size in sizes:
-            for seed in chapter_03.SEEDS:
-                order = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed))[:size]
-                batches = Batches(train[0][order], train[1][order], BATCH, seed)
-                training = replace(chapter_03.ARM_TRAINING, steps=steps, lr=RATES[arm], seed=seed, save_every=steps)
-                model, _ = chapter_03.fit(build, training, batches, folder / f"{arm}_{size}_{seed}")
-                table[arm].setdefault(str(size), []).append(chapter_03.accuracy(model, *test))
+    train = boards(chapter_03.SEED + 1, max(sizes), REACH)
+    unseen = {"validation": boards(chapter_03.SEED + 2, count, REACH), "test": boards(chapter_03.SEED, count, REACH)}
+    table = {split: {str(rate): {arm: {} for arm in BUILD} for rate in RATES} for split in unseen}
+    for rate, arm, size, seed in product(RATES, BUILD, sizes, chapter_03.SEEDS):
+        order = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed))[:size]
+        batches = Batches(train[0][order], train[1][order], BATCH, seed)
+        training = replace(chapter_03.ARM_TRAINING, steps=steps, lr=rate, seed=seed, save_every=steps)
+        model, _ = chapter_03.fit(BUILD[arm], training, batches, folder / f"{arm}_{rate}_{size}_{seed}")
+        for split, (pictures, labels) in unseen.items():
+            share = chapter_03.accuracy(model, pictures, labels)
+            table[split][str(rate)][arm].setdefault(str(size), []).append(share)
     return table
