@@ -101,9 +101,27 @@ def test_at_no_reach_a_cell_is_a_patch():
     assert BUILD["ViT"]().config.patch == CELL
 
 
-def test_the_crossing_holds_every_run(tmp_path):
+def test_the_crossing_holds_every_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(look_up, "RATES", (1e-3, 1e-1))
     table = look_up.crossing(tmp_path, sizes=(128, 256), steps=1, count=20)
-    assert {arm: {size: len(runs) for size, runs in row.items()} for arm, row in table.items()} == {
-        arm: {"128": 3, "256": 3} for arm in BUILD
+    for split in ("validation", "test"):
+        assert list(table[split]) == ["0.001", "0.1"]
+        for row in table[split].values():
+            assert {arm: {size: len(runs) for size, runs in sizes.items()} for arm, sizes in row.items()} == {
+                arm: {"128": 3, "256": 3} for arm in BUILD
+            }
+            assert all(0 <= share <= 1 for sizes in row.values() for runs in sizes.values() for share in runs)
+    assert table["validation"] != table["test"]
+
+
+def test_the_rate_is_chosen_by_validation_boards_and_the_test_boards_are_shown():
+    def shares(vit, resnet):
+        return {"ViT": {"9": vit}, "ResNet": {"9": resnet}}
+
+    table = {
+        "validation": {"0.1": shares([0.2, 0.9], [0.4, 0.5]), "0.2": shares([0.5, 0.5], [0.6, 0.2])},
+        "test": {"0.1": shares([0.1, 0.2], [0.3, 0.4]), "0.2": shares([0.9, 0.8], [0.7, 0.6])},
     }
-    assert all(0 <= share <= 1 for row in table.values() for runs in row.values() for share in runs)
+    rates, found = look_up.at_best_rate(table)
+    assert rates == {"ViT": {"9": 0.1}, "ResNet": {"9": 0.1}}
+    assert found == {"ViT": {"9": [0.1, 0.2]}, "ResNet": {"9": [0.3, 0.4]}}

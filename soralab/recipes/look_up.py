@@ -118,3 +118,16 @@ def crossing(folder: Path, sizes: tuple[int, ...] = SIZES, steps: int = STEPS, c
             share = chapter_03.accuracy(model, pictures, labels)
             table[split][str(rate)][arm].setdefault(str(size), []).append(share)
     return table
+
+
+def at_best_rate(table: dict[str, dict]) -> tuple[dict[str, dict], dict[str, dict]]:
+    """Of what `crossing` returns: the rate with the highest mean share of the validation boards, {arm: {size: rate}},
+    and the shares of the test boards at that rate, {arm: {size: [shares]}}."""
+    validation, test = table["validation"], table["test"]
+    rates, shares = {arm: {} for arm in BUILD}, {arm: {} for arm in BUILD}
+    for arm in BUILD:
+        for size in validation[next(iter(validation))][arm]:
+            right = {rate: sum(row[arm][size]) for rate, row in validation.items()}
+            best = max(right, key=right.get)
+            rates[arm][size], shares[arm][size] = float(best), test[best][arm][size]
+    return rates, shares
