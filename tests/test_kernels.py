@@ -3,9 +3,11 @@
 The kernels themselves are tested in processes of their own: tests/kernel_checks/.
 """
 
+import importlib
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -253,6 +255,7 @@ def test_an_interpreter_that_cannot_work_with_its_numpy_is_named(monkeypatch):
 
 @pytest.mark.parametrize("capability, backend", [(7, "torch"), (8, "triton"), (12, "triton")])
 def test_an_old_gpu_is_left_to_torch(monkeypatch, capability, backend):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(dispatch, "why_no_triton", lambda: "")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, 5))
     q = SimpleNamespace(is_cuda=True, dtype=torch.float16, device="cuda:0")
@@ -260,6 +263,19 @@ def test_an_old_gpu_is_left_to_torch(monkeypatch, capability, backend):
     if backend == "torch":
         with pytest.raises(ValueError, match="q is on cuda:0, of compute capability below 8; .*backend='torch'"):
             dispatch.choose("triton", q)
+
+
+def test_a_gpu_does_not_hide_the_interpreter(monkeypatch):
+    """With TRITON_INTERPRET=1 nothing is compiled, whatever the machine has: "auto" keeps clear of it, and bfloat16,
+    which it multiplies wrongly, is refused."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(dispatch, "why_no_triton", lambda: "")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    q = SimpleNamespace(is_cuda=True, dtype=torch.bfloat16, device="cuda:0")
+    assert dispatch.choose("auto", q) == "torch"
+    asked = []
+    monkeypatch.setattr(dispatch, "check_interpreter", asked.append)
+    assert dispatch.choose("triton", q) == "triton" and asked == [q]
 
 
 def test_without_a_gpu_the_interpreter_is_offered(monkeypatch):
@@ -321,3 +337,35 @@ def test_a_window_stops_at_the_border():
         [0, 1, 2], [0, 1, 2], [1, 2, 3], [2, 3, 4], [2, 3, 4],
     ]  # fmt: skip
     assert tables.window_of(2, 3).all()
+
+
+# --------------------------------------------------------------------------------------------- the benchmark for a GPU
+
+
+@pytest.mark.parametrize("dim", [16, 64])
+def test_the_gpu_benchmark_measures_the_masks_that_it_names(monkeypatch, dim):
+    """Small, on the CPU and through torch's backend: its masks and its reference agree with what it times."""
+    monkeypatch.syspath_prepend(PYPROJECT.parent)
+    gpu = importlib.import_module("benchmarks.gpu")
+    small = dict(DEVICE="cpu", BACKEND="torch", HEADS=2, TOKENS=256, FILM=(4, 8, 8), WINDOW=(1, 4, 4), SEEN=(1, 1, 1))
+    for name, value in small.items():
+        monkeypatch.setattr(gpu, name, value)
+    monkeypatch.setattr(gpu, "median", lambda work: work() is None or 1.0)
+    monkeypatch.setattr(gpu, "ways", lambda given, may_attend: {"ours": partial(gpu.ours, given)})
+    cases = gpu.cases()
+    assert len(cases) == 5 and sum(gpu.lengths()) == 256
+    for name, case in cases.items():
+        (line,) = gpu.compare(name, dim, *case)
+        errors = [float(number) for number in line.split("|")[2].split()]
+        assert len(errors) == 4 and max(errors) < 0.02, line
+    wrong = cases["causal"][0], cases["packed"][1]  # another mask than what was computed
+    (line,) = gpu.compare("wrong", dim, *wrong)
+    assert min(float(number) for number in line.split("|")[2].split()) > 0.02
+
+
+def test_the_gpu_benchmark_needs_no_more_than_the_kernels_do():
+    blocked = "matplotlib tqdm av torchvision transformers diffusers open_clip scipy PIL safetensors ipywidgets".split()
+    code = f"import sys, runpy; sys.modules.update(dict.fromkeys({blocked}))\n"
+    code += "sys.argv[1:] = ['gpu']; runpy.run_module('benchmarks', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PYPROJECT.parent, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout, done.stderr

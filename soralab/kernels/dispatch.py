@@ -184,15 +184,17 @@ def choose(backend: str, q: Tensor) -> str:
     """The backend to run: "torch" or "triton". Raises ValueError, with the remedy, if it cannot."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it takes {', '.join(map(repr, BACKENDS))}")
+    interpreting = os.environ.get("TRITON_INTERPRET") == "1"  # slow, on a GPU too, and wrong in bfloat16
     if backend == "auto":
-        return "triton" if q.is_cuda and q.dtype in DTYPES and not (too_old(q) or why_no_triton()) else "torch"
+        able = q.is_cuda and q.dtype in DTYPES and not (interpreting or too_old(q) or why_no_triton())
+        return "triton" if able else "torch"
     if backend == "triton":
         if q.dtype not in DTYPES:
             raise ValueError(f"q is {kind(q)}; Triton's backend takes float32, float16 or bfloat16")
         trouble = why_no_triton()
         if trouble:
             raise ValueError(f"backend is 'triton', and {trouble}")
-        if not q.is_cuda:
+        if interpreting or not q.is_cuda:
             check_interpreter(q)
         elif too_old(q):
             raise ValueError(f"q is on {q.device}, of compute capability below {OLDEST_GPU}; take backend='torch'")
