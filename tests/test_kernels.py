@@ -216,6 +216,8 @@ CU = bounds([2, 4])
     (lambda: sliding_tile_attention(X, X, X, (1, 2, 3), tile=(1, 3, 3)), r"tile is \(1, 3, 3\), 9 tokens; it takes"),
     (lambda: sliding_tile_attention(X, X, X, (1, 2, 3), window=(1, 2, 3)), r"window is \(1, 2, 3\); it takes odd"),
     (lambda: sliding_tile_attention(X, X, X, (1, 6)), r"size is \(1, 6\); it takes three whole numbers from 1"),
+    (lambda: sliding_tile_attention(*[X.float()] * 3, (1, 2, 3), backend="triton"),
+     r"tile is \(4, 4, 4\), 64 tokens; of float32 Triton's backend takes 16 or 32, or backend='torch'"),
     (lambda: attention(X, X, X, backend="triton"), "q is float64; Triton's backend takes float32, float16 or bfloat16"),
 ])  # fmt: skip
 def test_errors_name_the_argument(make, says):

@@ -113,8 +113,8 @@ STEP = Exercise(
     minutes=15,
     statement="""
         A softmax needs the largest logit and the sum of all exponentials before it can give the first weight. The
-        online softmax does not wait: it keeps three sums over the keys that it has seen, and mends them when a larger
-        logit turns up. Write one step of it. This is the loop body of every fast attention kernel.
+        online softmax does not wait: it keeps a maximum and two sums over the keys that it has seen, and mends them
+        when a larger logit turns up. Write one step of it. This is the loop body of every fast attention kernel.
         """,
     hints=(
         "Each old term is exp(s - m_old). What must it be multiplied by to become exp(s - m_new)?",

@@ -65,8 +65,9 @@ def sliding_tile_attention(
     """Attention of each token of a film to the tiles around its own (Zhang et al. 2025, 2502.04507).
 
     q, k, v [batch, heads, time * height * width, dim], tokens row by row; size: (time, height, width) in tokens; tile:
-    of a tile, together 16, 32 or 64 tokens; window: how many tiles a query sees along each axis, odd. At the
-    border the window stops moving. Returns the shape of q; differentiable. Raises ValueError that names the argument.
+    of a tile, together 16, 32 or 64 tokens (Triton takes 64 in 16 bit alone); window: how many tiles a query sees along
+    each axis, odd. At the border the window stops moving. Returns the shape of q; differentiable. Raises ValueError
+    that names the argument.
     """
     check(q, k, v, packed=False)
     size, tile, window = tuple(size), tuple(tile), tuple(window)
@@ -74,7 +75,10 @@ def sliding_tile_attention(
     if not q.shape[2] == k.shape[2] == math.prod(size):
         raise ValueError(f"size is {size}, {math.prod(size)} tokens; q has {q.shape[2]} and k {k.shape[2]}")
     scale = check_scale(scale, q)
-    if choose(backend, q) == "triton":
+    fits = q.dtype != torch.float32 or math.prod(tile) < 64  # else registers spill, and small chips lack shared memory
+    if backend == "triton" and not fits:
+        raise ValueError(f"tile is {tile}, 64 tokens; of float32 Triton's backend takes 16 or 32, or backend='torch'")
+    if choose(backend, q) == "triton" and fits:
         from soralab.kernels import triton_launch
 
         return triton_launch.attention(q, k, v, None, None, None, False, scale, [*size, *tile, *window])[0]

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-LIMIT = {torch.float32: 2e-6, torch.float16: 1e-3}  # of the error's norm over the reference's; of the largest: 12 times
+# Of the error's norm over the reference's; of the largest: 12 times.
+LIMIT = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 5e-3}
 ARGUMENTS = ("cu_q", "cu_k", "row_map", "causal", "scale", "sliding")
 
 

@@ -29,7 +29,7 @@ JOBS = [
     (arch, bits, dim, direction, kind)
     for arch, bits, dim in CONFIGS
     for direction in PASSES
-    for kind in (KINDS if (arch, bits) == (90, 16) else ["row map"])  # the variant that needs the most registers
+    for kind in (KINDS if (arch, bits) == (90, 16) else ["row map", "sliding"])  # those that need the most registers
 ]
 
 
@@ -38,7 +38,8 @@ def build(arch, bits, dim, direction, kind, chip=None):
     """The kernel as the launcher would have it compiled, for contiguous tensors on 16 bytes; chip: if newer."""
     config, fn = CONFIGS[arch, bits, dim][PASSES.index(direction)], getattr(triton_kernels, direction)
     if kind == "sliding":
-        config = config._replace(block_q=64, block_k=64)
+        volume = 64 if bits == 16 else 32
+        config = config._replace(block_q=volume, block_k=volume)
     flags = {name: name in KINDS[kind] for name in ("CAUSAL", "MAPPED", "LISTED")}
     sizes = dict(BLOCK_Q=config.block_q, BLOCK_K=config.block_k, DIM=dim, BLOCK_D=dim, ACC=tl.float32)
     signature, constants, hints = {}, {}, {}
@@ -71,6 +72,8 @@ def test_a_kernel_compiles_into_what_was_meant(job, tmp_path):
     usage = subprocess.run([CUOBJDUMP, "-res-usage", tmp_path / "kernel.cubin"], capture_output=True, text=True)
     registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage.stdout).groups())
     most = 0 if TUNED[0] <= dispatch.release("triton") <= TUNED[1] else 48
+    if (arch, job[-1]) == (80, "sliding"):  # its tiles are the film's, and cannot be chosen to fit
+        most = max(most, 24)
     assert registers <= 255 and stack <= most, f"{registers} registers and {stack} bytes spilled"
     assert binary.metadata.shared <= SHARED_MEMORY[arch]
     ptx = binary.asm["ptx"]

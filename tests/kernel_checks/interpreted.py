@@ -3,17 +3,21 @@
 It checks what kernels compute, not that they compile: compiled.py does that.
 """
 
+import random
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import battery
+import bfloat16
 import pytest
 import torch
 from battery import dense, mapped, numbers, packed, sliding
 
 import soralab.kernels
 from soralab.kernels import attention, sliding_tile_attention, tables, triton_launch
+from soralab.sora import Sora, SoraConfig
 
 operator = triton_launch.attention
 
@@ -36,6 +40,58 @@ def test_the_interpreter_is_what_runs():
 
 @pytest.mark.parametrize("case", [*battery.cases(), *battery.large()], ids=lambda case: case.name)
 def test_a_case_of_the_battery(case):
+    battery.prepare(triton_launch, case)
+    assert battery.trouble(operator, case) == ""
+
+
+@pytest.mark.skipif(not bfloat16.there(), reason="this Triton's interpreter is another one than we know how to mend")
+@pytest.mark.parametrize("case", [
+    packed("packed", [1, 0, 37, 33], heads=2, dim=64, dtype=torch.bfloat16),
+    packed("packed, causal, other lengths", [5, 0, 20, 7], [0, 4, 37, 3], dim=24, causal=True, dtype=torch.bfloat16),
+], ids=lambda case: case.name)  # fmt: skip
+def test_bfloat16_once_the_interpreter_multiplies_it(case):
+    battery.prepare(triton_launch, case)
+    assert battery.trouble(operator, case) != ""  # as it is, the interpreter is wrong
+    with bfloat16.mended():
+        assert battery.trouble(operator, case) == ""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_errors_are_no_larger_than_torchs_own(dtype):
+    """Of the formula as torch computes it in the same precision, by a fifth at most."""
+    if dtype == torch.bfloat16 and not bfloat16.there():
+        pytest.skip("see above")
+    case = packed("", [37, 64], heads=2, dim=64, dtype=dtype)
+    battery.prepare(triton_launch, case)
+    do = battery.grad_of(case)
+    want = battery.reference(case, do)
+    leaves = [x.detach().requires_grad_() for x in (case.q, case.k, case.v)]
+    q, k, v = (x.transpose(0, 1) for x in leaves)
+    o = ((q * 64**-0.5) @ k.transpose(-1, -2)).masked_fill(~case.mask, -torch.inf).softmax(-1) @ v
+    theirs = [o.transpose(0, 1), *torch.autograd.grad(o, leaves, do.transpose(0, 1))]
+    with bfloat16.mended() if dtype == torch.bfloat16 else nullcontext():
+        mine = battery.run(operator, case, do)
+    for name, a, b, exact in zip(("o", "dq", "dk", "dv"), mine, theirs, want, strict=True):
+        error, limit = ((x.detach().double() - exact).norm() for x in (a, b))
+        assert error <= 1.2 * limit, (name, error, limit)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shapes_that_nobody_chose(seed):
+    """Lengths, heads, dimension and mask drawn by lot."""
+    rng = random.Random(seed)
+    lengths = [rng.choice((0, 1, rng.randint(2, 30))) for _ in range(rng.randint(0, 3))]
+    keys = rng.choice((None, [rng.randint(0, 30) for _ in lengths] + [20]))
+    lengths.append(rng.randint(5, 40))
+    heads, dim, causal = rng.randint(1, 2), rng.randint(16, 70), rng.random() < 0.5
+    case = packed(f"{lengths} {keys}", lengths, keys, heads, dim, causal, seed=seed)
+    case.blocks = tuple((rng.choice((16, 32)), rng.choice((16, 32))) for _ in range(3))
+    battery.prepare(triton_launch, case)
+    assert battery.trouble(operator, case) == ""
+
+
+def test_one_long_segment_among_many_short_ones():
+    case = packed("", [1, 2, 1, 97, 3, 1, 1])
     battery.prepare(triton_launch, case)
     assert battery.trouble(operator, case) == ""
 
@@ -89,6 +145,24 @@ def test_values_of_one_give_one_and_weights_give_back_all_of_do():
     torch.testing.assert_close(o, torch.ones_like(o), rtol=0, atol=1e-6)
     torch.testing.assert_close(dv.sum(2), do.sum(2), rtol=1e-4, atol=1e-5)
     assert max(dq.abs().max(), dk.abs().max()) < 1e-5  # the output does not depend on the weights
+
+
+def test_equal_keys_give_the_queries_no_gradient():
+    case = dense("", 1, 1, 20, 40, 16)
+    case.k.copy_(case.k[:, :, :1].expand_as(case.k))
+    battery.prepare(triton_launch, case)
+    o, dq, *_ = battery.run(operator, case, battery.grad_of(case))
+    assert dq.abs().max() < 1e-5
+    torch.testing.assert_close(o, case.v.mean(2, keepdim=True).expand_as(o), rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_do_not_cross_from_segment_to_segment():
+    case = packed("", [7, 20, 18])
+    battery.prepare(triton_launch, case)
+    do = torch.zeros_like(case.q)
+    do[7:27] = battery.grad_of(case)[7:27]
+    for grad in battery.run(operator, case, do)[1:]:
+        assert grad[:7].abs().max() == grad[27:].abs().max() == 0 and grad[7:27].abs().min(0).values.max() > 0
 
 
 def test_queries_and_segments_without_keys_get_zeros():
@@ -220,6 +294,27 @@ def test_what_the_interpreter_multiplies_wrongly_is_refused():
 def test_a_gpu_takes_the_configurations_that_fit_it(monkeypatch, capability, rows):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, 0))
     assert triton_launch.rows_for(SimpleNamespace(is_cuda=True, device="cuda")) == rows
+
+
+def test_chapter_16s_model_computes_on_the_kernels_forwards_and_backwards():
+    """Two blocks, RoPE and all, 32 tokens in one tile: the same film and the same gradients as through torch's."""
+    torch.manual_seed(0)
+    model = Sora(SoraConfig(dim=32, depth=2, heads=2, size=(2, 8, 8), rotary=True))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))  # gates and head start at 0, and would hide everything
+    triton_launch.config = lambda direction, x, layout: triton_launch.Config(32, 32, 4, 1)
+    x, t, ids = torch.randn(2, 2, 8, 8, 8), torch.tensor([0.2, 0.9]), torch.tensor([[3, 4, 0], [5, 0, 0]])
+    found = {}
+    for backend in ("torch", "triton"):
+        model.backend = backend
+        model.zero_grad()
+        film = model(x, t, ids)
+        film.square().mean().backward()
+        found[backend] = [film.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+    for mine, theirs in zip(found["triton"], found["torch"], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    assert battery.GUARDED  # the kernels did run
 
 
 # ------------------------------------------------------------------------------------------------- reading the source
