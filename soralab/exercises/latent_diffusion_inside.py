@@ -257,7 +257,8 @@ WEIGHT = Exercise(
     statement="""
         The first stage is trained by two masters: one wants the copy to be like the picture, the other wants it to look
         real. VQGAN, from which the paper takes its first stage, lets both pull equally hard at the decoder's last
-        layer: lambda is the length of the gradient of the first loss there over that of the second, plus 1e-4.
+        layer. lambda is a fraction: above stands the length of the first loss's gradient there; below, the length of
+        the second's, to which 1e-4 is added.
         """,
     hints=(
         "Which question does lambda answer: how large the losses are, or how strongly they move the last layer?",

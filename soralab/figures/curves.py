@@ -210,7 +210,7 @@ def loss_curve(
         step, value = _curve(columns, key)
         colour, dashes = style.CYCLE[number % len(style.CYCLE)], style.DASHES[number % len(style.DASHES)]
         line = ema(value, smooth)
-        axes.plot(step, value, color=colour, linewidth=0.8, alpha=0.25)
+        axes.plot(step, value, color=colour, linewidth=0.8, alpha=0.25, label=None if number else "as logged")
         axes.plot(step, line, color=colour, linewidth=2, linestyle=dashes, label=name)
         says.append(f"{name} from {line[0]:.3g} at step {step[0]:g} to {line[-1]:.3g} at step {step[-1]:g}")
         if band is not None:
