@@ -1,11 +1,14 @@
 """Wrong kernels, each of which the battery must reject. Run by tests/test_kernels_mutants.py, with TRITON_INTERPRET=1.
 
-A mutant is the course's own source with one line changed, as a slip of the hand would change it.
+A mutant is the course's own source with one line changed, as a slip of the hand would change it. Run as a program, with
+the same variable set, this prints the table of chapter 17: each mutant and the first case that gives it away.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import tempfile
 from pathlib import Path
 
 import battery
@@ -113,16 +116,37 @@ def test_the_course_own_kernels_pass(monkeypatch):
     assert failure(triton_launch) == ""
 
 
-@pytest.mark.parametrize("name", MUTANTS)
-def test_a_mutant_is_rejected(name, tmp_path, monkeypatch):
-    part, module = mutant(name, tmp_path)
+def rejected(name: str, folder: Path) -> str:
+    """How the battery rejects a mutant, "" if it does not."""
+    part, module = mutant(name, folder)
     launch = triton_launch if part else module
-    if part:
-        monkeypatch.setattr(triton_launch, part, module)
-        triton_launch.tables.dense.cache_clear()
-    monkeypatch.setattr(launch, "empty", battery.poisoned)
-    assert failure(launch) != "", f"the battery does not see that {name}"
+    with pytest.MonkeyPatch.context() as patch:
+        if part:
+            patch.setattr(triton_launch, part, module)
+            triton_launch.tables.dense.cache_clear()
+        patch.setattr(launch, "empty", battery.poisoned)
+        return failure(launch)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_rejected(name, tmp_path):
+    assert rejected(name, tmp_path) != "", f"the battery does not see that {name}"
 
 
 def test_there_are_at_least_twenty_and_no_two_are_the_same():
     assert len(MUTANTS) >= 20 and len(set(MUTANTS.values())) == len(MUTANTS)
+
+
+def test_the_chapter_lists_them_all():
+    path = Path(__file__).parents[2] / "notebooks" / "17_triton_attention.ipynb"
+    cells = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    (text,) = [cell for cell in cells if "| the slip |" in cell]
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    assert rows[1:] == list(MUTANTS) and f"The {len(MUTANTS)} slips" in text
+
+
+if __name__ == "__main__":
+    print("| the slip | given away by |\n|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in MUTANTS:
+            print(f"| {name} | {rejected(name, Path(folder)).partition(':')[0]} |", flush=True)
