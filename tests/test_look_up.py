@@ -125,3 +125,17 @@ def test_the_rate_is_chosen_by_validation_boards_and_the_test_boards_are_shown()
     rates, found = look_up.at_best_rate(table)
     assert rates == {"ViT": {"9": 0.1}, "ResNet": {"9": 0.1}}
     assert found == {"ViT": {"9": [0.1, 0.2]}, "ResNet": {"9": [0.3, 0.4]}}
+
+
+def test_the_second_look_takes_the_chosen_rates_and_fresh_boards(tmp_path, monkeypatch):
+    monkeypatch.setattr(look_up, "RATES", (1e-3, 3e-3))
+    asked, drawn = [], []
+    monkeypatch.setattr(look_up, "fit", lambda *given: asked.append(given[:4]) or BUILD[given[0]]().eval())
+    monkeypatch.setattr(look_up, "boards", lambda *given: drawn.append(given) or boards(*given))
+    tables = look_up.tables(tmp_path, (64, 128), (128,), steps=1, count=20)
+    rates, _ = look_up.at_best_rate(tables["crossing"])
+    first, second = asked[: -2 * len(look_up.FRESH_SEEDS)], asked[-2 * len(look_up.FRESH_SEEDS) :]
+    assert second == [(arm, rates[arm]["128"], 128, seed) for arm in BUILD for seed in look_up.FRESH_SEEDS]
+    assert not {seed for *_, seed in first} & set(look_up.FRESH_SEEDS)
+    assert len({seed for seed, *_ in drawn}) == len(drawn) == 5  # to train on, to choose by, to test; two fresh
+    assert {size: len(runs) for size, runs in tables["again"]["ViT"].items()} == {"128": len(look_up.FRESH_SEEDS)}

@@ -1,4 +1,4 @@
-"""Chapter 03's second task, "look it up": the lines of ViT and ResNet cross, or not, as the rates are chosen.
+"""Chapter 03's second task, "look it up": do the lines of ViT and ResNet cross?
 
 A board of 3 x 3 cells. The square in its first cell has the colour of one of the other things: which shape is that? The
 answer lies somewhere else than the question, so a network has to carry a colour across the board. In a frame the board
@@ -84,6 +84,7 @@ REACH = (2, 2)
 SIZES = (1000, 2000, 4000, 16_000, 64_000)  # different boards
 RATES = (2e-3, 3e-3, 6e-3)  # of learning, tried for both networks
 BATCH, STEPS = 128, 800
+FRESH, FRESH_SEEDS = 3003, tuple(range(21, 27))  # boards and seeds for a second look
 BUILD = {
     "ViT": partial(ViT, ViTConfig(image=SIDE, patch=CELL, classes=CLASSES)),
     "ResNet": partial(chapter_03.ResNet, 3, CLASSES, (16, 32, 48)),
@@ -110,14 +111,34 @@ def crossing(folder: Path, sizes: tuple[int, ...] = SIZES, steps: int = STEPS, c
     unseen = {"validation": boards(chapter_03.SEED + 2, count, REACH), "test": boards(chapter_03.SEED, count, REACH)}
     table = {split: {str(rate): {arm: {} for arm in BUILD} for rate in RATES} for split in unseen}
     for rate, arm, size, seed in product(RATES, BUILD, sizes, chapter_03.SEEDS):
-        order = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed))[:size]
-        batches = Batches(train[0][order], train[1][order], BATCH, seed)
-        training = replace(chapter_03.ARM_TRAINING, steps=steps, lr=rate, seed=seed, save_every=steps)
-        model, _ = chapter_03.fit(BUILD[arm], training, batches, folder / f"{arm}_{rate}_{size}_{seed}")
+        model = fit(arm, rate, size, seed, train, steps, folder)
         for split, (pictures, labels) in unseen.items():
             share = chapter_03.accuracy(model, pictures, labels)
             table[split][str(rate)][arm].setdefault(str(size), []).append(share)
     return table
+
+
+def again(
+    folder: Path, rates: dict[str, dict], sizes: tuple[int, ...], steps: int = STEPS, count: int = 4000
+) -> dict[str, dict]:
+    """The same at rates that are given, on boards and with seeds that nothing was chosen by: {arm: {size: [shares]}}.
+
+    rates: {arm: {size: rate}}, as `at_best_rate` says.
+    """
+    train, (pictures, labels) = boards(FRESH + 1, max(sizes), REACH), boards(FRESH, count, REACH)
+    table = {arm: {} for arm in BUILD}
+    for arm, size, seed in product(BUILD, sizes, FRESH_SEEDS):
+        model = fit(arm, rates[arm][str(size)], size, seed, train, steps, folder)
+        table[arm].setdefault(str(size), []).append(chapter_03.accuracy(model, pictures, labels))
+    return table
+
+
+def fit(arm: str, rate: float, size: int, seed: int, train: tuple[Tensor, Tensor], steps: int, folder: Path):
+    """A network of an arm, trained on `size` of the training boards."""
+    order = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed))[:size]
+    batches = Batches(train[0][order], train[1][order], BATCH, seed)
+    training = replace(chapter_03.ARM_TRAINING, steps=steps, lr=rate, seed=seed, save_every=steps)
+    return chapter_03.fit(BUILD[arm], training, batches, folder / f"{arm}_{rate}_{size}_{seed}")[0]
 
 
 def at_best_rate(table: dict[str, dict]) -> tuple[dict[str, dict], dict[str, dict]]:
@@ -131,3 +152,12 @@ def at_best_rate(table: dict[str, dict]) -> tuple[dict[str, dict], dict[str, dic
             best = max(right, key=right.get)
             rates[arm][size], shares[arm][size] = float(best), test[best][arm][size]
     return rates, shares
+
+
+def tables(
+    folder: Path, sizes: tuple[int, ...] = SIZES, second: tuple[int, ...] = (4000, 64_000), **options
+) -> dict[str, dict]:
+    """What the card holds of this task: `costs`, the `crossing`, and a second look at some of its sizes (`again`)."""
+    found = crossing(folder, sizes, **options)
+    rates, _ = at_best_rate(found)
+    return {"costs": costs(), "crossing": found, "again": again(folder / "again", rates, second, **options)}

@@ -255,13 +255,13 @@ def experiments(folder: Path, model: ViT) -> dict:
 
     small = by_profile(smoke={"steps": {32: 2, 64: 2}, "count": 50}, laptop={}, gpu={})
     few = by_profile(smoke={"steps": 2, "seeds": (1,), "count": 50}, laptop={}, gpu={})
-    boards = by_profile(smoke={"sizes": (128, 256), "steps": 2, "count": 50}, laptop={}, gpu={})
+    boards = by_profile(smoke={"sizes": (128,), "second": (128,), "steps": 2, "count": 50}, laptop={}, gpu={})
     return {
         "costs": costs(),
         "crossing": world_crossing(folder / "world", **small),
         "mnist": mnist_crossing(folder / "mnist", **small) if mnist.available() else None,
         "larger frames": larger_frames(folder / "larger", model, **few),
-        "look up": {"costs": look_up.costs(), "crossing": look_up.crossing(folder / "look_up", **boards)},
+        "look up": look_up.tables(folder / "look_up", **boards),
     }
 
 
