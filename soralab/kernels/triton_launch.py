@@ -52,9 +52,16 @@ def config(direction: str, x: Tensor, layout: tables.Layout) -> Config:
     bits, dim = (16 if x.element_size() == 2 else 32), max(64, block_dim(x.shape[-1]))
     rows = rows_for(x)
     chosen = CONFIGS[rows if (rows, bits, dim) in CONFIGS else 80, bits, dim][PASSES.index(direction)]
-    if isinstance(layout, tables.SlidingTiles):  # a tile of the film is a tile of the kernel
-        chosen = chosen._replace(block_q=layout.volume, block_k=layout.volume)
+    if isinstance(layout, tables.SlidingTiles):
+        chosen = for_film_tiles(chosen, direction, bits, layout.volume)
     return chosen
+
+
+def for_film_tiles(chosen: Config, direction: str, bits: int, volume: int) -> Config:
+    """The configuration where a tile of the film is a tile of the kernel. The list of visits takes registers that
+    float32 has not to spare forwards, so nothing is loaded ahead there."""
+    stages = 1 if (direction, bits) == ("forward", 32) else chosen.stages
+    return chosen._replace(block_q=volume, block_k=volume, stages=stages)
 
 
 def block_dim(dim: int) -> int:

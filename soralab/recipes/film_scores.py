@@ -1,4 +1,4 @@
-"""Judging a film model: it films the prompts of films that it never saw, and the referee reads.
+"""Judging a film model by the prompts of films that it never saw: it films them, and the referee reads what it made.
 
 Beside every score stands what the referee makes of the true films of the same prompts, and of their copies by the
 autoencoder: a model cannot be expected to do better than these.
