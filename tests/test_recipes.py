@@ -101,6 +101,56 @@ def test_all_films_that_turn_are_used_and_few_others():
     assert set(used) <= set(library)
 
 
+@pytest.fixture(scope="module")
+def hard_batches():
+    return sora.LatentBatches(Uncompressed(), 400, hard_ones=True)
+
+
+def test_hard_films_spin_are_of_angular_shapes_and_keep_their_prompts(hard_batches):
+    library = [world.sample_scene(sora.SEED, k, "simple") for k in range(400, 1200)]
+    assert 20 < len(hard_batches.scenes) and set(hard_batches.scenes) <= set(library)
+    assert not any(scene.held_out for scene in hard_batches.scenes)
+    count = {shape: 0 for shape in world.SHAPES}
+    for scene in sora.hard(range(400, 12_000)):
+        assert scene.objects[0].motion == "spins"
+        count[scene.objects[0].shape] += 1
+    assert count["circle"] == count["moon"] == 0
+    for shape in ("triangle", "cross"):  # every second one; 3 deviations of about 90
+        assert count[shape] / count["square"] == pytest.approx(0.5, abs=0.2)
+    assert all(text for step in range(10) for text in sentences(hard_batches(step)))
+
+
+def test_late_batches_are_half_usual_and_half_hard(latent_batches, hard_batches):
+    batches, half = sora.Curriculum(latent_batches, hard_batches, late=3), sora.BATCH // 2
+    assert all(same(batches(step), latent_batches(step)) for step in range(3))
+    for step in (3, 4):
+        late, usual, hard = batches(step), latent_batches(step), hard_batches(step)
+        assert same(batches(step), late)
+        assert torch.equal(late["x0"], torch.cat([usual["x0"][:half], hard["x0"][:half]]))
+        assert sentences(late) == sentences(usual)[:half] + sentences(hard)[:half]
+    assert not torch.equal(batches(3)["x0"][half:], batches(4)["x0"][half:])
+
+
+def test_training_turns_to_hard_films_after_its_share_of_the_steps(monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def stop(model, loss, batches, config, folder, **options):
+        turn = batches.late
+        assert turn / config.steps == pytest.approx(sora.LATE, abs=0.5 / config.steps)
+        assert not batches.usual.asked["hard_ones"] and batches.hard.asked["hard_ones"]
+        raise Stop
+
+    class Asked:
+        def __init__(self, *given, hard_ones=False):
+            self.asked = {"hard_ones": hard_ones}
+
+    monkeypatch.setattr(sora.loop, "train", stop)
+    monkeypatch.setattr(sora, "LatentBatches", Asked)
+    with pytest.raises(Stop):
+        sora.train("sora", steps=50)
+
+
 def test_pixels_are_of_films_like_those_of_latents():
     said = [text for step in range(12) for text in sentences(sora.pixel_batch(step)) if text]
     turns = [read_caption(text)[0]["motion"] in ("orbits", "spins") for text in said]
@@ -479,11 +529,11 @@ def test_the_smoke_profile_is_smaller_than_the_laptops(small, monkeypatch):
         pass
 
     def stop(model, loss, batches, config, folder, **options):
-        asked[profile] = (config.steps, len(batches.scenes))
+        asked[profile] = (config.steps, len(batches.usual.scenes))
         raise Stop
 
     monkeypatch.setattr(sora.loop, "train", stop)
-    monkeypatch.setattr(sora, "LatentBatches", lambda _, count, *cache: type("B", (), {"scenes": range(count)}))
+    monkeypatch.setattr(sora, "LatentBatches", lambda _, count, *_a, **_k: type("B", (), {"scenes": range(count)}))
     for profile in ("smoke", "laptop", "gpu"):
         monkeypatch.setenv("SORALAB_PROFILE", profile)
         with pytest.raises(Stop):

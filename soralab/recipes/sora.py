@@ -36,6 +36,10 @@ BATCH = 64
 FILMS = 288_000  # of the world's; those that are `used` are encoded once, for the model that films in latents
 EVERY = {"orbits": 1, "spins": 1, WALL: 3}  # one film in so many is used, and of all other motions one in REST
 REST = 9  # what turns is learnt last, so half of the films are to turn, not one in seven
+HARD = {"square": 1, "triangle": 2, "cross": 2}  # of films that spin, those of these shapes: one in so many is used
+LATE = 0.62  # of the training; after it half of each batch are such films, which are all that is still learnt badly
+HARD = {"square": 1, "triangle": 2, "cross": 2}  # what spins and is learnt last of all: one film in so many is used
+LATE = 0.62  # of the steps; from there on half of a batch is hard
 NULL = 0.1  # share of prompts left out, for classifier-free guidance
 PROCESS = RectifiedFlow()
 
@@ -56,11 +60,11 @@ class Recipe:
         return "sora_autoencoder" if self.kind == "v" else None
 
 
-TRAINING = TrainConfig(steps=16_000, lr=4e-3, warmup=200, cooldown=0.3, ema=0.999, seed=SEED, log_every=50)
+TRAINING = TrainConfig(steps=26_000, lr=4e-3, warmup=200, cooldown=0.3, ema=0.999, seed=SEED, log_every=50)
 RECIPES = {
     "sora": Recipe("sora", SoraConfig(rotary=True), "v", 2.0, TRAINING),
     "sora_pixels": Recipe(
-        "sora_pixels", SoraConfig.pixels(rotary=True), "x", 2.0, replace(TRAINING, steps=5800, lr=3e-3)
+        "sora_pixels", SoraConfig.pixels(rotary=True), "x", 2.0, replace(TRAINING, steps=9300, lr=3e-3)
     ),
 }
 
@@ -76,9 +80,12 @@ def parameters(model: Sora) -> list[dict]:
     return muon_groups(model, inside="blocks", outside=("modulation",), scale=0.2)
 
 
-def prompt(scene: world.Scene, rng: Random) -> str:
-    """What a training film is called: its short caption, with or without its size, its descriptive one, or ""."""
-    draw = rng.random()
+def prompt(scene: world.Scene, rng: Random, null: float = NULL) -> str:
+    """What a training film is called: its short caption, with or without its size, its descriptive one, or "".
+
+    `null` is the share of "", from 0 to NULL.
+    """
+    draw = NULL - null + rng.random() * (1 - NULL + null)
     if draw < NULL:
         return ""
     if draw < 0.4:
@@ -95,23 +102,37 @@ def used(indices: Iterable[int]) -> Iterator[world.Scene]:
             yield scene
 
 
+def hard(indices: Iterable[int]) -> Iterator[world.Scene]:
+    """The scenes of the library, of these indices, that spin and are of one of the HARD shapes."""
+    for index in indices:
+        thing = (scene := world.sample_scene(SEED, index, "simple")).objects[0]
+        if thing.motion == "spins" and thing.shape in HARD and index % HARD[thing.shape] == 0:
+            yield scene
+
+
 def pixel_batch(step: int) -> dict[str, Tensor]:
     """Batch `step` of films themselves: {"x0": [BATCH, 9, 3, 32, 32], "ids": [BATCH, words]}."""
     rng = Random(f"{SEED}/{step}")
     scenes = list(islice(used(count(step * REST * BATCH)), BATCH))  # films of its own: a batch needs half of its range
     films = world.to_film(world.render(scenes, FRAMES, SIDE, SIDE))
-    return {"x0": films, "ids": word_ids([prompt(scene, rng) for scene in scenes], SoraConfig.words)}
+    return as_batch(films, [prompt(scene, rng) for scene in scenes])
 
 
 class LatentBatches:
-    """Batches of latents: what is `used` of the library's first films, encoded once, in a new order each epoch."""
+    """Batches of latents: what is `used` of the library's first films, encoded once, in a new order each epoch.
 
-    def __init__(self, autoencoder: SpacetimeAutoencoder, films: int, cache: Path | None = None):
+    Or, if `hard_ones`, what is `hard` of the next films, twice as many; none of these loses its prompt.
+    """
+
+    def __init__(
+        self, autoencoder: SpacetimeAutoencoder, films: int, cache: Path | None = None, hard_ones: bool = False
+    ):
         """Encode what is used of so many films, or take it from the checkpoint `cache` if it is of them."""
-        self.scenes = list(used(range(films)))
+        self.scenes = list(hard(range(films, 3 * films)) if hard_ones else used(range(films)))
+        self.null = 0.0 if hard_ones else NULL
         weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
         digest = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
-        want = {"films": films, "every": {**EVERY, "rest": REST}, "autoencoder": digest}
+        want = {"films": films, "every": HARD if hard_ones else {**EVERY, "rest": REST}, "autoencoder": digest}
         if cache and cache.with_suffix(".json").exists() and read_card(cache).get("of") == want:
             self.latents = load_checkpoint(cache, mend=f"remove {cache}.json")[0]["latents"]
             return
@@ -126,14 +147,40 @@ class LatentBatches:
         with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not None):
             return autoencoder.encode(films).half()
 
+    def films(self, step: int) -> tuple[Tensor, list[str]]:
+        """Latents [BATCH, 5, 8, 8, 8] and prompts of batch `step`."""
+        films = len(self.scenes)
+        epoch, place = divmod(step * BATCH, max(1, films // BATCH) * BATCH)
+        order = torch.randperm(films, generator=torch.Generator().manual_seed(SEED + epoch)).tolist()
+        which = [order[k % films] for k in range(place, place + BATCH)]
+        rng = Random(f"{SEED}/{step}")
+        return self.latents[which].float(), [prompt(self.scenes[k], rng, self.null) for k in which]
+
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"x0": [BATCH, 5, 8, 8, 8], "ids": [BATCH, words]}."""
-        epoch, place = divmod(step * BATCH, len(self.scenes) // BATCH * BATCH)
-        order = torch.randperm(len(self.scenes), generator=torch.Generator().manual_seed(SEED + epoch))
-        which = order[place : place + BATCH].tolist()
-        rng = Random(f"{SEED}/{step}")
-        ids = word_ids([prompt(self.scenes[k], rng) for k in which], SoraConfig.words)
-        return {"x0": self.latents[which].float(), "ids": ids}
+        return as_batch(*self.films(step))
+
+
+def as_batch(x0: Tensor, prompts: list[str]) -> dict[str, Tensor]:
+    """What the loss takes: films or latents, and their prompts as word ids."""
+    return {"x0": x0, "ids": word_ids(prompts, SoraConfig.words)}
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """The usual batches; from step `late` on, half of each is of hard films."""
+
+    usual: LatentBatches
+    hard: LatentBatches
+    late: int
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """Batch `step`, as LatentBatches gives it."""
+        if step < self.late:
+            return self.usual(step)
+        half = BATCH // 2
+        (films, texts), (hard_films, hard_texts) = self.usual.films(step), self.hard.films(step)
+        return as_batch(torch.cat([films[:half], hard_films[:half]]), texts[:half] + hard_texts[:half])
 
 
 def make_loss(recipe: Recipe, network: nn.Module | None = None):
@@ -162,7 +209,12 @@ def train(name: str = "sora", folder: Path | None = None, steps: int | None = No
     films = by_profile(smoke=400, laptop=FILMS, gpu=8 * FILMS)
     batches = pixel_batch
     if recipe.autoencoder:
-        batches = LatentBatches(load_autoencoder(recipe.autoencoder), films, RUNS / name / "latents")
+        autoencoder, cache = load_autoencoder(recipe.autoencoder), RUNS / name / "latents"
+        batches = Curriculum(
+            LatentBatches(autoencoder, films, cache),
+            LatentBatches(autoencoder, films, cache.with_name("latents_hard"), hard_ones=True),
+            round(LATE * config.steps),
+        )
     loss = make_loss(recipe, compiled(model))
     result = loop.train(model, loss, batches, config, RUNS / name, parameters=parameters(model))
     with result.ema.applied(model):
