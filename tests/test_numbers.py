@@ -1,11 +1,12 @@
 """The numbers that README.md shows are those of the committed cards."""
 
+import json
 import re
 from pathlib import Path
 
 from soralab.files.checkpoints import CHECKPOINTS, read_card
 from soralab.recipes.film_scores import card_motions, card_table, prompts
-from soralab.recipes.sora import RECIPES
+from soralab.recipes.sora import LATE, RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,6 +18,23 @@ def between(text: str, name: str) -> str:
 def test_readme_shows_the_cards_scores():
     shown = between((ROOT / "README.md").read_text(encoding="utf-8"), "sora")
     assert card_table() in shown and card_motions() in shown
+
+
+def test_the_sentences_of_chapter_16_are_the_cards():
+    """Numbers in its prose: a new training could make one of them untrue."""
+    notebook = json.loads((ROOT / "notebooks" / "16_sora.ipynb").read_text(encoding="utf-8"))
+    prose = "".join(line for cell in notebook["cells"] if cell["cell_type"] == "markdown" for line in cell["source"])
+    ours, pixels = (read_card(name)["metrics"] for name in ("sora", "sora_pixels"))
+    slides, of = pixels["test"]["motions"]["slides"]
+    right, mine = (sum(card["test"]["motions"][m][0] for m in ("spins", "orbits")) for card in (pixels, ours))
+    steps = RECIPES["sora"].training.steps
+    for said in (
+        f"in {slides} of the {of} films that should slide, and in {right} of the 52 that should turn",
+        f"Then it was {mine}.",
+        f"{100 * pixels['test']['all']:.1f} %, {100 * pixels['held_out']['all']:.1f} %",
+        f"In the last {steps - round(LATE * steps):,} of the shipped model's {read_card('sora')['steps']:,} steps",
+    ):
+        assert said in prose, said
 
 
 def test_readme_shows_the_first_test_films():

@@ -150,8 +150,8 @@ class LatentBatches:
         """Latents [BATCH, 5, 8, 8, 8] and prompts of batch `step`."""
         films = len(self.scenes)
         epoch, place = divmod(step * BATCH, max(1, films // BATCH) * BATCH)
-        order = torch.randperm(films, generator=torch.Generator().manual_seed(SEED + epoch)).tolist()
-        which = [order[k % films] for k in range(place, place + BATCH)]
+        order = torch.randperm(films, generator=torch.Generator().manual_seed(SEED + epoch))
+        which = order[torch.arange(place, place + BATCH) % films].tolist()  # a smoke run has less than a batch
         rng = Random(f"{SEED}/{step}")
         return self.latents[which].float(), [prompt(self.scenes[k], rng, self.null) for k in which]
 
