@@ -201,29 +201,29 @@ def _patches(options) -> None:
 
 
 def _hint(options) -> None:
-    from soralab.exercises import board
+    from soralab.exercises import course, exercise
+    from soralab.workbook import board
 
     if options.name is None:
         if options.tier or options.all:
             raise ValueError("NAME is missing: --tier and --all take the name of an exercise before them")
-        print(board.list_exercises())
+        print(board.list_exercises(course()))
         return
-    text, problem = board.give_hint(options.name, options.tier, options.all)
+    text, problem = board.give_hint(exercise(options.name), options.tier, options.all)
     print(text)
     if problem:
         print(f"soralab: {problem}", file=sys.stderr)
 
 
 def _progress(options) -> None:
-    from soralab.exercises import progress
+    from soralab.exercises import course
+    from soralab.workbook import board, progress
 
     if options.records:
         if options.export or options.name:
             raise ValueError("--export and --name are about your own record: give them without other records")
         people = progress.merge([progress.read(path) for path in options.records])
-        from soralab.exercises import board
-
-        print(board.group_board(people))
+        print(board.group_board(people, course()))
         return
     if options.name is not None:
         problem = progress.rename(options.name)
@@ -234,9 +234,7 @@ def _progress(options) -> None:
         print(f"{options.export}: the record of {record.name}")
         return
     record = progress.own_record()
-    from soralab.exercises import board
-
-    print(board.own_table(record))
+    print(board.own_table(record, course()))
 
 
 def _session(options) -> None:

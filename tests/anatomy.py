@@ -309,7 +309,7 @@ def package_functions() -> dict[str, str]:
     """{body: "soralab/blocks/patches.py: patchify"} for every function of the package of two statements or more."""
     found = {}
     for path in sorted((ROOT / "soralab").rglob("*.py")):
-        if "exercises" not in path.parts:
+        if "exercises" not in path.relative_to(ROOT).parts:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and body_of(node):
                     found[body_of(node)] = f"{path.relative_to(ROOT).as_posix()}: {node.name}"

@@ -32,7 +32,8 @@ def chapter_of(path):
     from soralab.exercises import exercises
 
     number, name = path.stem.split("_", 1)
-    has = {room: (ROOT / "soralab" / room / f"{name}.py").exists() for room in ("exercises", "recipes")}
+    has = {room: bool([*(ROOT / "soralab" / room).glob(f"{name}{end}")])
+           for room, end in (("exercises", "/__init__.py"), ("recipes", ".py"))}
     own = tuple(exercises(name)) if has["exercises"] else ()
     module = "kernels" if name == "triton_attention" else name  # a folder, since it is machinery
     return Chapter(int(number), name, nbformat.read(path, as_version=4), own, module, has["recipes"])
@@ -47,7 +48,7 @@ def test_chapter(path):
 def test_the_rooms_of_readers_and_leaders(path):
     """tests/test_house.py looks for the module, the recipe and the test; these are the other two."""
     name = path.stem.split("_", 1)[1]
-    rooms = {"exercises": f"soralab/exercises/{name}.py", "guide": f"notebooks/sessions/{path.stem}.md"}
+    rooms = {"exercises": f"soralab/exercises/{name}/__init__.py", "guide": f"notebooks/sessions/{path.stem}.md"}
     missing = {room for room, file in rooms.items() if not (ROOT / file).exists()}
     assert missing == set(LACKING.get(path.stem, ()))
 

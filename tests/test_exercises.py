@@ -15,10 +15,10 @@ import toy_exercises
 from toy_exercises import CROP, centre_crop, crop
 
 from soralab import exercises as package
-from soralab.exercises import Exercise, WrongAnswer, chapters, exercise, exercises
+from soralab.exercises import chapters, exercise, exercises
 from soralab.figures import CHAPTERS
+from soralab.workbook.task import Exercise, WrongAnswer
 
-MACHINERY = {"board", "progress", "source", "task"}
 TASKS = [crop(), *exercises()]
 
 
@@ -73,14 +73,15 @@ def test_names_are_unique_and_their_chapters():
         assert {task.chapter for task in exercises(chapter.name)} == {chapter.name}
 
 
-def test_every_file_is_machinery_or_a_chapter_with_exercises():
-    """So a chapter's file with a slip in its name, or one that forgets EXERCISES, is not passed over in silence."""
+def test_every_folder_is_a_chapter_and_every_file_an_exercise():
+    """So a slip in a file's name, or an exercise that ORDER forgets, is not passed over in silence."""
+    here = Path(package.__file__).parent
+    assert [path.name for path in here.glob("*.py")] == ["__init__.py"]
     syllabus = {chapter.name for chapter in CHAPTERS}
-    files = {path.stem for path in Path(package.__file__).parent.glob("*.py")} - {"__init__"}
-    assert MACHINERY <= files
-    for name in files - MACHINERY:
-        assert name in syllabus or any(name.startswith(f"{chapter}_") for chapter in syllabus), name
-    assert all(exercises(chapter.name) for chapter in chapters())
+    assert {path.parent.name for path in here.glob("*/*.py")} <= syllabus
+    for chapter in chapters():
+        files = {path.stem for path in (here / chapter.name).glob("*.py")} - {"__init__"}
+        assert files == {task.function for task in exercises(chapter.name)} and files
 
 
 # ----------------------------------------------------------------------------------- the judge is shown broken ones
@@ -406,8 +407,9 @@ def test_chapters_are_found_by_their_files(toys):
     assert exercise("unet.weight_map").title == "Toy weight_map"
 
 
-def test_only_the_chapter_asked_for_is_imported(toys, tmp_path):
-    (tmp_path / "vit.py").write_text("raise RuntimeError('it was imported')")
+def test_only_the_exercise_asked_for_is_imported(toys, tmp_path):
+    for file in ("vit/pooling.py", "vit/__init__.py", "unet/centre_crop.py"):
+        (tmp_path / file).write_text("raise RuntimeError('it was imported')")
     assert exercise("unet.weight_map").name == "unet.weight_map"
     with pytest.raises(RuntimeError, match="it was imported"):
         exercise("vit.pooling")

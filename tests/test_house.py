@@ -21,6 +21,7 @@ FLOORS = [
     {"blocks", "diffusion", "world"},
     {"training", "datasets", "kernels"},
     {"figures"},
+    {"workbook"},
     set(PAPERS),
     {"recipes", "exercises", "sessions"},
     {"cli", "__main__"},

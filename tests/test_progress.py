@@ -13,8 +13,8 @@ import toy_exercises
 from toy_exercises import centre_crop, corner, crop, stub
 
 from soralab.cli import main
-from soralab.exercises import board, progress  # also so that both are loaded before the toys move in
-from soralab.exercises.progress import DamagedRecord, Entry, Record
+from soralab.workbook import board, progress
+from soralab.workbook.progress import DamagedRecord, Entry, Record
 
 CROP = "unet.centre_crop"
 

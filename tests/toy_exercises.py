@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from soralab import exercises as package
-from soralab.exercises import Exercise, WrongAnswer
+from soralab.workbook.task import Exercise, WrongAnswer
 
 EDGE = 2  # the solution uses it, and a pasted solution must find it
 
@@ -71,9 +71,12 @@ SYLLABUS = {
 def install(monkeypatch, folder):
     """For one test, let the course consist of two chapters with three toys, in files in `folder`."""
     monkeypatch.setattr(package, "__path__", [str(folder)])
+    for name in [name for name in sys.modules if name.startswith(f"{package.__name__}.")]:
+        monkeypatch.delitem(sys.modules, name)
     for chapter, names in SYLLABUS.items():
-        toys = "".join(f"crop(name='{chapter}.{name}', title='Toy {name}'), " for name in names)
-        (folder / f"{chapter}.py").write_text(f"from toy_exercises import crop\n\nEXERCISES = ({toys})\n")
-        monkeypatch.setitem(sys.modules, f"{package.__name__}.{chapter}", None)  # what it was comes back afterwards
-        del sys.modules[f"{package.__name__}.{chapter}"]
-        monkeypatch.setattr(package, chapter, None, raising=False)
+        monkeypatch.setattr(package, chapter, None, raising=False)  # what it was comes back afterwards
+        (folder / chapter).mkdir()
+        (folder / chapter / "__init__.py").write_text(f"ORDER = {names!r}\n")
+        for name in names:
+            toy = f"crop(name='{chapter}.{name}', title='Toy {name}')"
+            (folder / chapter / f"{name}.py").write_text(f"from toy_exercises import crop\n\nEXERCISE = {toy}\n")

@@ -1,20 +1,22 @@
-"""What `soralab hint` and `soralab progress` print."""
+"""What `soralab hint` and `soralab progress` print. `course` is `soralab.exercises.course()`: {chapter: exercises}."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 
-from soralab.exercises import chapters, exercise, exercises, progress
-from soralab.exercises.progress import Record
-from soralab.exercises.task import Exercise
+from soralab.workbook import progress
+from soralab.workbook.progress import Record
+from soralab.workbook.task import Exercise
+
+Course = Mapping  # of an entry of soralab.figures.CHAPTERS to its exercises, in the notebook's order
 
 
-def list_exercises() -> str:
+def list_exercises(course: Course) -> str:
     """All exercises by chapter: name, difficulty, minutes, title."""
     lines = []
-    for chapter in chapters():
+    for chapter, tasks in course.items():
         lines += ["", f"{chapter.number:02d} {chapter.title}"]
-        tasks = exercises(chapter.name)
         width = max((len(task.name) for task in tasks), default=0)
         lines += [f"  {task.name:{width}}  {task.dots}  {task.minutes:3d} min  {task.title}" for task in tasks]
     if not lines:
@@ -22,12 +24,12 @@ def list_exercises() -> str:
     return "\n".join([*lines[1:], "", "a hint: soralab hint NAME"])
 
 
-def give_hint(name: str, tier: int | None = None, everything: bool = False) -> tuple[str, str]:
+def give_hint(task: Exercise, tier: int | None = None, everything: bool = False) -> tuple[str, str]:
     """The next hint of an exercise that was not read yet (or `tier`, or all), and "" or a line for stderr.
 
-    Which were read is recorded. Once all were, the last is given again. Raises ValueError for an unknown name.
+    Which were read is recorded. Once all were, the last is given again.
     """
-    task = exercise(name)
+    name = task.name
     tiers, problem = [1, 2, 3], ""
     if not everything:
         try:
@@ -47,26 +49,32 @@ def give_hint(name: str, tier: int | None = None, everything: bool = False) -> t
 
 
 def _notebook(task: Exercise) -> str:
-    number = next(chapter.number for chapter in chapters() if chapter.name == task.chapter)
+    from soralab.figures.syllabus import CHAPTERS
+
+    number = next(chapter.number for chapter in CHAPTERS if chapter.name == task.chapter)
     return f"notebooks/{number:02d}_{task.chapter}.ipynb"
 
 
 # ------------------------------------------------------------------------------------------------------ progress
 
 
-def own_table(record: Record) -> str:
+def own_table(record: Record, course: Course) -> str:
     """One person's record: a table per chapter (exercise, difficulty, minutes, state, hints) and the totals."""
-    lines, everything = [], exercises()
+    lines, everything = [], _all(course)
     width = max((len(task.function) for task in everything), default=0)
-    for chapter in chapters():
+    for chapter, tasks in course.items():
         lines += ["", f"{chapter.number:02d} {chapter.title}"]
-        for task in exercises(chapter.name):
+        for task in tasks:
             state, hints = _state(record, task.name)
             lines.append(f"  {task.function:{width}}  {task.dots}  {task.minutes:3d} min  {state:22}  {hints}".rstrip())
     solved = [task for task in everything if record.solved(task.name)]
     minutes = f"{sum(task.minutes for task in solved)} of {sum(task.minutes for task in everything)} minutes' worth"
     return "\n".join([f"{record.name}: {len(solved)} of {len(everything)} exercises solved, {minutes}", *lines,
-                      *_strangers([record])])
+                      *_strangers([record], course)])
+
+
+def _all(course: Course) -> list[Exercise]:
+    return [task for tasks in course.values() for task in tasks]
 
 
 def _state(record: Record, name: str) -> tuple[str, str]:
@@ -77,27 +85,26 @@ def _state(record: Record, name: str) -> tuple[str, str]:
     return state, hints if entry.hints else ""
 
 
-def group_board(records: list[Record]) -> str:
+def group_board(records: list[Record], course: Course) -> str:
     """Several people's: a row a person, a column a chapter, a dot an exercise, filled where it is solved.
 
     records: one a person, as `progress.merge` gives them.
     """
-    tasks = {chapter: exercises(chapter.name) for chapter in chapters()}
-    total = sum(map(len, tasks.values()))
-    rows = [["", *(f"{chapter.number:02d}" for chapter in tasks), "solved"]]
+    total = len(_all(course))
+    rows = [["", *(f"{chapter.number:02d}" for chapter in course), "solved"]]
     for record in records:
-        solved = sum(record.solved(task.name) for column in tasks.values() for task in column)
-        dots = ("".join("●" if record.solved(task.name) else "○" for task in column) for column in tasks.values())
+        solved = sum(record.solved(task.name) for column in course.values() for task in column)
+        dots = ("".join("●" if record.solved(task.name) else "○" for task in column) for column in course.values())
         rows.append([record.name, *dots, f"{solved} of {total}"])
     widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(_padded, row, widths)).rstrip() for row in rows]
-    names = ", ".join(f"{chapter.number:02d} {chapter.title}" for chapter in tasks)
-    return "\n".join([*lines, "", names, *_strangers(records)])
+    names = ", ".join(f"{chapter.number:02d} {chapter.title}" for chapter in course)
+    return "\n".join([*lines, "", names, *_strangers(records, course)])
 
 
-def _strangers(records: list[Record]) -> list[str]:
+def _strangers(records: list[Record], course: Course) -> list[str]:
     """A line on entries of exercises that this version of the course does not have."""
-    known = {task.name for task in exercises()}
+    known = {task.name for task in _all(course)}
     strange = sorted({name for record in records for name in record.entries} - known)
     some = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
     return ["", f"not shown, as this version of the course has no such exercise: {some}"] if strange else []

@@ -1,4 +1,4 @@
-"""Chapter 04's last exercise: the gradient of one large contrastive batch, computed in pieces."""
+"""A batch that does not fit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from soralab.exercises import Exercise, WrongAnswer
-from soralab.exercises.vit_inside import numbers, same
+from soralab.workbook.probes import numbers, same
+from soralab.workbook.task import Exercise, WrongAnswer
 
 
 def _pieces_stub(image: nn.Module, text: nn.Module, pixels: Tensor, ids: Tensor, scale: float, chunk: int) -> None:
@@ -172,7 +172,7 @@ def _pieces_check(fn: Callable) -> Iterator[tuple[bool, str]]:
         )
 
 
-PIECES = Exercise(
+EXERCISE = Exercise(
     name="clip.batch_in_pieces",
     title="A batch that does not fit",
     difficulty=3,

@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from soralab.exercises import progress, source
+from soralab.workbook import progress, source
 
 MARKS = {"open": "☐ not attempted", "wrong": "✗ not yet", "right": "✓ right"}
 LONGEST = 240  # letters of an error's text that are shown
