@@ -28,7 +28,7 @@ def run() -> Iterator[str]:
         for dtype in (torch.float32, torch.bfloat16):
             yield training_step(name, dtype)
     yield f"import soralab       {command('import soralab'):8.2f} s (python alone: {command('pass'):.2f} s)"
-    film = "from soralab.cli import main; main(['film', 'a red circle', '-o', 'runs/benchmark.gif'])"
+    film = "from soralab.command import main; main(['film', 'a red circle', '-o', 'runs/benchmark.gif'])"
     yield f"soralab film         {command(film):8.1f} s, start-up included"
 
 

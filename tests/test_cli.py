@@ -13,7 +13,7 @@ import torch
 from tiny_models import PROMPT, damage, save_all, save_sora, tiny_autoencoder
 
 from soralab import world
-from soralab.cli import main
+from soralab.command import main
 from soralab.files.films import read_film, save_film
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,7 +125,7 @@ def test_a_prompt_that_cannot_be_read(here, capsys, prompt, said):
 def test_a_bad_prompt_and_the_help_are_answered_without_torch(here):
     """A typing error is told at once: importing torch takes seconds."""
     code = (
-        "import sys\nfrom soralab.cli import main\n"
+        "import sys\nfrom soralab.command import main\n"
         "try:\n    sys.exit(main(sys.argv[1:]))\nfinally:\n    print('torch' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -133,7 +133,7 @@ def test_a_bad_prompt_and_the_help_are_answered_without_torch(here):
     def answer(*argv):
         return subprocess.run([sys.executable, *argv], capture_output=True, text=True, cwd=here, env=environment)
 
-    asked = answer("-m", "soralab.cli", "--help")
+    asked = answer("-m", "soralab", "--help")
     assert asked.returncode == 0 and "patches" in asked.stdout and "doctor" in asked.stdout
     told = answer("-c", code, "--help")
     assert told.returncode == 0 and told.stdout.splitlines()[-1] == "False"
@@ -421,7 +421,7 @@ def test_doctor_names_what_to_mend(here, capsys, own_shelf, how):
 
 
 def test_doctor_tells_of_a_wrong_profile_a_full_disk_and_a_missing_package(here, capsys, monkeypatch):
-    from soralab.recipes import doctor
+    from soralab.command import doctor
 
     monkeypatch.setenv("SORALAB_PROFILE", "desktop")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))

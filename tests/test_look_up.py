@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from soralab import world
-from soralab.recipes import look_up
-from soralab.recipes.look_up import BUILD, CELL, CLASSES, GRID, boards
+from soralab.experiments import vit_look_up as look_up
+from soralab.experiments.vit_look_up import BUILD, CELL, CLASSES, GRID, boards
 
 PALETTE = torch.tensor([world.PALETTE[name] for name in world.COLOURS])
 

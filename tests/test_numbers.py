@@ -4,8 +4,8 @@ import json
 import re
 from pathlib import Path
 
+from soralab.experiments.sora import card_motions, card_table, prompts
 from soralab.files.checkpoints import CHECKPOINTS, read_card
-from soralab.recipes.film_scores import card_motions, card_table, prompts
 from soralab.recipes.sora import LATE, RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]

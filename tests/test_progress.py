@@ -12,7 +12,7 @@ import pytest
 import toy_exercises
 from toy_exercises import centre_crop, corner, crop, stub
 
-from soralab.cli import main
+from soralab.command import main
 from soralab.workbook import board, progress
 from soralab.workbook.progress import DamagedRecord, Entry, Record
 

@@ -10,10 +10,11 @@ import torch
 from tiny_models import AUTOENCODER, PIXELS, SORA, save_all, tiny_autoencoder
 
 from soralab import world
-from soralab.cli import main
+from soralab.command import main
+from soralab.experiments import referee as recipe_of_the_referee
+from soralab.experiments import sora as film_scores
 from soralab.files.checkpoints import load_checkpoint
-from soralab.recipes import RECIPES, film_scores, publish, recipe, sora, sora_autoencoder
-from soralab.recipes import referee as recipe_of_the_referee
+from soralab.recipes import RECIPES, publish, recipe, sora, sora_autoencoder
 from soralab.sora import Filmmaker, SpacetimeAutoencoder, load_autoencoder
 from soralab.world import referee
 from soralab.world.language import decode, descriptive_caption, read_caption, short_caption

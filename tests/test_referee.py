@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from soralab import world
-from soralab.recipes.referee import KINDS
+from soralab.experiments.referee import KINDS
 from soralab.world import physics, referee
 from soralab.world.outline import AREA, MOON_CENTROID
 from soralab.world.render import render

@@ -7,10 +7,7 @@ import torch
 
 from soralab import world
 from soralab.clip import CLIP, CLIPConfig
-from soralab.files.checkpoints import read_card
-from soralab.recipes import clip as recipe
-from soralab.recipes import clip_experiments as experiments
-from soralab.recipes.still_captions import (
+from soralab.datasets.still_captions import (
     CLASSES,
     PLACES,
     TEMPLATES,
@@ -29,6 +26,9 @@ from soralab.recipes.still_captions import (
     thing,
     to_pixels,
 )
+from soralab.experiments import clip_trainings as experiments
+from soralab.files.checkpoints import read_card
+from soralab.recipes import clip as recipe
 
 SCENES = [sample(0, index) for index in range(60)]
 

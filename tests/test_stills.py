@@ -8,11 +8,11 @@ import torch
 
 from soralab import world
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
-from soralab.cli import main
+from soralab.command import main
+from soralab.datasets import stills
+from soralab.experiments import latent_diffusion_trainings as lab
 from soralab.latent_diffusion import LatentDiffusion, LatentDiffusionConfig, Painter, UNetConfig, load_autoencoder
 from soralab.recipes import latent_diffusion as recipe
-from soralab.recipes import latent_diffusion_experiments as lab
-from soralab.recipes import stills
 from soralab.vit import ViT, ViTConfig
 from soralab.world.language import encode, read_caption, read_setting
 
@@ -224,7 +224,7 @@ def test_perceptual_features_are_maps_of_patches(small):
 
 def test_train_the_autoencoder_then_paint(small, monkeypatch, capsys):
     """The way in which the shipped ones are made, in small: the first one's checkpoint is the second one's tool."""
-    monkeypatch.setattr("soralab.recipes.latent_diffusion_experiments.experiments", lambda folder, painter: {"done": 1})
+    monkeypatch.setattr(lab, "experiments", lambda folder, painter: {"done": 1})
     for name in ("latent_autoencoder", "latent_diffusion"):
         assert main(["train", name, "--folder", str(small)]) == 0
         card = json.loads((small / f"{name}.json").read_text(encoding="utf-8"))

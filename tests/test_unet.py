@@ -11,12 +11,14 @@ from scipy import ndimage
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from soralab.datasets import cells
 from soralab.diffusion import RectifiedFlow, diffusion_loss
 from soralab.exercises import exercises
+from soralab.experiments import bands
+from soralab.experiments import unet_scores as segmentation_scores
+from soralab.experiments.unet_scores import components, count_error, otsu, overlap, pixel_error, rand_error
 from soralab.files.checkpoints import load_checkpoint
-from soralab.recipes import bands, cells, segmentation_scores
 from soralab.recipes import unet as recipe
-from soralab.recipes.segmentation_scores import components, count_error, otsu, overlap, pixel_error, rand_error
 from soralab.unet import (
     UNet,
     UNetConfig,

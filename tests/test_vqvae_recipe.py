@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from soralab import world
+from soralab.datasets.what_and_where import CELLS, frames, sample, to_pixels
+from soralab.experiments import vqvae_rate_distortion as rate_distortion
 from soralab.files.checkpoints import read_card
-from soralab.recipes import rate_distortion, vqvae
-from soralab.recipes.what_and_where import CELLS, frames, sample, to_pixels
+from soralab.recipes import vqvae
 from soralab.vqvae import VQVAE, VQVAEConfig
 
 TINY = VQVAEConfig(codes=9, dim=4, width=8)

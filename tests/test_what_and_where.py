@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from soralab import world
+from soralab.datasets.what_and_where import CELLS, CLASSES, Batches, frames, label, name_of, sample, to_pixels
 from soralab.recipes import vit as recipe
-from soralab.recipes.what_and_where import CELLS, CLASSES, Batches, frames, label, name_of, sample, to_pixels
 from soralab.vit import ViT, ViTConfig
 
 

@@ -12,7 +12,7 @@ RECIPES = {
     "sora": "soralab.recipes.sora",
     "sora_pixels": "soralab.recipes.sora",
     "sora_autoencoder": "soralab.recipes.sora_autoencoder",
-    "referee": "soralab.recipes.referee",
+    "referee": "soralab.experiments.referee",
     "transformer": "soralab.recipes.transformer",
     "unet": "soralab.recipes.unet",
     "unet_denoiser": "soralab.recipes.unet",

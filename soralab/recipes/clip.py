@@ -2,7 +2,7 @@
 
 It learns from frames of the world and texts about them (`still_captions`): nobody tells it a class. What it is then
 asked: which text belongs to which picture, and to sort pictures into classes that are given as texts. The experiments
-of its card are in `clip_experiments`.
+of its card are in `soralab.experiments`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,21 @@ from torch import Tensor, nn
 from soralab import world
 from soralab.blocks.bpe import Tokenizer
 from soralab.clip import CLIP, CLIPConfig, contrastive_loss, decay_groups, zero_shot
+from soralab.datasets import still_captions
+from soralab.datasets.still_captions import (
+    Pairs,
+    descriptive,
+    frames,
+    label,
+    name_of,
+    prompts,
+    sample,
+    short,
+    to_pixels,
+)
 from soralab.figures import read_log
 from soralab.files.checkpoints import load_model
-from soralab.recipes import RUNS, publish, still_captions
-from soralab.recipes.bands import write_band
-from soralab.recipes.still_captions import Pairs, descriptive, frames, label, name_of, prompts, sample, short, to_pixels
+from soralab.recipes import RUNS, publish
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
 from soralab.training.profiles import by_profile
@@ -204,17 +214,12 @@ def short_run(seed: int, steps: int = 150, folder: str | Path | None = None) -> 
         return read_log(result.log)
 
 
-def reference() -> Path:
-    """Make data/bands/clip.json again: `python -c "from soralab.recipes.clip import reference; reference()"`."""
-    return write_band("clip", short_run)
-
-
 def train(name: str = "clip", folder: Path | None = None, steps: int | None = None) -> Path:
     """Train (or go on with) the CLIP in runs/NAME, run the experiments, save it as folder/NAME; returns its path.
 
     Experiments that were run already are not run again.
     """
-    from soralab.recipes.clip_experiments import experiments
+    from soralab.experiments.clip_trainings import experiments
 
     full = TRAINING.steps
     training = replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=4 * full))

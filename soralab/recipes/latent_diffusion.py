@@ -1,7 +1,7 @@
 """How chapter 06's models are trained: `soralab train latent_autoencoder`, then `soralab train latent_diffusion`.
 
 The first stage copies pictures of the world through latents that are four times smaller on each side; the second paints
-them from prompts. The card of the second also holds the experiments of `latent_diffusion_experiments`.
+them from prompts. The card of the second also holds the experiments of `soralab.experiments`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from soralab import world
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig, first_stage_loss
 from soralab.blocks.perception import Features, PatchDiscriminator
+from soralab.datasets import stills
 from soralab.diffusion import diffusion_loss
 from soralab.figures import read_log
 from soralab.latent_diffusion import (
@@ -32,9 +33,8 @@ from soralab.latent_diffusion import (
     load_autoencoder,
     word_ids,
 )
-from soralab.recipes import RUNS, publish, stills
+from soralab.recipes import RUNS, publish
 from soralab.recipes import vit as chapter_03
-from soralab.recipes.bands import write_band
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
 from soralab.training.profiles import by_profile
@@ -246,11 +246,6 @@ def short_run(seed: int, steps: int = 150, folder: str | Path | None = None) -> 
         return read_log(result.log)
 
 
-def reference() -> Path:
-    """Make the band again: `python -c "from soralab.recipes.latent_diffusion import reference; reference()"`."""
-    return write_band(SECOND, short_run)
-
-
 def train(name: str = SECOND, folder: Path | None = None, steps: int | None = None) -> Path:
     """Train (or go on with) one of the two models in runs/NAME, then save it as folder/NAME; returns its path."""
     make, full = (train_first, FIRST_TRAINING) if name == FIRST else (train_second, TRAINING)
@@ -274,7 +269,7 @@ def train_first(training: TrainConfig, folder: Path) -> tuple[Autoencoder, loop.
 
 def train_second(training: TrainConfig, folder: Path) -> tuple[LatentDiffusion, loop.TrainResult, dict]:
     """The second stage, its training, and what its card says of it, the experiments with it."""
-    from soralab.recipes.latent_diffusion_experiments import experiments
+    from soralab.experiments.latent_diffusion_trainings import experiments
 
     scenes, pictures = library(by_profile(smoke=100, laptop=PICTURES, gpu=4 * PICTURES))
     first = load_autoencoder()

@@ -14,15 +14,17 @@ from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
 from soralab import world
 from soralab.diffusion import RectifiedFlow, diffusion_loss, sample_times
+from soralab.experiments.sora import measure
+from soralab.figures import read_log
 from soralab.files.checkpoints import load_checkpoint, read_card, save_checkpoint
 from soralab.recipes import RUNS, publish
-from soralab.recipes.film_scores import measure
 from soralab.sora import Filmmaker, Sora, SoraConfig, SpacetimeAutoencoder, load_autoencoder, word_ids
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
@@ -199,6 +201,29 @@ def make_loss(recipe: Recipe, network: nn.Module | None = None):
     return loss
 
 
+SHORT_STEPS, SHORT_FILMS = 80, 5200
+
+
+def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = None) -> dict:
+    """Train `sora` for its first `steps` steps; returns the log as columns {"step", "loss", ...}.
+
+    Float32 on any machine, so that the band holds on any machine; a constant learning rate after the warm-up.
+    """
+    recipe = RECIPES["sora"]
+    torch.manual_seed(seed)
+    model = Sora(recipe.config)
+    config = replace(
+        recipe.training, steps=steps, seed=seed, warmup=50, cooldown=0.0, log_every=2, save_every=steps,
+        precision="float32",
+    )  # fmt: skip
+    films = min(SHORT_FILMS, 4 * steps * BATCH)  # a quarter of them is used
+    batches = LatentBatches(load_autoencoder(recipe.autoencoder), films)
+    with TemporaryDirectory() as temporary:
+        where = folder or temporary
+        result = loop.train(model, make_loss(recipe), batches, config, where, parameters=parameters(model))
+        return read_log(result.log)
+
+
 def train(name: str = "sora", folder: Path | None = None, steps: int | None = None) -> Path:
     """Train (or go on with) a model in runs/NAME, then save it as folder/NAME; returns its path."""
     recipe = RECIPES[name]
@@ -231,6 +256,6 @@ def train(name: str = "sora", folder: Path | None = None, steps: int | None = No
 
 def evaluate(name: str = "sora", checkpoint: str | None = None) -> str:
     """The chapter's table: the shipped models on prompts that training never saw, beside the referee's own errors."""
-    from soralab.recipes.film_scores import table
+    from soralab.experiments.sora import table
 
     return table(checkpoint or name, baseline="sora_pixels" if name == "sora" and not checkpoint else None)

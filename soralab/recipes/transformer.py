@@ -1,7 +1,7 @@
 """How chapter 02's translator is trained: `soralab train transformer`. It reads the world's Hindi and writes English.
 
-`python -m soralab.recipes.transformer band` makes the notebook's reference runs again, `... key_size` the ablation of
-Table 3's rows (B), `... multi30k` trains the same code on Multi30k's German and English and measures BLEU.
+`python -m soralab.recipes.transformer key_size` makes the ablation of Table 3's rows (B) again, `... multi30k` trains
+the same code on Multi30k's German and English and measures BLEU.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from torch.nn.utils.rnn import pad_sequence
 from soralab import world
 from soralab.datasets import multi30k
 from soralab.figures import read_log
-from soralab.figures.curves import wilson
+from soralab.figures.curves import BANDS, wilson
 from soralab.files.atomic import atomic_write, make_folder
 from soralab.files.checkpoints import load_checkpoint, save_checkpoint
 from soralab.recipes import RUNS, publish
-from soralab.recipes.bands import BANDS, write_band
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
 from soralab.training.profiles import by_profile
@@ -324,17 +323,13 @@ def bleu(found: list[str], right: list[str]) -> float:
 
 
 def main(what: str) -> None:
-    """Make the band or an experiment again and keep it in data/."""
+    """Make an experiment again and keep it in data/experiments."""
     experiments = {"key_size": key_size_ablation, "multi30k": train_multi30k}
-    if what == "band":
-        path = write_band("transformer", lambda seed: short_run(seed)[0])
-    elif what in experiments:
-        found = experiments[what]()
-        path = make_folder(EXPERIMENTS) / f"transformer_{what}.json"
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    else:
-        raise SystemExit(f"{what!r}: it takes band, {', '.join(experiments)}")
+    if what not in experiments:
+        raise SystemExit(f"{what!r}: it takes {', '.join(experiments)}")
+    path = make_folder(EXPERIMENTS) / f"transformer_{what}.json"
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(experiments[what](), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"wrote {path.name}")
 
 

@@ -19,12 +19,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from soralab import world
-from soralab.datasets import isbi
+from soralab.datasets import cells, isbi
 from soralab.diffusion import RectifiedFlow, diffusion_loss
+from soralab.experiments.unet_scores import components, mean, otsu, scores
 from soralab.figures import read_log
-from soralab.recipes import RUNS, cells, publish
-from soralab.recipes.bands import write_band
-from soralab.recipes.segmentation_scores import components, mean, otsu, scores
+from soralab.recipes import RUNS, publish
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
 from soralab.training.profiles import by_profile
@@ -107,11 +106,6 @@ def short_run(seed: int, steps: int = 120, folder: str | Path | None = None) -> 
         where = Path(folder or temporary)
         _, result = fit(UNetConfig.small(), training, Dish(seed, pictures=min(PICTURES, steps * BATCH)), where)
         return read_log(result.log)
-
-
-def reference() -> Path:
-    """Make data/bands/unet.json again: `python -c "from soralab.recipes.unet import reference; reference()"`."""
-    return write_band("unet", short_run)
 
 
 def unseen_picture(index: int, side: int | None = None) -> tuple[Tensor, np.ndarray]:

@@ -1,7 +1,7 @@
 """How chapter 03's ViT is trained and measured: `soralab train vit`, `soralab evaluate vit`.
 
 The task is `what_and_where`. The card also holds four experiments that the notebook shows: the crossing with a small
-ResNet of as many FLOPs as data grows (figure 4), the same on MNIST where the reader has it and on `look_up`, and
+ResNet of as many FLOPs as data grows (figure 4), the same on MNIST where the reader has it and on `vit_look_up`, and
 fine-tuning at a higher resolution (section 3.2).
 """
 
@@ -19,11 +19,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from soralab.datasets import mnist
+from soralab.datasets.what_and_where import CELLS, CLASSES, Batches, frames, to_pixels
 from soralab.figures import read_log
 from soralab.files.checkpoints import load_model
 from soralab.recipes import RUNS, publish
-from soralab.recipes.bands import write_band
-from soralab.recipes.what_and_where import CELLS, CLASSES, Batches, frames, to_pixels
 from soralab.training import loop
 from soralab.training.data import model_flops
 from soralab.training.loop import TrainConfig
@@ -243,15 +242,10 @@ def short_run(seed: int, steps: int = 400, folder: str | Path | None = None) -> 
         return read_log(result.log)
 
 
-def reference() -> Path:
-    """Make data/bands/vit.json again: `python -c "from soralab.recipes.vit import reference; reference()"`."""
-    return write_band("vit", short_run)
-
-
 def experiments(folder: Path, model: ViT) -> dict:
     """The card's tables: what each network costs, the crossing, MNIST's (None without it), higher resolution, and the
     crossing where a colour is to be looked up."""
-    from soralab.recipes import look_up
+    from soralab.experiments import vit_look_up as look_up
 
     small = by_profile(smoke={"steps": {32: 2, 64: 2}, "count": 50}, laptop={}, gpu={})
     few = by_profile(smoke={"steps": 2, "seeds": (1,), "count": 50}, laptop={}, gpu={})

@@ -2,7 +2,7 @@
 
 `vqvae` sees single frames (`what_and_where`), `vqvae_films` whole films of 9 frames, and `vqvae_prior` the maps that
 `vqvae` makes of its frames, with the shape of the thing as the class. The experiments in `vqvae`'s card are in
-`rate_distortion`.
+`soralab.experiments`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from soralab import world
+from soralab.datasets.what_and_where import CELLS, Batches, frames, sample, to_pixels
 from soralab.figures import read_log
 from soralab.recipes import RUNS, publish
-from soralab.recipes.bands import write_band
-from soralab.recipes.what_and_where import CELLS, Batches, frames, sample, to_pixels
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
 from soralab.training.profiles import by_profile
@@ -190,17 +189,12 @@ def short_run(seed: int, steps: int = 300, folder: str | Path | None = None) -> 
         return read_log(result.log)
 
 
-def reference() -> Path:
-    """Make data/bands/vqvae.json again: `python -c "from soralab.recipes.vqvae import reference; reference()"`."""
-    return write_band("vqvae", short_run)
-
-
 def train(name: str = "vqvae", folder: Path | None = None, steps: int | None = None) -> Path:
     """Train (or go on with) a model in runs/NAME, run its experiments, save it as folder/NAME; returns its path.
 
     `vqvae_prior` needs the checkpoint `vqvae`. Experiments that were run already are not run again.
     """
-    from soralab.recipes.rate_distortion import experiments  # which takes its data and its loss from here
+    from soralab.experiments.vqvae_rate_distortion import experiments  # which takes its data and its loss from here
 
     config, training, loss_fn = {
         "vqvae": (CONFIG, TRAINING, loss), "vqvae_films": (FILMS, FILM_TRAINING, loss),

@@ -7,8 +7,22 @@ import platform
 import shutil
 from importlib import metadata
 
+from soralab.command.arguments import verb
+
 PACKAGES = ("torch", "torchvision", "numpy", "einops", "matplotlib", "jupyterlab", "nbval", "safetensors", "scipy")
 SHIPPED = ("sora", "sora_autoencoder", "sora_pixels")
+
+
+def declare(verbs):
+    """It has no arguments; returns its parser."""
+    return verb(verbs, "doctor", "print versions, device, profile and checkpoints, and what to do about each problem")
+
+
+def run(options) -> int:
+    """Print the report; returns 2 if something needs mending."""
+    text, healthy = report()
+    print(text)
+    return 0 if healthy else 2
 
 
 def report() -> tuple[str, bool]:

@@ -10,10 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.colors import to_rgb
 from torch import Tensor
-
-from soralab.figures import style
 
 RADIUS = (7.0, 11.5)  # pixels, of the cells
 CROWD = 0.0022  # cells for each pixel of the picture, at most
@@ -92,11 +89,3 @@ def _renumbered(labels: np.ndarray) -> np.ndarray:
     """The same cells numbered 1, 2, ... without a gap: some lie outside the window."""
     names = np.unique(labels[labels > 0])
     return np.where(labels > 0, np.searchsorted(names, labels) + 1, 0).astype(np.int32)
-
-
-def paint(labels: np.ndarray) -> Tensor:
-    """labels [h, w] as a picture [3, h, w] in [-1, 1]: each cell in a colour, the background black."""
-    colours = torch.tensor([to_rgb(colour) for colour in style.CYCLE[:6]])
-    index = torch.from_numpy(labels.astype(np.int64))
-    painted = torch.where(index[..., None] > 0, colours[(index - 1) % len(colours)], torch.zeros(3))
-    return painted.permute(2, 0, 1) * 2 - 1

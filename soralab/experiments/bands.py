@@ -1,23 +1,21 @@
 """The bands of reference runs, data/bands/NAME.json: where right runs went, so that a reader's run can be held to them.
 
-A recipe that has a short run for its notebook makes its band with one line:
-
-    def reference() -> Path:
-        return write_band("unet", lambda seed: short_run(seed))
-
-and the notebook draws it with `figures.loss_curve(log, band="unet")`.
+`python -m soralab.experiments.bands unet` makes a chapter's band again: three of its recipe's short runs, which
+differ in their seed alone. The notebook draws it with `figures.loss_curve(log, band="unet")`.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from soralab.figures.curves import BANDS, load_band
+from soralab.figures.curves import BANDS
 from soralab.files.atomic import atomic_write, make_folder
 
-__all__ = ["BANDS", "load_band", "write_band"]
+NAMES = ("unet", "transformer", "vit", "clip", "vqvae", "latent_diffusion", "sora")  # chapters with a short run
 
 
 def write_band(
@@ -39,3 +37,16 @@ def write_band(
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(logs, allow_nan=False) + "\n", encoding="utf-8")
     return path
+
+
+def main(name: str) -> None:
+    """Make the band of a chapter again."""
+    if name not in NAMES:
+        raise SystemExit(f"{name!r}: it takes one of {', '.join(NAMES)}")
+    run = importlib.import_module(f"soralab.recipes.{name}").short_run
+    log_of = (lambda seed: run(seed)[0]) if name == "transformer" else run  # its notebook wants the model too
+    print(f"wrote {write_band(name, log_of).name}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2] or [""])

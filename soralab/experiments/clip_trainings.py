@@ -20,6 +20,8 @@ from soralab import world
 from soralab.blocks.bpe import Tokenizer
 from soralab.clip import CLIP, CLIPConfig
 from soralab.datasets import flickr8k
+from soralab.datasets.still_captions import CLASSES, Pairs, prompts, sample, to_pixels
+from soralab.datasets.what_and_where import Batches
 from soralab.recipes.clip import (
     NAMES,
     SEED,
@@ -37,8 +39,6 @@ from soralab.recipes.clip import (
     tokenizer,
 )
 from soralab.recipes.clip import loss as contrastive
-from soralab.recipes.still_captions import CLASSES, Pairs, prompts, sample, to_pixels
-from soralab.recipes.what_and_where import Batches
 from soralab.training.data import model_flops
 from soralab.training.profiles import by_profile
 

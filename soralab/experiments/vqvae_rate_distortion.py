@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from soralab.datasets.what_and_where import Batches, frames, to_pixels
 from soralab.figures import read_log
 from soralab.recipes.vqvae import BATCH, CONFIG, SEED, SIDE, TRAINING, VARIANCE, build, fit, loss, measure, psnr
-from soralab.recipes.what_and_where import Batches, frames, to_pixels
 from soralab.training.profiles import by_profile
 from soralab.vqvae import VQVAEConfig, picture_networks
 

@@ -19,8 +19,8 @@ from einops import rearrange
 from torch import Tensor
 
 from soralab import world
+from soralab.datasets.what_and_where import Batches
 from soralab.recipes import vit as chapter_03
-from soralab.recipes.what_and_where import Batches
 from soralab.training.data import model_flops
 from soralab.vit import ViT, ViTConfig
 

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from soralab import world
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
-from soralab.datasets import mnist
+from soralab.datasets import mnist, stills
 from soralab.diffusion import guide
 from soralab.latent_diffusion import LatentDiffusionConfig, Painter, UNetConfig, noise
-from soralab.recipes import stills
 from soralab.recipes import vit as chapter_03
 from soralab.recipes.latent_diffusion import (
     BATCH,

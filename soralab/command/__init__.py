@@ -1,0 +1,39 @@
+"""The command `soralab`: a film from a prompt, what stands behind it, and the course's exercises and sessions.
+
+One file a verb: `declare(verbs)` names its arguments, `run(options)` does the work and may return an exit code. A
+mistake of the caller's (ValueError), of the file system (OSError) or of the arithmetic (FloatingPointError) becomes one
+line on stderr that names the mend, and exit code 2. A verb imports torch inside `run`, after the arguments have been
+checked, so a typing error is answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from soralab.command import doctor, evaluate, film, hint, patches, progress, session, slides, train, world
+
+VERBS = (film, train, evaluate, world, patches, hint, progress, session, slides, doctor)  # in the order of the help
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a Windows console may not know every letter
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    options = _parser().parse_args(argv)
+    try:
+        return options.run(options) or 0
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"soralab: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="soralab", description="Road to Sora: film a prompt, train, evaluate.")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for module in VERBS:
+        module.declare(verbs).set_defaults(run=module.run)
+    return parser

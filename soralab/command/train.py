@@ -1,0 +1,30 @@
+"""`soralab train`: a model of the course, trained by its recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from soralab.command.arguments import count, verb
+
+
+def declare(verbs):
+    """Its arguments; returns its parser."""
+    train = verb(verbs, "train", "train a model of the course (resumes where it was stopped)")
+    train.add_argument("name", help="such as unet or sora; a wrong one lists them all")
+    train.add_argument("--steps", type=count(1, 10**7), help="in all (default: the recipe's)")
+    train.add_argument("--folder", type=Path, help="where the checkpoint goes (default: runs/NAME)")
+    return train
+
+
+def run(options) -> None:
+    """Train it, and say where the checkpoint lies."""
+    from soralab.files.atomic import check_writable, make_folder
+    from soralab.recipes import recipe
+
+    module = recipe(options.name)
+    if not hasattr(module, "train"):
+        raise ValueError(f"NAME is {options.name!r}, which has nothing to train: it is code alone")
+    if options.folder:
+        check_writable(make_folder(options.folder) / options.name)  # told now, not after hours of training
+    path = module.train(options.name, options.folder, options.steps)
+    print(f"saved {path}")
