@@ -44,12 +44,10 @@ def alive(config=TINY):
     ("l32", 306_535_400, 15.378), ("h14", 632_045_800, 167.295),
 ])  # fmt: skip
 def test_published_sizes(name, parameters, macs):
-    """Table 1 prints 86, 307 and 632 million: B/16 without its head, L/32 with one of 1000 classes, H/14 with it."""
+    """With a head of 1000 classes; what Table 1 counts is in test_vit_numbers.py."""
     counted, products = cost(getattr(ViTConfig, name)())
     assert counted == parameters
     assert products / 1e9 == pytest.approx(macs, abs=6e-4)
-    backbone = 85_798_656
-    assert name != "b16" or counted - (768 + 1) * 1000 == backbone and round(backbone / 1e6) == 86
 
 
 @pytest.mark.parametrize("config, tokens", [
