@@ -260,12 +260,13 @@ def test_a_name_of_nothing(here, capsys, verb):
 @pytest.fixture
 def short_training(monkeypatch):
     """The autoencoder's recipe with a small model, small batches and hardly any measuring."""
+    from soralab.experiments import sora_autoencoder as experiments
     from soralab.recipes import sora_autoencoder as recipe
 
-    measure = recipe.measure
+    measure = experiments.measure
     monkeypatch.setattr(recipe, "build", tiny_autoencoder)
     monkeypatch.setattr(recipe, "BATCH", 8)
-    monkeypatch.setattr(recipe, "measure", lambda model: measure(model, 4))
+    monkeypatch.setattr(experiments, "measure", lambda model: measure(model, 4))
     return recipe
 
 

@@ -40,8 +40,9 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(source: str, package: tuple[str, ...]) -> set[str]:
-    """The rooms of soralab that a file imports anywhere, also inside functions.
+def imported(source: str, package: tuple[str, ...]) -> list[str]:
+    """What a file imports anywhere, also inside functions: "soralab.world.scene", and "soralab.world.scene.WALL" for a
+    name of it.
 
     package: the file's package below soralab, () for soralab/sora.py, ("world",) for soralab/world/render.py.
     """
@@ -53,17 +54,59 @@ def imported_rooms(source: str, package: tuple[str, ...]) -> set[str]:
             base = ("soralab", *package)[: 1 + len(package) - (node.level - 1)] if node.level else ()
             stem = ".".join([*base, *([node.module] if node.module else [])])
             modules += [f"{stem}.{alias.name}" for alias in node.names]
-    split = [module.split(".") for module in modules]
+    return modules
+
+
+def imported_rooms(source: str, package: tuple[str, ...]) -> set[str]:
+    """The rooms of soralab that a file imports."""
+    split = [module.split(".") for module in imported(source, package)]
     return {parts[1] for parts in split if parts[0] == "soralab" and len(parts) > 1}
 
 
 def climbs(room: str, other: str) -> bool:
     """Whether an import of `other` in `room` goes up, sideways, or to a later chapter."""
-    if room == other or other == "__version__" or (room, other) == ("recipes", "experiments"):  # soon gone
+    if room == other or other == "__version__":
         return False
     if room in PAPERS and other in PAPERS:
         return PAPERS.index(other) > PAPERS.index(room)
     return FLOOR[other] >= FLOOR[room]
+
+
+def imported_files(path: Path, package: Path = PACKAGE) -> set[Path]:
+    """The files of the package that a file of it imports: the module that is named, or that a name is taken from."""
+    found = set()
+    for name in imported(path.read_text(encoding="utf-8"), path.relative_to(package).parts[:-1]):
+        parts = name.split(".")
+        for end in (len(parts), len(parts) - 1):        # the whole name is a module, or its last part a name in one
+            stem = package.joinpath(*parts[1:end])
+            files = [file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.exists()]
+            if parts[0] == package.name and end > 1 and files:
+                found.add(files[0])
+                break
+    return found - {path}
+
+
+def circles(package: Path = PACKAGE) -> list[list[str]]:
+    """Files of a package that import each other, directly or through others: the way around, for each that has one."""
+    below = {path: imported_files(path, package) for path in package.rglob("*.py")}
+    found = []
+
+    def walk(path, way):
+        if path in way:
+            around = way[way.index(path) :]
+            names = [str(each.relative_to(package).as_posix()) for each in around]
+            first = names.index(min(names))
+            if (circle := names[first:] + names[:first]) not in found:
+                found.append(circle)
+        elif path not in done:
+            for other in sorted(below[path]):
+                walk(other, [*way, path])
+            done.add(path)
+
+    done: set[Path] = set()
+    for path in sorted(below):
+        walk(path, [])
+    return found
 
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
@@ -76,6 +119,32 @@ def test_every_file_has_a_room_and_imports_go_down(path):
     others = imported_rooms(path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).parts[:-1])
     assert others <= set(FLOOR) | {"__version__"}, f"unknown rooms: {others - set(FLOOR)}"
     assert [other for other in sorted(others) if climbs(room, other)] == []
+
+
+def test_no_files_import_each_other():
+    assert circles() == []
+
+
+@pytest.mark.parametrize("files, found", [
+    ({"a.py": "from soralab import b", "b.py": "import soralab.a"}, [["a.py", "b.py"]]),
+    ({"a.py": "def f():\n    from soralab.b import g", "b.py": "def g():\n    from soralab.a import f"},
+     [["a.py", "b.py"]]),
+    ({"a.py": "from soralab.b import g", "b.py": "from soralab.c import h", "c.py": "from soralab import a"},
+     [["a.py", "b.py", "c.py"]]),
+    ({"room/__init__.py": "from soralab.room.a import f", "room/a.py": "from soralab.room import f"},
+     [["room/__init__.py", "room/a.py"]]),
+    ({"room/a.py": "from . import b", "room/b.py": "from .a import f"}, [["room/a.py", "room/b.py"]]),
+    ({"a.py": "if TYPE_CHECKING:\n    from soralab.b import g", "b.py": "from soralab.a import f"}, [["a.py", "b.py"]]),
+    ({"a.py": "from soralab.b import g", "b.py": "import torch.a", "c.py": "from soralab import a, b"}, []),
+    ({"room/__init__.py": "from soralab.room import a", "room/a.py": "from soralab.room.b import f", "room/b.py": ""},
+     []),
+])
+def test_circles_are_found_in_every_spelling(tmp_path, files, found):
+    package = tmp_path / "soralab"
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text, encoding="utf-8")
+    assert circles(package) == found
 
 
 @pytest.mark.parametrize("source, package, rooms", [
@@ -95,7 +164,8 @@ def test_imports_are_read_in_every_spelling(source, package, rooms):
 @pytest.mark.parametrize("room, other, up", [
     ("command", "sora", False), ("sora", "world", False), ("sora", "unet", False), ("unet", "sora", True),
     ("world", "sora", True), ("diffusion", "blocks", True), ("training", "command", True),
-    ("files", "world", True), ("recipes", "exercises", True), ("figures", "world", False),
+    ("files", "world", True), ("recipes", "exercises", True), ("recipes", "experiments", True),
+    ("experiments", "recipes", False), ("exercises", "experiments", True), ("figures", "world", False),
     ("world", "world", False),
 ])
 def test_down_means_down(room, other, up):

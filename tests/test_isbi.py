@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from soralab.datasets import isbi
-from soralab.recipes import unet as recipe
+from soralab.experiments import unet_isbi, unet_scores
+from soralab.unet import UNet, UNetConfig
 
 HERE = os.environ.get("SORALAB_DATA")
 real = pytest.mark.skipif(
@@ -67,10 +68,10 @@ def test_what_is_not_as_it_should_be_is_named(shelf):
 
 def test_batches_of_tiles_are_pure_and_their_targets_lie_under_them(shelf):
     images, truth = isbi.load(range(3))
-    batches = recipe.Slices(images, truth)
+    batches = unet_isbi.Slices(images, truth)
     batch = batches(2)
-    assert all((batch[key] == value).all() for key, value in recipe.Slices(images, truth)(2).items())
-    side = recipe.ISBI_NET.output_size(recipe.ISBI_TILE)
+    assert all((batch[key] == value).all() for key, value in unet_isbi.Slices(images, truth)(2).items())
+    side = unet_isbi.ISBI_NET.output_size(unet_isbi.ISBI_TILE)
     assert batch["x"].shape == (4, 1, 188, 188) and batch["target"].shape == batch["weights"].shape == (4, side, side)
     middle = batch["x"][:, 0, 44:144, 44:144]
     assert middle[batch["target"] == 1].mean() > middle[batch["target"] == 0].mean() + 0.5  # cells are the bright ones
@@ -87,10 +88,10 @@ def test_the_real_slices():
 
 @real
 def test_otsu_on_the_real_slices_is_far_from_right():
-    """The baseline that the recipe reports: it finds most pixels, and hardly a cell."""
+    """The baseline that the experiment reports: it finds most pixels, and hardly a cell."""
     images, truth = isbi.load(range(24, 26))
     for image, cell in zip(images, truth, strict=True):
-        result = recipe.scores(image > recipe.otsu(image), cell)
+        result = unet_scores.scores(image > unet_scores.otsu(image), cell)
         assert 0.05 < result["pixel_error"] < 0.4 and result["rand_error"] > 0.1
 
 
@@ -100,11 +101,11 @@ def test_the_experiment_chooses_its_thresholds_on_what_it_learnt_from(shelf, mon
     six = [k % 3 for k in range(30)]
     monkeypatch.setattr(isbi, "load", lambda: (images[six][:, :96, :96], truth[six][:, :96, :96]))
     by_picture = {images[k, :96, :96].tobytes(): truth[k, :96, :96] * 0.3 + 0.05 for k in range(3)}
-    monkeypatch.setattr(recipe, "probability", lambda model, image: by_picture[image.tobytes()])
-    model = recipe.UNet(recipe.UNetConfig(width=1, levels=1))
-    monkeypatch.setattr(recipe, "Slices", lambda *a: None)
-    monkeypatch.setattr(recipe, "fit", lambda *a: (model, type("Result", (), {"seconds": 1.2})))
-    table = recipe.isbi_runs(shelf)
+    monkeypatch.setattr(unet_isbi, "probability", lambda model, image: by_picture[image.tobytes()])
+    model = UNet(UNetConfig(width=1, levels=1))
+    monkeypatch.setattr(unet_isbi, "Slices", lambda *a: None)
+    monkeypatch.setattr(unet_isbi, "fit", lambda *a: (model, type("Result", (), {"seconds": 1.2})))
+    table = unet_isbi.isbi_runs(shelf)
     assert set(table) == {"Otsu", "no skips", "U-Net"}
     assert table["U-Net"]["pixel_error"] == table["U-Net"]["rand_error"] == 0
     assert all(0.05 <= level < 0.35 for level in table["U-Net"]["thresholds"].values())

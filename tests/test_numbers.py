@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from soralab.experiments.sora import card_motions, card_table, prompts
+from soralab.experiments.sora_scores import card_motions, card_table, prompts
 from soralab.files.checkpoints import CHECKPOINTS, read_card
 from soralab.recipes.sora import LATE, RECIPES
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -11,10 +12,13 @@ from tiny_models import AUTOENCODER, PIXELS, SORA, save_all, tiny_autoencoder
 
 from soralab import world
 from soralab.command import main
+from soralab.experiments import EXPERIMENTS, experiment, make, publish
 from soralab.experiments import referee as recipe_of_the_referee
-from soralab.experiments import sora as film_scores
+from soralab.experiments import sora as experiments
+from soralab.experiments import sora_autoencoder as copying
+from soralab.experiments import sora_scores as film_scores
 from soralab.files.checkpoints import load_checkpoint
-from soralab.recipes import RECIPES, publish, recipe, sora, sora_autoencoder
+from soralab.recipes import RECIPES, recipe, sora, sora_autoencoder
 from soralab.sora import Filmmaker, SpacetimeAutoencoder, load_autoencoder
 from soralab.world import referee
 from soralab.world.language import decode, descriptive_caption, read_caption, short_caption
@@ -370,7 +374,7 @@ def test_the_table_has_both_splits_and_every_row(shelf, monkeypatch):
 
 def test_the_command_prints_the_table(shelf, capsys, monkeypatch):
     table = film_scores.table
-    monkeypatch.setattr(film_scores, "table", lambda name, baseline: table(name, baseline, count=2))
+    monkeypatch.setattr(experiments, "table", lambda name, baseline: table(name, baseline, count=2))
     assert main(["evaluate", "sora"]) == 0
     out = capsys.readouterr().out
     assert out.count("sora_pixels") == 2 and out.count("true films") == 2
@@ -395,7 +399,7 @@ def test_psnr_is_its_formula_film_by_film():
     films = torch.rand(3, 2, 3, 4, 4) * 2 - 1
     copies = films + torch.tensor([0.1, -0.2, 1.0]).reshape(3, 1, 1, 1, 1)
     expected = [20 * np.log10(2 / error) for error in (0.1, 0.2, 1.0)]
-    assert sora_autoencoder.psnr(films, copies).tolist() == pytest.approx(expected, rel=1e-4)
+    assert copying.psnr(films, copies).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 @torch.no_grad()
@@ -403,8 +407,8 @@ def test_reconstruct_in_chunks_is_the_same_and_stays_in_range():
     model, films = tiny_autoencoder(), torch.rand(5, 3, 3, 8, 8) * 2 - 1
     model.decoder_half[-1].weight.mul_(5)
     assert model.decode(model.encode(films)).abs().max() > 1
-    whole = sora_autoencoder.reconstruct(model, films)
-    torch.testing.assert_close(sora_autoencoder.reconstruct(model, films, chunk=2), whole, rtol=1e-4, atol=1e-5)
+    whole = copying.reconstruct(model, films)
+    torch.testing.assert_close(copying.reconstruct(model, films, chunk=2), whole, rtol=1e-4, atol=1e-5)
     assert whole.abs().max() <= 1 and whole.shape == films.shape
 
 
@@ -412,33 +416,35 @@ def test_measure_of_a_perfect_and_of_a_blind_autoencoder(monkeypatch):
     def noisy(model, films):
         return films + 0.02 * torch.randn(films.shape, generator=torch.Generator().manual_seed(0))
 
-    monkeypatch.setattr(sora_autoencoder, "reconstruct", noisy)
-    metrics = sora_autoencoder.measure(None, 12)
+    monkeypatch.setattr(copying, "reconstruct", noisy)
+    metrics = copying.measure(None, 12)
     psnrs = [value for key, value in metrics.items() if key.startswith("psnr")]
     assert len(psnrs) == 3 and psnrs == pytest.approx([40] * 3, abs=0.2)  # 20 log10(2 / 0.02)
     assert metrics["read_right_simple"] >= 0.9 and metrics["read_right_full"] >= 0.8
-    monkeypatch.setattr(sora_autoencoder, "reconstruct", lambda model, films: -torch.ones_like(films))
-    assert sora_autoencoder.measure(None, 12)["read_right_simple"] == 0
+    monkeypatch.setattr(copying, "reconstruct", lambda model, films: -torch.ones_like(films))
+    assert copying.measure(None, 12)["read_right_simple"] == 0
 
 
 # ----------------------------------------------------------------------------------------------------------- training
 
 
 def test_every_recipe_that_is_named_is_there():
-    for name in RECIPES:
-        module = recipe(name)
-        assert callable(module.evaluate) and hasattr(module, "train") is (name != "referee")
-    with pytest.raises(ValueError, match="NAME is 'unet2'; it takes one of sora, "):
-        recipe("unet2")
+    for name in EXPERIMENTS:
+        module = experiment(name)
+        assert callable(module.evaluate) and hasattr(module, "metrics") is (name in RECIPES) is (name != "referee")
+    assert all(callable(recipe(name).train) for name in RECIPES)
+    for find in (recipe, experiment):
+        with pytest.raises(ValueError, match="NAME is 'unet2'; it takes one of sora, "):
+            find("unet2")
 
 
 @pytest.fixture
 def small(shelf, monkeypatch):
     """The recipes with models of test size; their batches, losses and folders are the real ones."""
-    measure = sora_autoencoder.measure
+    measure = copying.measure
     monkeypatch.setattr(sora_autoencoder, "AutoencoderConfig", lambda: AUTOENCODER)
     monkeypatch.setattr(sora_autoencoder, "BATCH", 8)
-    monkeypatch.setattr(sora_autoencoder, "measure", lambda model: measure(model, 4))
+    monkeypatch.setattr(copying, "measure", lambda model: measure(model, 4))
     tiny = {"sora": replace(SORA, size=(5, 8, 8)), "sora_pixels": replace(PIXELS, size=(9, 32, 32))}
     small = {name: replace(sora.RECIPES[name], config=config) for name, config in tiny.items()}
     monkeypatch.setattr(sora, "RECIPES", small)
@@ -477,9 +483,21 @@ def test_train_the_autoencoder_then_sora_then_film(small, capsys):
     assert (small.parent / "work" / "runs" / "sora" / "latents.json").exists()
 
 
+def test_an_experiment_that_fails_leaves_no_card_and_the_training_stays(small, monkeypatch, capsys):
+    """A checkpoint is saved with all of its metrics or not at all; the next call does not train again."""
+    with monkeypatch.context() as during:
+        during.setattr(copying, "measure", lambda model: open(small / "no such file"))
+        assert main(["train", "sora_autoencoder", "--folder", "kept"]) == 2
+    assert "no such file" in capsys.readouterr().err and list(Path("kept").iterdir()) == []
+    monkeypatch.setattr(sora_autoencoder, "loss", lambda *_: pytest.fail("it trained again"))
+    assert main(["train", "sora_autoencoder", "--folder", "kept"]) == 0
+    card = card_of(Path("kept/sora_autoencoder.safetensors"))
+    assert card["steps"] == 2 and {"psnr_full", "read_right_simple"} <= set(card["metrics"])
+
+
 def test_what_is_published_is_the_average_in_half_precision(small, monkeypatch):
     """The last weights stay with the run, to go on from; the averaged ones are what films."""
-    path = sora.train("sora_pixels", small, steps=3)
+    path = make("sora_pixels", small, steps=3)
     published = load_checkpoint(path)[0]
     state = load_checkpoint(small.parent / "work" / "runs" / "sora_pixels" / "state")[0]
     for key, value in published.items():

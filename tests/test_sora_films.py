@@ -187,7 +187,7 @@ def test_the_shipped_checkpoints_are_whole_and_small():
 
 def test_the_shipped_sora_films_what_it_is_told(monkeypatch):
     """24 prompts that training never saw, at the command's settings. An untrained model has about none right."""
-    from soralab.experiments.sora import judge, prompts
+    from soralab.experiments.sora_scores import judge, prompts
 
     monkeypatch.delenv("SORALAB_CHECKPOINTS", raising=False)
     maker = Filmmaker.load("sora")

@@ -26,6 +26,7 @@ from soralab.datasets.still_captions import (
     thing,
     to_pixels,
 )
+from soralab.experiments import clip_classifiers, clip_scores
 from soralab.experiments import clip_trainings as experiments
 from soralab.files.checkpoints import read_card
 from soralab.recipes import clip as recipe
@@ -174,25 +175,25 @@ def test_share_of_twins():
 
 def test_recall_counts_texts_not_places():
     I_e = torch.eye(4)
-    assert recipe.recall(I_e, I_e, list("abcd"), pool=4) == {"text of picture": 1.0, "picture of text": 1.0}
-    assert recipe.recall(I_e, I_e.roll(1, 0), list("abcd"), pool=4)["text of picture"] == 0
-    assert recipe.recall(I_e, I_e[[1, 0, 2, 3]], list("aacd"), pool=4)["text of picture"] == 1.0  # twins
-    in_twos = recipe.recall(I_e, I_e[[1, 0, 2, 3]], list("abcd"), pool=2)
+    assert clip_scores.recall(I_e, I_e, list("abcd"), pool=4) == {"text of picture": 1.0, "picture of text": 1.0}
+    assert clip_scores.recall(I_e, I_e.roll(1, 0), list("abcd"), pool=4)["text of picture"] == 0
+    assert clip_scores.recall(I_e, I_e[[1, 0, 2, 3]], list("aacd"), pool=4)["text of picture"] == 1.0  # twins
+    in_twos = clip_scores.recall(I_e, I_e[[1, 0, 2, 3]], list("abcd"), pool=2)
     assert in_twos == {"text of picture": 0.5, "picture of text": 0.5}
     one_wrong = I_e.clone()
     one_wrong[0] = 0.9 * I_e[1]  # text 0 looks like picture 1; each picture still finds a text
-    assert recipe.recall(I_e, one_wrong, list("abcd"), pool=4)["picture of text"] == 0.75
+    assert clip_scores.recall(I_e, one_wrong, list("abcd"), pool=4)["picture of text"] == 0.75
 
 
 def test_shares():
     labels = torch.tensor([0, 8, 9, 47])
     found = torch.tensor([0, 9, 1, 46])
-    assert recipe.shares(found, labels) == {"both": 0.25, "shape": 0.75, "colour": 0.5}
+    assert clip_scores.shares(found, labels) == {"both": 0.25, "shape": 0.75, "colour": 0.5}
 
 
 def test_swapped_texts_have_the_same_words():
     scene = next(s for s in SCENES if len(s.objects) == 2 and s.objects[0].shape != s.objects[1].shape)
-    right, wrong = descriptive(scene), descriptive(recipe.swapped(scene))
+    right, wrong = descriptive(scene), descriptive(clip_scores.swapped(scene))
     assert right != wrong and sorted(right.split()) == sorted(wrong.split())
 
 
@@ -212,16 +213,16 @@ def test_what_the_chapter_says_of_its_tables_holds_in_the_card():
 
 
 def test_a_linear_probe_leaves_the_model_alone_and_fits_what_is_linear(tiny):
-    pictures, labels = recipe.things("train", 24)
-    before = recipe.images(tiny, pictures)
-    head = experiments.probe(tiny, pictures, torch.arange(24) % 2)
+    pictures, labels = clip_scores.things("train", 24)
+    before = clip_scores.images(tiny, pictures)
+    head = clip_classifiers.probe(tiny, pictures, torch.arange(24) % 2)
     assert (head(before).argmax(1) == torch.arange(24) % 2).float().mean() > 0.6
-    assert torch.equal(recipe.images(tiny, pictures), before)
+    assert torch.equal(clip_scores.images(tiny, pictures), before)
 
 
 def test_two_heads_multiply_their_shares():
     torch.manual_seed(0)
-    model = experiments.Classifier(CLIPConfig(layers=(1, 1), width=8, head=8), two=True).eval()
+    model = clip_classifiers.Classifier(CLIPConfig(layers=(1, 1), width=8, head=8), two=True).eval()
     scores = model(torch.randn(3, 3, 32, 32))
     assert scores.shape == (3, CLASSES)
     torch.testing.assert_close(scores.exp().sum(1), torch.ones(3))

@@ -10,7 +10,11 @@ from soralab import world
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
 from soralab.command import main
 from soralab.datasets import stills
-from soralab.experiments import latent_diffusion_trainings as lab
+from soralab.experiments import latent_diffusion as experiments
+from soralab.experiments import latent_diffusion_conditions as conditions
+from soralab.experiments import latent_diffusion_trade_off as trade_off
+from soralab.experiments.latent_diffusion_digits import as_digits, as_pictures, write_digits
+from soralab.experiments.latent_diffusion_scores import gaussian_distance
 from soralab.latent_diffusion import LatentDiffusion, LatentDiffusionConfig, Painter, UNetConfig, load_autoencoder
 from soralab.recipes import latent_diffusion as recipe
 from soralab.vit import ViT, ViTConfig
@@ -136,9 +140,9 @@ def test_spread():
 def test_distance_of_known_gaussians():
     """Means 3 apart: 9; deviations 1 and 2 in each of two directions: 2 (2 - 1)^2."""
     x = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert lab.gaussian_distance(x, x) == pytest.approx(0, abs=1e-9)
-    assert lab.gaussian_distance(x, x + torch.tensor([3.0, 0.0])) == pytest.approx(9)
-    assert lab.gaussian_distance(x, 2 * x) == pytest.approx(2, rel=0.02)
+    assert gaussian_distance(x, x) == pytest.approx(0, abs=1e-9)
+    assert gaussian_distance(x, x + torch.tensor([3.0, 0.0])) == pytest.approx(9)
+    assert gaussian_distance(x, 2 * x) == pytest.approx(2, rel=0.02)
 
 
 # --------------------------------------------------------------------------------------------------------- experiments
@@ -148,37 +152,37 @@ def test_a_step_of_the_trade_off_costs_the_same_for_every_f():
     from soralab.training.data import model_flops
 
     flops = {}
-    for f, channels in lab.LATENT.items():
+    for f, channels in trade_off.LATENT.items():
         with torch.device("meta"):
-            config = replace(recipe.CONFIG, unet=replace(lab.TRADE_UNET, channels=channels, out=channels))
-            model, n = LatentDiffusion(config), lab.TRADE_BATCH[f]
+            config = replace(recipe.CONFIG, unet=replace(trade_off.TRADE_UNET, channels=channels, out=channels))
+            model, n = LatentDiffusion(config), trade_off.TRADE_BATCH[f]
             z, ids = torch.empty(n, channels, 32 // f, 32 // f), torch.zeros(n, config.words, dtype=torch.long)
             flops[f] = model_flops(model, z, torch.empty(n), ids)
     assert max(flops.values()) / min(flops.values()) < 1.5, flops
 
 
 def test_holes_lie_on_the_grid_of_the_latents():
-    masks = lab.holes(30, 32, seed=1)
+    masks = conditions.holes(30, 32, seed=1)
     small = torch.nn.functional.avg_pool2d(masks, 4)
-    assert set(small.flatten().tolist()) == {0.0, 1.0} and torch.equal(masks, lab.holes(30, 32, seed=1))
+    assert set(small.flatten().tolist()) == {0.0, 1.0} and torch.equal(masks, conditions.holes(30, 32, seed=1))
     assert 0.08 < 1 - masks.mean() < 0.4 and (masks == 0).flatten(1).any(1).all()
 
 
 def test_conditions_have_the_size_of_the_latents():
     first, pictures = Autoencoder(FIRST).eval(), stills.pictures([still(CIRCLE)] * 2)
-    over, given = lab.condition("inpainting", first, pictures, seed=0)
-    assert over.shape == (2, 5, 8, 8) and torch.equal(given, pictures * lab.holes(2, 32, 0))
-    over, given = lab.condition("super-resolution", first, pictures, seed=0)
+    over, given = conditions.condition("inpainting", first, pictures, seed=0)
+    assert over.shape == (2, 5, 8, 8) and torch.equal(given, pictures * conditions.holes(2, 32, 0))
+    over, given = conditions.condition("super-resolution", first, pictures, seed=0)
     assert over.shape == (2, 3, 8, 8) and given.shape == pictures.shape
     with pytest.raises(ValueError, match="task is 'colouring'; it takes one of inpainting, super-resolution"):
-        lab.condition("colouring", first, pictures, seed=0)
+        conditions.condition("colouring", first, pictures, seed=0)
 
 
 def test_digits_and_pictures():
     digits = torch.rand(3, 1, 28, 28)
-    shown = lab.as_pictures(digits)
+    shown = as_pictures(digits)
     assert shown.shape == (3, 3, 32, 32) and (shown[:, :, 0] == -1).all()
-    torch.testing.assert_close(lab.as_digits(shown), digits)
+    torch.testing.assert_close(as_digits(shown), digits)
 
 
 def test_digits_are_painted_by_their_number():
@@ -188,8 +192,8 @@ def test_digits_are_painted_by_their_number():
         torch.nn.init.normal_(parameter, std=0.2)
     painter = Painter(model, Autoencoder(FIRST))
     ids = torch.tensor([[1], [2]])
-    shown = lab.write_digits(painter, ids, steps=2)
-    other = lab.write_digits(painter, ids.flip(0), steps=2)
+    shown = write_digits(painter, ids, steps=2)
+    other = write_digits(painter, ids.flip(0), steps=2)
     assert shown.shape == (2, 3, 32, 32) and not torch.allclose(shown, other)
 
 
@@ -224,7 +228,7 @@ def test_perceptual_features_are_maps_of_patches(small):
 
 def test_train_the_autoencoder_then_paint(small, monkeypatch, capsys):
     """The way in which the shipped ones are made, in small: the first one's checkpoint is the second one's tool."""
-    monkeypatch.setattr(lab, "experiments", lambda folder, painter: {"done": 1})
+    monkeypatch.setattr(experiments, "experiments", lambda folder, painter: {"done": 1})
     for name in ("latent_autoencoder", "latent_diffusion"):
         assert main(["train", name, "--folder", str(small)]) == 0
         card = json.loads((small / f"{name}.json").read_text(encoding="utf-8"))
@@ -258,16 +262,17 @@ def test_latent_batches_hold_each_picture_once_an_epoch():
 
 def test_every_experiment_runs_and_fills_its_table(small, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(lab, "TRADE_BATCH", {1: 2, 2: 2, 4: 4, 8: 4})
+    monkeypatch.setattr(trade_off, "TRADE_BATCH", {1: 2, 2: 2, 4: 4, 8: 4})
     painter = Painter(LatentDiffusion(TINY), Autoencoder(FIRST).eval())
-    monkeypatch.setattr(lab, "CONFIG", TINY)
-    monkeypatch.setattr(lab, "TRADE_UNET", replace(TINY.unet, multipliers=(1, 2, 2)))
-    table = lab.experiments(tmp_path / "experiments", painter)
+    for module in (trade_off, conditions):
+        monkeypatch.setattr(module, "CONFIG", TINY)
+    monkeypatch.setattr(trade_off, "TRADE_UNET", replace(TINY.unet, multipliers=(1, 2, 2)))
+    table = experiments.experiments(tmp_path / "experiments", painter)
     assert list(table["trade-off"]) == ["1", "2", "4", "8"] and "psnr" not in table["trade-off"]["1"]
     assert list(table["guidance"]) == ["true", "1", "3"] and table["guidance"]["true"]["spread"] > 0
     assert {name: list(row) for name, row in table["samplers"].items()} == {
         "ddpm": ["2"], "ddim": ["2"], "heun": ["1"], "dpm_solver_pp": ["2"]}  # fmt: skip
-    assert list(table["concatenation"]) == list(lab.TASKS) and table["mnist"] is None
+    assert list(table["concatenation"]) == list(conditions.TASKS) and table["mnist"] is None
     assert list(table["regularisation"]) == ["KL", "VQ"]
     assert table["regularisation"]["KL"] == table["trade-off"]["4"]  # the same two networks
     json.dumps(table, allow_nan=False)

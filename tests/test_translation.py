@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from soralab import world
+from soralab.experiments import transformer as experiments
+from soralab.experiments import transformer_multi30k
 from soralab.files.checkpoints import CheckpointError, save_checkpoint
 from soralab.recipes import transformer as recipe
 from soralab.transformer import END, PAD, START, Transformer, TransformerConfig, Translator, translate
@@ -122,8 +124,8 @@ def test_the_last_checkpoints_are_kept(tmp_path, pairs):
 def test_bleu_is_100_for_the_right_sentences_alone():
     pytest.importorskip("sacrebleu")
     right = ["Two young men are outside near many bushes.", "A dog runs over the green grass."]
-    assert recipe.bleu(right, right) == pytest.approx(100)
-    assert 5 < recipe.bleu(["Two young men are in the bushes.", "A dog runs over the grass."], right) < 90
+    assert transformer_multi30k.bleu(right, right) == pytest.approx(100)
+    assert 5 < transformer_multi30k.bleu(["Two young men are in the bushes.", "A dog runs over the grass."], right) < 90
 
 
 # ------------------------------------------------------------------------------------------------------ typed Hindi
@@ -192,10 +194,10 @@ def test_the_films_prompt_in_hindi(shipped):
     assert translate(["एक लाल वृत्त दाईं ओर खिसकता है"]) == ["a red circle slides right"]
 
 
-@pytest.mark.parametrize("kind", recipe.KINDS)
+@pytest.mark.parametrize("kind", experiments.KINDS)
 def test_sentences_never_seen_are_translated_word_for_word(shipped, kind):
     """97 % were asked for; of 60 sentences the bound leaves room for chance."""
-    assert recipe.exact_match(shipped, kind, 60) >= 0.95
+    assert experiments.exact_match(shipped, kind, 60) >= 0.95
 
 
 def test_every_translation_is_a_prompt_that_can_be_filmed(shipped):
@@ -208,6 +210,6 @@ def test_perplexity_is_that_of_the_words(shipped):
     """Of an untrained model about the vocabulary's size, of the shipped one close to 1."""
     torch.manual_seed(0)
     fresh = Transformer(shipped.model.config).eval()
-    assert 50 < recipe.perplexity(fresh, 20) < 50 * len(shipped.tokens)
-    assert 1 < recipe.perplexity(shipped.model, 20) < 1.3
-    assert math.isfinite(recipe.perplexity(fresh, 3))
+    assert 50 < experiments.perplexity(fresh, 20) < 50 * len(shipped.tokens)
+    assert 1 < experiments.perplexity(shipped.model, 20) < 1.3
+    assert math.isfinite(experiments.perplexity(fresh, 3))

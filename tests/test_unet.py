@@ -14,9 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from soralab.datasets import cells
 from soralab.diffusion import RectifiedFlow, diffusion_loss
 from soralab.exercises import exercises
-from soralab.experiments import bands
+from soralab.experiments import bands, make, unet_isbi
+from soralab.experiments import unet as experiments
 from soralab.experiments import unet_scores as segmentation_scores
 from soralab.experiments.unet_scores import components, count_error, otsu, overlap, pixel_error, rand_error
+from soralab.figures.curves import load_band
 from soralab.files.checkpoints import load_checkpoint
 from soralab.recipes import unet as recipe
 from soralab.unet import (
@@ -500,7 +502,7 @@ def test_a_short_run_learns_and_its_band_is_written(tmp_path, monkeypatch):
     assert path == tmp_path / "unet.json"
     written = json.loads(path.read_text(encoding="utf-8"))
     assert len(written) == 3 and set(written[0]) == {"step", "loss"}
-    assert bands.load_band("unet", tmp_path) == written
+    assert load_band("unet", tmp_path) == written
     with pytest.raises(ValueError, match="run: got a log with step, takes one with step and loss"):
         bands.write_band("x", lambda seed: {"step": [1]}, folder=tmp_path)
     with pytest.raises(ValueError):
@@ -509,24 +511,26 @@ def test_a_short_run_learns_and_its_band_is_written(tmp_path, monkeypatch):
 
 
 def test_train_evaluate_and_load(tmp_path, monkeypatch):
-    for name, value in (("BATCH", 2), ("PICTURES", 2), ("DENOISER_BATCH", 2), ("RUNS", tmp_path / "runs")):
+    for name, value in (("BATCH", 2), ("PICTURES", 2), ("DENOISER_BATCH", 2), ("UNetConfig", Small)):
         monkeypatch.setattr(recipe, name, value)
-    monkeypatch.setattr(recipe, "TEST_SIDE", 60)
-    monkeypatch.setattr(recipe, "TEST_TILE", 100)
-    monkeypatch.setattr(recipe, "UNetConfig", Small)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiments, "TEST_SIDE", 60)
+    monkeypatch.setattr(experiments, "TEST_TILE", 100)
+    for module in (experiments, unet_isbi):
+        monkeypatch.setattr(module, "UNetConfig", Small)
     monkeypatch.setenv("SORALAB_CHECKPOINTS", str(tmp_path))
     monkeypatch.setenv("SORALAB_DATA", str(tmp_path / "nothing"))
     for name in ("unet", "unet_denoiser"):
-        path = recipe.train(name, tmp_path)
+        path = make(name, tmp_path)
         tensors, card = load_checkpoint(path)
         assert card["command"] == f"soralab train {name}" and card["steps"] == 2
         assert all(value.dtype == torch.float16 for value in tensors.values())
         model = load_unet(name)
         assert torch.equal(model.head.weight, tensors["head.weight"].float()) and not model.training
-        text = recipe.evaluate(name)
+        text = experiments.evaluate(name)
         assert ("t=0.5" if "denoiser" in name else "count_error") in text
     metrics = load_checkpoint(tmp_path / "unet")[1]["metrics"]
-    assert set(metrics["weight_map"]) == set(recipe.ARMS) and metrics["isbi"] is None
+    assert set(metrics["weight_map"]) == set(experiments.ARMS) and metrics["isbi"] is None
     assert set(metrics["test"]) == {"count_error", "overlap", "pixel_error", "rand_error"}
 
 
@@ -543,19 +547,19 @@ class Small(UNetConfig):
 
 
 def test_a_perfect_network_has_no_error(monkeypatch):
-    pictures = [recipe.unseen_picture(index, 60) for index in range(3)]
+    pictures = [experiments.unseen_picture(index, 60) for index in range(3)]
     by_picture = {id(picture): truth for picture, truth in pictures}
-    monkeypatch.setattr(recipe, "unseen_picture", lambda index: pictures[index])
-    monkeypatch.setattr(recipe, "predict", lambda model, picture: by_picture[id(picture)])
-    assert recipe.measure(None, 3) == {"count_error": 0, "overlap": 1, "pixel_error": 0, "rand_error": 0}
-    monkeypatch.setattr(recipe, "predict", lambda model, picture: np.zeros((60, 60), bool))
-    assert recipe.measure(None, 3)["count_error"] == pytest.approx(
+    monkeypatch.setattr(experiments, "unseen_picture", lambda index: pictures[index])
+    monkeypatch.setattr(experiments, "predict", lambda model, picture: by_picture[id(picture)])
+    assert experiments.measure(None, 3) == {"count_error": 0, "overlap": 1, "pixel_error": 0, "rand_error": 0}
+    monkeypatch.setattr(experiments, "predict", lambda model, picture: np.zeros((60, 60), bool))
+    assert experiments.measure(None, 3)["count_error"] == pytest.approx(
         np.mean([components(truth).max() for _, truth in pictures]), abs=1e-4
     )
 
 
 def test_what_is_tested_is_not_what_is_learnt():
-    assert recipe.TEST_SEED not in recipe.ARM_SEEDS and recipe.SEED != recipe.TEST_SEED
+    assert experiments.TEST_SEED not in experiments.ARM_SEEDS and recipe.SEED != experiments.TEST_SEED
     assert set(segmentation_scores.mean([{"a": 1.0}, {"a": 2.0}]).items()) == {("a", 1.5)}
 
 

@@ -10,6 +10,7 @@ import torch
 from soralab import world
 from soralab.datasets.what_and_where import CELLS, frames, sample, to_pixels
 from soralab.experiments import vqvae_rate_distortion as rate_distortion
+from soralab.experiments import vqvae_scores
 from soralab.files.checkpoints import read_card
 from soralab.recipes import vqvae
 from soralab.vqvae import VQVAE, VQVAEConfig
@@ -18,14 +19,14 @@ TINY = VQVAEConfig(codes=9, dim=4, width=8)
 
 
 def test_psnr_of_a_known_error():
-    assert vqvae.psnr(torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.2)) == 20.0
+    assert vqvae_scores.psnr(torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.2)) == 20.0
 
 
 def test_the_referee_sees_what_a_frame_shows_and_nothing_in_an_empty_one():
     pictures = to_pixels(frames(vqvae.SEED, range(8), split="test")[0])
     things = [sample(vqvae.SEED, k, "test").objects[0] for k in range(8)]
-    assert vqvae.seen(pictures) == [(thing.shape, thing.colour) for thing in things]
-    assert vqvae.seen(torch.full((1, 3, 32, 32), -1.0)) == [None]
+    assert vqvae_scores.seen(pictures) == [(thing.shape, thing.colour) for thing in things]
+    assert vqvae_scores.seen(torch.full((1, 3, 32, 32), -1.0)) == [None]
 
 
 def test_films_of_a_batch_are_pure_in_the_step_and_never_the_same():
@@ -50,7 +51,7 @@ def test_bits_by_place_count_how_often_a_code_stood_there(known, monkeypatch):
     """200 times code 0 at every place, and one more of each of the four: 201 of 204, or 1 of 204."""
     monkeypatch.setenv("SORALAB_PROFILE", "smoke")
     model = SimpleNamespace(config=SimpleNamespace(codes=4), encode=lambda x: x.new_zeros(len(x), 2, 2).long())
-    bits = vqvae.by_place(model, torch.full((5, 2, 2), known))
+    bits = vqvae_scores.by_place(model, torch.full((5, 2, 2), known))
     assert bits == pytest.approx(math.log2(204 / (201 if known == 0 else 1)), rel=1e-5)
 
 

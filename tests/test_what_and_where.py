@@ -5,7 +5,8 @@ import torch
 
 from soralab import world
 from soralab.datasets.what_and_where import CELLS, CLASSES, Batches, frames, label, name_of, sample, to_pixels
-from soralab.recipes import vit as recipe
+from soralab.experiments import vit as experiments
+from soralab.experiments import vit_crossing
 from soralab.vit import ViT, ViTConfig
 
 
@@ -58,14 +59,14 @@ def test_an_epoch_holds_every_picture_once_and_the_next_in_another_order():
 
 
 def test_the_two_networks_cost_the_same():
-    costs = recipe.costs()
+    costs = vit_crossing.costs()
     assert costs["ResNet"]["macs"] == pytest.approx(costs["ViT"]["macs"], rel=0.05)
     assert costs["ResNet"]["parameters"] == pytest.approx(costs["ViT"]["parameters"], rel=0.3)
 
 
 def test_shuffling_moves_whole_patches_the_same_way_in_every_picture():
     places = torch.arange(32 * 32.0).reshape(1, 1, 32, 32).expand(2, 3, 32, 32)
-    mixed = recipe.shuffled(places)
+    mixed = vit_crossing.shuffled(places)
     assert torch.equal(mixed[0], mixed[1]) and not torch.equal(mixed, places)
     assert torch.equal(mixed[0, 0].flatten().sort()[0], places[0, 0].flatten())
     inside = mixed.reshape(2, 3, 8, 4, 8, 4)
@@ -83,14 +84,14 @@ def test_a_vit_cannot_tell_that_patches_were_shuffled():
     pixels = torch.rand(2, 3, 32, 32) * 2 - 1
     before = model(pixels)
     grid = model.positions[1:].T.reshape(1, 16, 8, 8)
-    model.positions[1:] = recipe.shuffled(grid, patch=1).reshape(16, 64).T
-    torch.testing.assert_close(model(recipe.shuffled(pixels)), before, rtol=1e-4, atol=1e-5)
+    model.positions[1:] = vit_crossing.shuffled(grid, patch=1).reshape(16, 64).T
+    torch.testing.assert_close(model(vit_crossing.shuffled(pixels)), before, rtol=1e-4, atol=1e-5)
 
 
 def test_what_each_start_brings_along():
     torch.manual_seed(0)
     model = ViT(ViTConfig(dim=16, depth=1, heads=2, classes=CLASSES, hidden=8))
-    kept, anew, scratch = (recipe.start(model, kind) for kind in recipe.STARTS)
+    kept, anew, scratch = (experiments.start(model, kind) for kind in experiments.STARTS)
     for tuned in (kept, anew, scratch):
         assert tuned.config.image == 48 and tuned.positions.shape == (145, 16)
         assert not tuned(torch.zeros(1, 3, 48, 48)).any()
@@ -102,11 +103,11 @@ def test_what_each_start_brings_along():
 
 
 def test_the_experiments_are_labelled_as_the_notebook_reads_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipe, "SEEDS", (1,))
+    monkeypatch.setattr(vit_crossing, "SEEDS", (1,))
     monkeypatch.setenv("TQDM_DISABLE", "1")
     pool = frames(0, range(12))
-    table = recipe.crossing(tmp_path, pool, pool, CLASSES, {4: 1, 12: 1})
-    assert list(table) == list(recipe.ARMS)
+    table = vit_crossing.crossing(tmp_path, pool, pool, CLASSES, {4: 1, 12: 1})
+    assert list(table) == list(vit_crossing.ARMS)
     for row in table.values():
         assert list(row) == ["4", "12"] and all(len(runs) == 1 and 0 <= runs[0] <= 1 for runs in row.values())
-    assert recipe.crossing(tmp_path, pool, pool, CLASSES, {4: 1, 12: 1}) == table  # done already, not done again
+    assert vit_crossing.crossing(tmp_path, pool, pool, CLASSES, {4: 1, 12: 1}) == table  # done already, not done again

@@ -15,6 +15,6 @@ def declare(verbs):
 
 def run(options) -> None:
     """Print its table."""
-    from soralab.recipes import recipe
+    from soralab.experiments import experiment
 
-    print(recipe(options.name).evaluate(options.name, options.checkpoint))
+    print(experiment(options.name).evaluate(options.name, options.checkpoint))

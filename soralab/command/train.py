@@ -1,4 +1,4 @@
-"""`soralab train`: a model of the course, trained by its recipe."""
+"""`soralab train`: a model of the course, trained by its recipe and measured."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def declare(verbs):
 
 def run(options) -> None:
     """Train it, and say where the checkpoint lies."""
+    from soralab.experiments import EXPERIMENTS, make
     from soralab.files.atomic import check_writable, make_folder
-    from soralab.recipes import recipe
+    from soralab.recipes import RECIPES, recipe
 
-    module = recipe(options.name)
-    if not hasattr(module, "train"):
+    if options.name in set(EXPERIMENTS) - set(RECIPES):
         raise ValueError(f"NAME is {options.name!r}, which has nothing to train: it is code alone")
+    recipe(options.name)
     if options.folder:
         check_writable(make_folder(options.folder) / options.name)  # told now, not after hours of training
-    path = module.train(options.name, options.folder, options.steps)
-    print(f"saved {path}")
+    print(f"saved {make(options.name, options.folder, options.steps)}")

@@ -1,9 +1,4 @@
-"""The experiments on chapter 04's card: a zero-shot classifier beside supervised ones, the temperature, real pictures.
-
-Supervised networks here are CLIP's own image tower, trained from the start on frames of one thing on BLACK, as a
-data set of one kind is. They are tested there, on the backgrounds that CLIP has seen and they have not, and on one
-that nobody has.
-"""
+"""Chapter 04's other trainings: the temperature fixed, the other image tower, and Flickr8k, where the reader has it."""
 
 from __future__ import annotations
 
@@ -14,115 +9,23 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from soralab import world
 from soralab.blocks.bpe import Tokenizer
-from soralab.clip import CLIP, CLIPConfig
+from soralab.clip import CLIP
 from soralab.datasets import flickr8k
-from soralab.datasets.still_captions import CLASSES, Pairs, prompts, sample, to_pixels
-from soralab.datasets.what_and_where import Batches
-from soralab.recipes.clip import (
-    NAMES,
-    SEED,
-    TRAINING,
-    VIT,
-    classifier,
-    config,
-    fit,
-    images,
-    recall,
-    retrieval,
-    shares,
-    texts,
-    things,
-    tokenizer,
-)
+from soralab.datasets.still_captions import Pairs, sample, to_pixels
+from soralab.experiments.clip_scores import images, recall, retrieval, texts
+from soralab.recipes.clip import SEED, TRAINING, config, fit, tokenizer
 from soralab.recipes.clip import loss as contrastive
 from soralab.training.data import model_flops
-from soralab.training.profiles import by_profile
-
-BLACK = ("black",)
-SUPERVISED = replace(TRAINING, steps=1200)
-TRAIN_THINGS, TEST_THINGS = 10_000, 1000
-COLUMNS = (*world.BACKGROUNDS, "held out")  # frames on that background; combinations of shape and colour, on black
 
 # --------------------------------------------------------------------------------------- beside supervised classifiers
 
 
-class Classifier(nn.Module):
-    """CLIP's image tower with one head for all pairs of shape and colour, or, with `two`, a head for each."""
-
-    def __init__(self, sizes: CLIPConfig, two: bool = False):
-        super().__init__()
-        self.two = two
-        outputs = len(world.SHAPES) + len(world.COLOURS) if two else CLASSES
-        self.tower = CLIP(replace(sizes, embed=outputs)).image
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """pixels [batch, 3, side, side] to scores of the pairs [batch, CLASSES]."""
-        if not self.two:
-            return self.tower(pixels)
-        shape, colour = self.tower(pixels).split((len(world.SHAPES), len(world.COLOURS)), -1)
-        return (shape.log_softmax(-1)[:, :, None] + colour.log_softmax(-1)[:, None]).flatten(1)
-
-
-def supervised_loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator):
-    """Cross-entropy of a batch: with two heads, that of the shape plus that of the colour."""
-    scores = model(batch["pixels"]).float()
-    return F.cross_entropy(scores, batch["label"]), {"right": (scores.argmax(-1) == batch["label"]).float().mean()}
-
-
-@torch.no_grad()
-def predict(model: nn.Module, pictures: Tensor, chunk: int = 250) -> Tensor:
-    """The likeliest class of uint8 pictures: [n]."""
-    return torch.cat([model(to_pixels(part)).argmax(-1) for part in pictures.split(chunk)])
-
-
-def probe(model: CLIP, pictures: Tensor, labels: Tensor, rounds: int = 100) -> nn.Linear:
-    """A linear classifier on CLIP's features (section 3.2: logistic regression by L-BFGS): embed to CLASSES."""
-    features, head = images(model, pictures), nn.Linear(model.config.embed, CLASSES)
-    nn.init.zeros_(head.weight)
-    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=rounds, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(head(features), labels) + 1e-4 * head.weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return head
-
-
-def columns(count: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """The test frames of COLUMNS, with their classes."""
-    return {**{name: things("test", count, (name,)) for name in world.BACKGROUNDS},
-            "held out": things("held_out", count, BLACK)}  # fmt: skip
-
-
-def classifiers(
-    folder: Path, model: CLIP, words: Tokenizer, steps: int = SUPERVISED.steps, train_things: int = TRAIN_THINGS,
-    count: int = TEST_THINGS,
-) -> dict[str, dict[str, dict[str, float]]]:
-    """{arm: {column: shares}} of the zero-shot classifier, a linear probe, and two supervised networks."""
-    train, test = things("train", train_things, BLACK), columns(count)
-    rows, head = classifier(model, words, prompts(NAMES)), probe(model, *train)
-    arms = {
-        "zero-shot": lambda pictures: (images(model, pictures) @ rows.T).argmax(1),
-        "linear probe": lambda pictures: head(images(model, pictures)).argmax(1),
-    }
-    training = replace(SUPERVISED, steps=steps, save_every=steps)
-    for name, two in (("48 classes", False), ("shape, colour", True)):
-        build, where = partial(Classifier, model.config, two), folder / name.replace(", ", "_").replace(" ", "_")
-        network, _ = fit(build, training, Batches(*train, 128, SEED), where, supervised_loss)
-        arms[name] = partial(predict, network)
-    return {arm: {key: shares(find(pictures), labels) for key, (pictures, labels) in test.items()}
-            for arm, find in arms.items()}  # fmt: skip
-
-
 # -------------------------------------------------------------------------------------- the temperature and the tower
 
+VIT = {"layers": 4, "width": 64, "patch": 4}  # the other image tower, of about as many multiplications
 SCALES = {"learned": None, "fixed at 1": 1.0, "fixed at 14.3": 1 / 0.07, "fixed at 100": 100.0}  # exp(t)
 SHORT = replace(TRAINING, steps=250, warmup=30, cooldown=0.3, ema=0.98)
 
@@ -193,13 +96,3 @@ def photos(folder: Path, steps: int = 300, merges: int = 1000) -> dict:
     return found
 
 
-def experiments(folder: Path, model: CLIP, words: Tokenizer) -> dict:
-    """The card's tables: classifiers by background, temperatures and towers, and Flickr8k's (None without it)."""
-    few = by_profile(smoke={"steps": 2, "train_things": 150, "count": 20}, laptop={}, gpu={})
-    short = by_profile(smoke={"steps": 2, "scenes": 64, "count": 20}, laptop={}, gpu={})
-    steps = by_profile(smoke={"steps": 2, "merges": 20}, laptop={}, gpu={})
-    return {
-        "classifiers": classifiers(folder / "classifiers", model, words, **few),
-        "short runs": short_runs(folder / "short_runs", **short),
-        "flickr8k": photos(folder / "flickr8k", **steps) if flickr8k.available() else None,
-    }

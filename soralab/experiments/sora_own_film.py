@@ -6,9 +6,9 @@ import io
 
 from PIL import Image
 
+from soralab.experiments.sora_autoencoder import psnr, reconstruct
 from soralab.figures import before_after, patches_diagram
 from soralab.files.films import read_film
-from soralab.recipes.sora_autoencoder import psnr, reconstruct
 from soralab.sora import SoraConfig, load_autoencoder
 
 SHOWN = 5  # frames of the film that the picture shows

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from soralab import world
 from soralab.datasets.what_and_where import Batches
+from soralab.experiments.vit_crossing import ARM_TRAINING, SEEDS, ResNet
+from soralab.experiments.vit_scores import accuracy
 from soralab.recipes import vit as chapter_03
 from soralab.training.data import model_flops
 from soralab.vit import ViT, ViTConfig
@@ -87,7 +89,7 @@ BATCH, STEPS = 128, 800
 FRESH, FRESH_SEEDS = 3003, tuple(range(21, 27))  # boards and seeds for a second look
 BUILD = {
     "ViT": partial(ViT, ViTConfig(image=SIDE, patch=CELL, classes=CLASSES)),
-    "ResNet": partial(chapter_03.ResNet, 3, CLASSES, (16, 32, 48)),
+    "ResNet": partial(ResNet, 3, CLASSES, (16, 32, 48)),
 }
 
 
@@ -105,15 +107,15 @@ def crossing(folder: Path, sizes: tuple[int, ...] = SIZES, steps: int = STEPS, c
     """Shares of `count` boards read right, all runs being of so many steps: {split: {rate: {arm: {size: [shares]}}}}.
 
     split: "validation", to choose a rate by, and "test". size: the number of training boards; shares: one for each of
-    chapter_03.SEEDS. Another seed also draws other boards, of those of the largest size.
+    SEEDS. Another seed also draws other boards, of those of the largest size.
     """
     train = boards(chapter_03.SEED + 1, max(sizes), REACH)
     unseen = {"validation": boards(chapter_03.SEED + 2, count, REACH), "test": boards(chapter_03.SEED, count, REACH)}
     table = {split: {str(rate): {arm: {} for arm in BUILD} for rate in RATES} for split in unseen}
-    for rate, arm, size, seed in product(RATES, BUILD, sizes, chapter_03.SEEDS):
+    for rate, arm, size, seed in product(RATES, BUILD, sizes, SEEDS):
         model = fit(arm, rate, size, seed, train, steps, folder)
         for split, (pictures, labels) in unseen.items():
-            share = chapter_03.accuracy(model, pictures, labels)
+            share = accuracy(model, pictures, labels)
             table[split][str(rate)][arm].setdefault(str(size), []).append(share)
     return table
 
@@ -129,7 +131,7 @@ def again(
     table = {arm: {} for arm in BUILD}
     for arm, size, seed in product(BUILD, sizes, FRESH_SEEDS):
         model = fit(arm, rates[arm][str(size)], size, seed, train, steps, folder)
-        table[arm].setdefault(str(size), []).append(chapter_03.accuracy(model, pictures, labels))
+        table[arm].setdefault(str(size), []).append(accuracy(model, pictures, labels))
     return table
 
 
@@ -137,7 +139,7 @@ def fit(arm: str, rate: float, size: int, seed: int, train: tuple[Tensor, Tensor
     """A network of an arm, trained on `size` of the training boards."""
     order = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed))[:size]
     batches = Batches(train[0][order], train[1][order], BATCH, seed)
-    training = replace(chapter_03.ARM_TRAINING, steps=steps, lr=rate, seed=seed, save_every=steps)
+    training = replace(ARM_TRAINING, steps=steps, lr=rate, seed=seed, save_every=steps)
     return chapter_03.fit(BUILD[arm], training, batches, folder / f"{arm}_{rate}_{size}_{seed}")[0]
 
 

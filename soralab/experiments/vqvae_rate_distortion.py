@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from soralab.datasets.what_and_where import Batches, frames, to_pixels
+from soralab.experiments.vqvae_scores import measure, psnr
 from soralab.figures import read_log
-from soralab.recipes.vqvae import BATCH, CONFIG, SEED, SIDE, TRAINING, VARIANCE, build, fit, loss, measure, psnr
+from soralab.recipes.vqvae import BATCH, CONFIG, SEED, SIDE, TRAINING, VARIANCE, build, fit, loss
 from soralab.training.profiles import by_profile
 from soralab.vqvae import VQVAEConfig, picture_networks
 
@@ -82,6 +83,8 @@ def vae_run(folder: Path, weight: float) -> dict[str, float]:
     x = to_pixels(frames(SEED, range(test), SIDE, "test")[0])
     copy, divergence = model(x, torch.Generator().manual_seed(SEED))
     return {"bits": round(divergence.mean().item() / log(2), 1), "psnr": psnr(x, copy)}
+
+
 
 
 def experiments(folder: Path) -> dict:

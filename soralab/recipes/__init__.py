@@ -1,45 +1,56 @@
-"""How each shipped checkpoint is trained and evaluated: `soralab train NAME`, `soralab evaluate NAME`.
+"""How each shipped checkpoint is trained, one file a chapter.
 
-A recipe is a module with `train(name, folder, steps)` and `evaluate(name, checkpoint)`; RECIPES names them.
+A recipe's `train(name, steps)` returns a `Trained` model and writes its progress to runs/NAME, so that it goes on where
+it was stopped. What is measured with the model, and the checkpoint with its card, are made by `soralab.experiments`.
 """
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-RECIPES = {
-    "sora": "soralab.recipes.sora",
-    "sora_pixels": "soralab.recipes.sora",
-    "sora_autoencoder": "soralab.recipes.sora_autoencoder",
-    "referee": "soralab.experiments.referee",
-    "transformer": "soralab.recipes.transformer",
-    "unet": "soralab.recipes.unet",
-    "unet_denoiser": "soralab.recipes.unet",
-    "vit": "soralab.recipes.vit",
-    "clip": "soralab.recipes.clip",
-    "vqvae": "soralab.recipes.vqvae",
-    "vqvae_films": "soralab.recipes.vqvae",
-    "vqvae_prior": "soralab.recipes.vqvae",
-    "latent_autoencoder": "soralab.recipes.latent_diffusion",
-    "latent_diffusion": "soralab.recipes.latent_diffusion",
+if TYPE_CHECKING:
+    from torch import nn
+
+    from soralab.training.loop import TrainResult
+
+RECIPES = {  # checkpoint: the chapter's file, here and in `soralab.experiments`
+    "sora": "sora",
+    "sora_pixels": "sora",
+    "sora_autoencoder": "sora_autoencoder",
+    "transformer": "transformer",
+    "unet": "unet",
+    "unet_denoiser": "unet",
+    "vit": "vit",
+    "clip": "clip",
+    "vqvae": "vqvae",
+    "vqvae_films": "vqvae",
+    "vqvae_prior": "vqvae",
+    "latent_autoencoder": "latent_diffusion",
+    "latent_diffusion": "latent_diffusion",
 }
 RUNS = Path("runs")  # where a reader's own trainings lie
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a recipe hands on: the model, what its card says of the training, and the log's file."""
+
+    model: nn.Module
+    card: dict[str, Any]
+    log: Path
+
+    @classmethod
+    def of(cls, model: nn.Module, config: Any, result: TrainResult, **entries: Any) -> Trained:
+        """A model of these sizes (a dataclass), ready to be measured; `entries` stand on its card."""
+        card = {"config": asdict(config), **entries, "steps": result.steps, "seconds": round(result.seconds)}
+        return cls(model.eval(), card, result.log)
 
 
 def recipe(name: str):
     """The module of a recipe. Raises ValueError for a name that there is none of."""
     if name not in RECIPES:
         raise ValueError(f"NAME is {name!r}; it takes one of {', '.join(RECIPES)}")
-    return importlib.import_module(RECIPES[name])
-
-
-def publish(path: str | Path, tensors: dict, card: dict) -> Path:
-    """Save a trained model's weights, in half precision, with a card that says what it is and how it was made."""
-    import torch
-
-    from soralab.files.checkpoints import save_checkpoint
-    from soralab.training.profiles import hardware
-
-    small = {key: value.to(torch.float16) if value.is_floating_point() else value for key, value in tensors.items()}
-    return save_checkpoint(path, small, {**card, "hardware": hardware()})
+    return importlib.import_module(f"soralab.recipes.{RECIPES[name]}")

@@ -1,14 +1,14 @@
 """How chapter 06's models are trained: `soralab train latent_autoencoder`, then `soralab train latent_diffusion`.
 
 The first stage copies pictures of the world through latents that are four times smaller on each side; the second paints
-them from prompts. The card of the second also holds the experiments of `soralab.experiments`.
+them from prompts.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -27,13 +27,12 @@ from soralab.latent_diffusion import (
     PROCESS,
     LatentDiffusion,
     LatentDiffusionConfig,
-    Painter,
     UNetConfig,
     build_autoencoder,
     load_autoencoder,
     word_ids,
 )
-from soralab.recipes import RUNS, publish
+from soralab.recipes import RUNS, Trained
 from soralab.recipes import vit as chapter_03
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
@@ -113,31 +112,6 @@ def fit_first_stage(
     return model, result
 
 
-@torch.no_grad()
-def copies(model: Autoencoder, pictures: Tensor, chunk: int = 100) -> Tensor:
-    """What is left of pictures after the first stage: decode(encode(pictures)), in [-1, 1]."""
-    return torch.cat([model.decode(model.encode(part)).clamp(-1, 1) for part in pictures.split(chunk)])
-
-
-def psnr(pictures: Tensor, copied: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB, the mean over pictures [n, ...]; the peak is 2, from -1 to 1."""
-    error = (copied - pictures).square().flatten(1).mean(1)
-    return round((10 * torch.log10(4 / error)).mean().item(), 2)
-
-
-def measure_first_stage(model: Autoencoder, count: int = 400) -> dict[str, float]:
-    """On pictures that training never saw: PSNR in dB, and the share of copies that the referee reads right."""
-    scenes = [stills.mixed(SEED, k, "test") for k in range(count)]
-    pictures = stills.pictures(scenes)
-    copied = copies(model, pictures)
-    texts = [stills.caption(scene) for scene in scenes]
-    return {
-        "psnr": psnr(pictures, copied),
-        "read_right": round(stills.scores(copied, texts)["all"], 4),
-        "read_right_true": round(stills.scores(pictures, texts)["all"], 4),
-    }
-
-
 def library(count: int) -> tuple[list[world.Scene], Tensor]:
     """The first `count` training scenes and their pictures [count, 3, 32, 32]."""
     scenes = [stills.mixed(SEED, k) for k in range(count)]
@@ -208,27 +182,7 @@ def fit_second_stage(
     return model.eval(), result
 
 
-def painted(painter: Painter, texts: Sequence[str], seed: int = 60_000, chunk: int = 50, **options) -> Tensor:
-    """The painter's pictures of texts; `options` go to `Painter.paint`."""
-    parts = progress(range(0, len(texts), chunk), desc="painting", unit="batch")
-    return torch.cat([painter.paint(list(texts[k : k + chunk]), seed + k, **options) for k in parts])
-
-
-def measure(painter: Painter, count: int = 400, **options) -> dict[str, dict[str, float]]:
-    """The referee's scores of what is painted from prompts alone, for each split and number of things.
-
-    Training has met all 126 test prompts of one thing, and about 6 of 10 of two things; none of those held out.
-    """
-    table = {}
-    for split in ("test", "held_out"):
-        for things in (1, 2):
-            texts, _ = stills.prompts(split, things, count)
-            row = stills.scores(painted(painter, texts, **options), texts)
-            table[f"{split}, {things}"] = {"pictures": count, **{k: round(v, 4) for k, v in row.items()}}
-    return table
-
-
-# ------------------------------------------------------------------------------------------------ train and evaluate
+# ---------------------------------------------------------------------------------------------------------------- train
 
 
 def short_run(seed: int, steps: int = 150, folder: str | Path | None = None) -> dict:
@@ -246,53 +200,25 @@ def short_run(seed: int, steps: int = 150, folder: str | Path | None = None) -> 
         return read_log(result.log)
 
 
-def train(name: str = SECOND, folder: Path | None = None, steps: int | None = None) -> Path:
-    """Train (or go on with) one of the two models in runs/NAME, then save it as folder/NAME; returns its path."""
-    make, full = (train_first, FIRST_TRAINING) if name == FIRST else (train_second, TRAINING)
+def train(name: str = SECOND, steps: int | None = None) -> Trained:
+    """Train one of the two models, or go on with it, in runs/NAME; the second needs the first one's checkpoint."""
+    run, full = (train_first, FIRST_TRAINING) if name == FIRST else (train_second, TRAINING)
     training = replace(full, steps=steps or by_profile(smoke=2, laptop=full.steps, gpu=4 * full.steps))
-    model, result, entries = make(training, RUNS / name)
-    card = {
-        **entries, "config": asdict(model.config), "data_seed": SEED, "steps": result.steps,
-        "seconds": round(result.seconds), "command": f"soralab train {name}",
-    }  # fmt: skip
-    return publish((folder or RUNS / name) / name, model.state_dict(), card)
+    return run(training, RUNS / name)
 
 
-def train_first(training: TrainConfig, folder: Path) -> tuple[Autoencoder, loop.TrainResult, dict]:
-    """The first stage, its training, and what its card says of it."""
+def train_first(training: TrainConfig, folder: Path) -> Trained:
+    """The first stage."""
     count = by_profile(smoke=100, laptop=PICTURES, gpu=4 * PICTURES)
     batches = PictureBatches(library(count)[1], ADVERSARY_FROM * training.steps)
     model, result = fit_first_stage(AUTOENCODER, training, batches, folder, perceptual_features())
-    metrics = measure_first_stage(model, by_profile(smoke=10, laptop=400, gpu=400))
-    return model, result, {"batch": FIRST_BATCH, "pictures": count, "metrics": metrics}
+    return Trained.of(model, model.config, result, data_seed=SEED, batch=FIRST_BATCH, pictures=count)
 
 
-def train_second(training: TrainConfig, folder: Path) -> tuple[LatentDiffusion, loop.TrainResult, dict]:
-    """The second stage, its training, and what its card says of it, the experiments with it."""
-    from soralab.experiments.latent_diffusion_trainings import experiments
-
+def train_second(training: TrainConfig, folder: Path) -> Trained:
+    """The second stage."""
     scenes, pictures = library(by_profile(smoke=100, laptop=PICTURES, gpu=4 * PICTURES))
-    first = load_autoencoder()
-    batches = LatentBatches(encoded(first, pictures), prompts_of(scenes))
+    batches = LatentBatches(encoded(load_autoencoder(), pictures), prompts_of(scenes))
     model, result = fit_second_stage(CONFIG, training, batches, folder)
-    painter = Painter(model, first, SIDE)
-    count = by_profile(smoke=4, laptop=400, gpu=400)
-    metrics = {
-        "scores": measure(painter, count, **by_profile(smoke={"steps": 2}, laptop={}, gpu={})),
-        "referee": {f"{split}, {things}": stills.true_scores(split, things, count)["all"]
-                    for split in ("test", "held_out") for things in (1, 2)},
-        **experiments(folder.with_name(f"{folder.name}_experiments"), painter),
-    }  # fmt: skip
-    return model, result, {"autoencoder": FIRST, "batch": BATCH, "pictures": len(scenes), "metrics": metrics}
-
-
-def evaluate(name: str = SECOND, checkpoint: str | None = None) -> str:
-    """The scores of a shipped model on test and held-out scenes, measured now."""
-    if name == FIRST:
-        metrics = measure_first_stage(load_autoencoder(checkpoint or name), by_profile(smoke=10, laptop=400, gpu=400))
-        return "\n".join(f"{key:16s} {value:8.3f}" for key, value in metrics.items())
-    table = measure(Painter.load(checkpoint or name), by_profile(smoke=4, laptop=400, gpu=400))
-    lines = [" " * 14 + "".join(f"{column:>10s}" for column in (*stills.COLUMNS, "binding"))]
-    for row, values in table.items():
-        lines.append(f"{row:14s}" + "".join(f"{values[c]:10.1%}" for c in (*stills.COLUMNS, "binding")))
-    return "\n".join(lines)
+    entries = {"autoencoder": FIRST, "batch": BATCH, "pictures": len(scenes)}
+    return Trained.of(model, model.config, result, data_seed=SEED, **entries)

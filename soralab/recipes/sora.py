@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 from random import Random
@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from soralab import world
 from soralab.diffusion import RectifiedFlow, diffusion_loss, sample_times
-from soralab.experiments.sora import measure
 from soralab.figures import read_log
 from soralab.files.checkpoints import load_checkpoint, read_card, save_checkpoint
-from soralab.recipes import RUNS, publish
-from soralab.sora import Filmmaker, Sora, SoraConfig, SpacetimeAutoencoder, load_autoencoder, word_ids
+from soralab.recipes import RUNS, Trained
+from soralab.sora import Sora, SoraConfig, SpacetimeAutoencoder, load_autoencoder, word_ids
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
 from soralab.training.muon import muon_groups
@@ -224,8 +223,8 @@ def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = N
         return read_log(result.log)
 
 
-def train(name: str = "sora", folder: Path | None = None, steps: int | None = None) -> Path:
-    """Train (or go on with) a model in runs/NAME, then save it as folder/NAME; returns its path."""
+def train(name: str = "sora", steps: int | None = None) -> Trained:
+    """Train a model, or go on with it, in runs/NAME."""
     recipe = RECIPES[name]
     model = build(recipe)
     full = recipe.training.steps
@@ -241,21 +240,8 @@ def train(name: str = "sora", folder: Path | None = None, steps: int | None = No
         )
     loss = make_loss(recipe, compiled(model))
     result = loop.train(model, loss, batches, config, RUNS / name, parameters=parameters(model))
-    with result.ema.applied(model):
-        model.eval()
-        maker = Filmmaker(model, recipe.autoencoder and load_autoencoder(recipe.autoencoder), recipe.kind, recipe.shift)
-        judged = by_profile(smoke=4, laptop=400, gpu=400)
-        card = {
-            "config": asdict(recipe.config), "autoencoder": recipe.autoencoder, "kind": recipe.kind,
-            "shift": recipe.shift, "data_seed": SEED, "steps": result.steps, "batch": BATCH,
-            "seconds": round(result.seconds), "command": f"soralab train {name}",
-            "metrics": {split: measure(maker, split, judged) for split in ("test", "held_out")},
-        }  # fmt: skip
-        return publish((folder or RUNS / name) / name, model.state_dict(), card)
-
-
-def evaluate(name: str = "sora", checkpoint: str | None = None) -> str:
-    """The chapter's table: the shipped models on prompts that training never saw, beside the referee's own errors."""
-    from soralab.experiments.sora import table
-
-    return table(checkpoint or name, baseline="sora_pixels" if name == "sora" and not checkpoint else None)
+    result.ema.copy_to(model)
+    return Trained.of(
+        model, recipe.config, result, autoencoder=recipe.autoencoder, kind=recipe.kind, shift=recipe.shift,
+        data_seed=SEED, batch=BATCH,
+    )  # fmt: skip
