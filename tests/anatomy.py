@@ -220,8 +220,8 @@ def _exercise(chapter: Chapter, k: int, task, here: list[Piece]) -> Iterator[str
     function = task.name.partition(".")[2]
     if not re.search(rf"^### Exercise {chapter.number}\.{k} · {re.escape(task.title)}$", heading.text, re.M):
         yield f"the heading is not '### Exercise {chapter.number}.{k} · {task.title}'"
-    if f'task = exercise("{task.name}")\ntask' not in statement.text:
-        yield f'the task is not that of exercise("{task.name}")'
+    if statement.text.strip() != task.first_cell():
+        yield "the statement's cell is not the package's first_cell(), after which stub and check run alone"
     shown = heading.text + "".join(str(output.get("data", "")) for output in statement.cell.outputs)
     if task.dots not in shown or f"{task.minutes} minutes" not in shown:
         yield f"{task.dots} and {task.minutes} minutes are not shown"

@@ -81,6 +81,7 @@ def task_of(name):
     stub = f'def {name}(x):\n    """Write it."""\n    raise NotImplementedError'
     solution = f"import torch\n\n\ndef {name}(x):\n    return torch.sin(x)"
     return SimpleNamespace(name=f"unet.{name}", title=f"The {name}", dots="●●○", minutes=10,
+                           first_cell=lambda: f'task = exercise("unet.{name}")\ntask',
                            stub_source=lambda: stub, solution_source=lambda: solution)
 
 
@@ -101,7 +102,7 @@ def exercise_cells(k, task):
     statement = [new_output("display_data", {"text/markdown": f"**{task.title}** · {task.dots} · 10 minutes"})]
     return [
         markdown(f"### Exercise 1.{k} · {task.title}\n\nWhy it matters."),
-        code(f'task = exercise("{task.name}")\ntask', outputs=statement),
+        code(task.first_cell(), outputs=statement),
         code(task.stub_source(), "", "exercise"),
         code(f"{name} = task.check({name})", outputs=TEXT),
         markdown("<details><summary>The solution</summary>\n\n```python\n" + task.solution_source()
@@ -212,7 +213,7 @@ BREAK = [
     ("Exercises: 3 exercises here, 2 in the package", lambda chapter: setattr(chapter, "exercises", TASKS[:2])),
     ("exercise 1: the heading is not '### Exercise 1.1 · The weight_map'", swap(FIRST, "1.1", "1.2")),
     ("exercise 1: the heading is not", swap(FIRST, "The weight_map", "The weights")),
-    ("exercise 1: the task is not that of", swap(FIRST + 1, "weight_map", "crop")),
+    ("exercise 1: the statement's cell is not", swap(FIRST + 1, "weight_map", "crop")),
     ("exercise 1: ●●○ and 10 minutes are not shown", mute(FIRST + 1)),
     ("exercise 1: the stub is not", swap(FIRST + 2, "Write it.", "Write that.")),
     ("exercise 1: the check is not", swap(FIRST + 3, "weight_map =", "_ =")),

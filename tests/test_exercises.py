@@ -39,11 +39,11 @@ def problems(task: Exercise) -> list[str]:
     """Everything that is wrong with an exercise."""
     found = []
     verdict = task.judge(task.solution)
-    if verdict.state != "right":
-        found.append(f"the solution is refused: {verdict}")
+    if verdict.state != "own":
+        found.append(f"the solution is {'taken for an answer' if verdict.state == 'right' else 'refused'}: {verdict}")
     if (verdict := task.judge(task.stub)).state != "open":
         found.append(f"the stub is not 'not attempted': {verdict}")
-    for name, wrong in task.wrong.items():
+    for name, wrong in {**task.wrong, **task.mistakes}.items():
         verdict = task.judge(wrong.fn)
         if verdict.state != "wrong":
             found.append(f"the wrong answer {name} is accepted: {verdict}")
@@ -129,8 +129,8 @@ BODY = "\n".join(inspect.getsource(centre_crop).splitlines()[2:])
 BROKEN = {
     "lets everything through": (dict(check=lenient), ["the stub is not", "corner is accepted", "swapped is accepted",
                                                       "rounded_up is accepted"]),
-    "lets all but the stub through": (dict(check=lenient_but_asking), ["corner is accepted", "swapped is accepted",
-                                                                       "rounded_up is accepted"]),
+    "lets all but the stub through": (dict(check=lenient_but_asking, gradients=False),
+                                      ["corner is accepted", "swapped is accepted", "rounded_up is accepted"]),
     "refuses all": (dict(check=strict), ["the solution is refused", "corner is told", "swapped is told",
                                          "rounded_up is told", "as the notebook shows it is refused"]),
     "wrong solution": (dict(solution=toy_exercises.rounded_up), ["the solution is refused", "as the notebook"]),
@@ -181,10 +181,15 @@ def test_a_check_that_asks_nothing_is_an_error():
 
 def test_check_gives_back_a_right_answer(capsys):
     def mine(x, height, width):
-        return centre_crop(x, height, width)
+        top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
+        return x[..., top : top + height, left : left + width]
 
     assert crop().check(mine) is mine
-    assert capsys.readouterr().out == "✓ right\n"
+    assert capsys.readouterr().out == (
+        "✓ right\n  Compare your code with the course's own, folded below.\n")
+    assert crop(name="unet.weight_map", compare="Compare the loops.").check(mine) is mine
+    assert capsys.readouterr().out == (
+        "✓ right\n  Compare the loops.\n  1 of 4 in this chapter; next: exercise 1.4, `mirror_tile`.\n")
 
 
 @pytest.mark.parametrize("fn, said", [
@@ -285,20 +290,40 @@ def test_ctrl_c_is_not_swallowed():
         crop().check(mine)
 
 
-def test_an_answer_that_spoils_its_inputs_does_not_spoil_the_check():
-    """All three kinds of input are compared with afterwards, and the answer writes into each."""
+def careful(fn):
+    """All kinds of input are compared with afterwards."""
+    x, array, listed = torch.tensor([1.0, torch.nan]), np.ones(3), [torch.ones(2), {"a": [1]}]
+    fn(x, array, listed)
+    yield bool(x[0] == 1), "the tensor is spoilt"
+    yield bool((array == 1).all()), "the array is spoilt"
+    yield bool((listed[0] == 1).all()) and listed[1] == {"a": [1]}, "the list is spoilt"
 
-    def careful(fn):
-        x, array, listed = torch.ones(1, 2, 2), np.ones(3), [torch.ones(2), {"a": [1]}]
-        fn(x, array, listed)
-        yield bool((x == 1).all()), "the tensor is spoilt"
-        yield bool((array == 1).all()), "the array is spoilt"
-        yield bool((listed[0] == 1).all()) and listed[1] == {"a": [1]}, "the list is spoilt"
+
+@pytest.mark.parametrize("vandal, name", [
+    (lambda x, height, width: x.zero_(), "x"), (lambda x, height, width: x[:1].mul_(2), "x"),
+    (lambda x, height, width: height.fill(0), "height"), (lambda x, height, width: width[0].zero_(), "width"),
+    (lambda x, height, width: width[1]["a"].append(2), "width"), (lambda x, height, width: width[1].clear(), "width"),
+    (lambda x, height, width: width.reverse(), "width"), (lambda x, height, width: width.pop(), "width"),
+    (lambda x, height, width: (x.zero_(), width.pop()), "x"),
+])  # fmt: skip
+def test_an_answer_that_changes_its_arguments_is_refused_and_spoils_no_check(vandal, name):
+    assert f"`{name}` is no longer what was handed in" in message(vandal, check=careful)
+    assert crop(check=careful, in_place=True).judge(vandal).state == "right"
+
+
+def test_an_argument_given_by_name_is_compared_too():
+    def named(fn):
+        fn(torch.ones(2), height=1, width=[1, 2])
+        yield True, ""
 
     def vandal(x, height, width):
-        x.zero_(), height.fill(0), width[0].zero_(), width[1]["a"].append(2)
+        width.append(3)
 
-    assert crop(check=careful).judge(vandal).state == "right"
+    assert "`width` is no longer" in message(vandal, check=named)
+
+
+def test_an_answer_that_changes_nothing_is_not_accused():
+    assert crop(check=careful).judge(lambda x, height, width: x * 2).state == "right"
 
 
 def test_gradients_reach_the_inputs_and_parameters_stay_what_they_are():
@@ -365,8 +390,8 @@ def test_the_statement_in_a_notebook():
     task = crop()
     text = task._repr_markdown_()
     assert text.startswith("**Cut to fit** · `unet.centre_crop` · ●●○ · 10 minutes\n\nCut the **middle** out.")
-    assert f"```python\n{task.stub_source()}\n```" in text and "**Hand in** `centre_crop`" in text
-    assert "soralab hint unet.centre_crop" in text
+    assert "**Hand in** `centre_crop`" in text and "raise NotImplementedError" not in text  # the cell below has it
+    assert "`task.hint()`" in text and "`soralab hint unet.centre_crop`" in text
     assert repr(task) == "Exercise unet.centre_crop: Cut to fit (●●○, 10 minutes)"
 
 

@@ -10,7 +10,7 @@ import types
 
 import pytest
 import toy_exercises
-from toy_exercises import centre_crop, corner, crop, stub
+from toy_exercises import corner, crop, mine, stub
 
 from soralab.command import main
 from soralab.workbook import board, progress
@@ -68,16 +68,16 @@ def test_tries_count_until_the_exercise_is_solved(path):
     assert not path.exists()
     task.check(corner), task.check(corner)
     assert progress.own_record() == Record("ada", {CROP: Entry(None, 2)})
-    task.check(centre_crop)
+    task.check(mine)
     solved = Record("ada", {CROP: Entry("2026-03-14", 3)})
     assert progress.own_record() == solved
     before = path.stat().st_mtime_ns, path.read_bytes()
-    task.check(centre_crop), task.check(corner)  # the notebook is run again, and then spoilt
+    task.check(mine), task.check(corner)  # the notebook is run again, and then spoilt
     assert progress.own_record() == solved and (path.stat().st_mtime_ns, path.read_bytes()) == before
 
 
 def test_the_record_is_readable_json_and_leaves_nothing_else(path):
-    crop().check(centre_crop)
+    crop().check(mine)
     assert json.loads(path.read_text(encoding="utf-8")) == {
         "soralab": "record", "version": 1, "name": "ada",
         "exercises": {CROP: {"passed": "2026-03-14", "tries": 1, "hints": []}},
@@ -89,15 +89,15 @@ def test_the_record_lies_in_the_home_folder_by_default(monkeypatch, tmp_path):
     monkeypatch.delenv("SORALAB_PROGRESS")
     monkeypatch.setattr(progress.Path, "home", classmethod(lambda cls: cls(tmp_path)))
     assert progress.record_path() == tmp_path / ".soralab" / "progress.json"
-    crop().check(centre_crop)
+    crop().check(mine)
     assert (tmp_path / ".soralab" / "progress.json").exists()
 
 
 def test_off_records_nothing(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("SORALAB_PROGRESS", "off")
     before = sorted(tmp_path.rglob("*"))
-    crop().check(centre_crop)
-    assert capsys.readouterr().out == "✓ right\n"
+    crop().check(mine)
+    assert capsys.readouterr().out.splitlines()[0] == "✓ right"
     said(capsys, "hint", CROP)
     assert "0 of 3" in said(capsys, "progress")
     assert "SORALAB_PROGRESS is off" in refused(capsys, "progress", "--name", "Ada")
@@ -114,9 +114,9 @@ def test_tests_record_nothing_of_the_readers():
 
 def check_quietly(capsys):
     """A check with a broken record: the answer comes back, and one line tells. Returns that line."""
-    assert crop().check(centre_crop) is centre_crop
+    assert crop().check(mine) is mine
     out, err = capsys.readouterr()
-    first, second = out.splitlines()
+    first, second, _ = out.splitlines()
     assert first == "✓ right" and err == "" and second.startswith("  (") and second.endswith(")")
     return second
 
@@ -164,7 +164,7 @@ def test_a_login_name_that_is_none(path, monkeypatch, login):
         raise login
 
     monkeypatch.setattr(progress.getpass, "getuser", getuser)
-    crop().check(centre_crop)
+    crop().check(mine)
     assert progress.own_record().name == "learner"
 
 
@@ -198,7 +198,7 @@ def test_rights_and_links_stay(path, tmp_path):
     real.chmod(0o600)
     path.parent.mkdir(parents=True)
     path.symlink_to(real)
-    crop().check(centre_crop)
+    crop().check(mine)
     assert path.is_symlink() and progress.read(real).solved(CROP) and stat.S_IMODE(real.stat().st_mode) == 0o600
 
 
@@ -323,7 +323,7 @@ def test_entries_of_another_version_of_the_course_are_kept_and_named(path, capsy
     assert "no such exercise: unet.gone" in said(capsys, "progress", "a.json")
     path.parent.mkdir(parents=True)
     progress.write(path, progress.read("a.json"))
-    crop().check(centre_crop)
+    crop().check(mine)
     assert progress.own_record().solved("unet.gone") and progress.own_record().solved(CROP)
     assert "no such exercise: unet.gone" in said(capsys, "progress")
 
@@ -332,7 +332,7 @@ def test_entries_of_another_version_of_the_course_are_kept_and_named(path, capsy
 
 
 def test_the_own_table(capsys):
-    crop().check(corner), crop().check(centre_crop)
+    crop().check(corner), crop().check(mine)
     crop(name="vit.pooling").check(corner)
     capsys.readouterr()
     said(capsys, "hint", "vit.pooling"), said(capsys, "hint", "vit.pooling")
@@ -347,7 +347,7 @@ def test_the_own_table(capsys):
 
 
 def test_export_and_name(path, capsys):
-    crop().check(centre_crop)
+    crop().check(mine)
     capsys.readouterr()
     assert said(capsys, "progress", "--name", "  Ada   Lovelace ", "--export", "mine.json") == (
         "mine.json: the record of Ada Lovelace\n")
@@ -364,7 +364,7 @@ def test_export_and_name(path, capsys):
 
 def test_a_name_before_any_exercise(path, capsys):
     assert said(capsys, "progress", "--name", "Bo").startswith("Bo: 0 of 3")
-    crop().check(centre_crop)
+    crop().check(mine)
     assert progress.own_record().name == "Bo"
 
 

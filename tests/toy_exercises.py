@@ -22,6 +22,12 @@ def centre_crop(x: Tensor, height: int, width: int) -> Tensor:
     return x[..., top : top + height, left : left + width]
 
 
+def mine(x, height, width):
+    """A reader's right answer: the course's own would not be taken for one."""
+    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
+    return x[..., top : top + height, left : left + width]
+
+
 def corner(x, height, width):
     return x[..., :height, :width]
 

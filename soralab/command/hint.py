@@ -20,14 +20,15 @@ def declare(verbs):
 def run(options) -> None:
     """Print the hint, or the list."""
     from soralab.exercises import course, exercise
-    from soralab.workbook import board
+    from soralab.workbook import board, steps
 
     if options.name is None:
         if options.tier or options.all:
             raise ValueError("NAME is missing: --tier and --all take the name of an exercise before them")
         print(board.list_exercises(course()))
         return
-    text, problem = board.give_hint(exercise(options.name), options.tier, options.all)
+    task = exercise(options.name)
+    text, problem = steps.give_hint(task.name, task.hints, options.tier, options.all)
     print(text)
     if problem:
         print(f"soralab: {problem}", file=sys.stderr)

@@ -1,11 +1,13 @@
-"""What `soralab hint` and `soralab progress` print. `course` is `soralab.exercises.course()`: {chapter: exercises}."""
+"""The tables that `soralab hint` and `soralab progress` print.
+
+Their `course` is what `soralab.exercises.course()` gives: {chapter: its exercises}.
+"""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
 
-from soralab.workbook import progress
 from soralab.workbook.progress import Record
 from soralab.workbook.task import Exercise
 
@@ -22,37 +24,6 @@ def list_exercises(course: Course) -> str:
     if not lines:
         return "no chapter has exercises yet"
     return "\n".join([*lines[1:], "", "a hint: soralab hint NAME"])
-
-
-def give_hint(task: Exercise, tier: int | None = None, everything: bool = False) -> tuple[str, str]:
-    """The next hint of an exercise that was not read yet (or `tier`, or all), and "" or a line for stderr.
-
-    Which were read is recorded. Once all were, the last is given again.
-    """
-    name = task.name
-    tiers, problem = [1, 2, 3], ""
-    if not everything:
-        try:
-            read = progress.own_record().entry(name).hints
-        except (OSError, ValueError):
-            read = ()  # the record's trouble is told when the hint is recorded
-        tiers = [tier or next((one for one in (1, 2, 3) if one not in read), 3)]
-    problem = progress.note_hint(name, tiers)
-    lines = []
-    for one in tiers:
-        lines += [f"{name} · hint {one} of 3", "", task.hints[one - 1], ""]
-    if tiers[-1] < 3:
-        lines.append(f"the next one: soralab hint {name} --tier {tiers[-1] + 1}")
-    else:
-        lines.append(f"the solution is folded below the exercise in {_notebook(task)}")
-    return "\n".join(lines), problem
-
-
-def _notebook(task: Exercise) -> str:
-    from soralab.figures.syllabus import CHAPTERS
-
-    number = next(chapter.number for chapter in CHAPTERS if chapter.name == task.chapter)
-    return f"notebooks/{number:02d}_{task.chapter}.ipynb"
 
 
 # ------------------------------------------------------------------------------------------------------ progress

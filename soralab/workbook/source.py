@@ -18,9 +18,13 @@ def of(fn: Callable, name: str) -> str:
 
 def with_imports(fn: Callable, name: str) -> str:
     """`of(fn, name)` below the imports that it needs: those of its file, and what else it uses of that file."""
-    text = of(fn, name)
-    lines = _imports(text, name, inspect.getmodule(fn))
+    lines, text = imports(fn, name), of(fn, name)
     return "\n".join([*lines, "", "", text]) if lines else text
+
+
+def imports(fn: Callable, name: str) -> list[str]:
+    """The lines that import what `of(fn, name)` uses of its file."""
+    return _imports(of(fn, name), name, inspect.getmodule(fn))
 
 
 def _renamed(text: str, old: str, new: str) -> str:

@@ -1,89 +1,65 @@
-"""Crop and concatenate."""
+"""Crop and concatenate: the grey arrows of figure 1."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from soralab.workbook.task import Exercise, WrongAnswer
+from soralab.workbook.task import Case, Exercise, Mistake
 
 
-def _crop_stub(skip: Tensor, x: Tensor) -> Tensor:
+def stub(skip: Tensor, x: Tensor) -> Tensor:
     """The middle of skip [batch, c, H, W], as large as x [batch, d, h, w], and after it x: [batch, c + d, h, w]."""
     raise NotImplementedError
 
 
-def _crop(skip: Tensor, x: Tensor) -> Tensor:
+def solution(skip: Tensor, x: Tensor) -> Tensor:
     """The middle of skip [batch, c, H, W], as large as x [batch, d, h, w], and after it x: [batch, c + d, h, w]."""
     h, w = x.shape[-2:]
     top, left = (skip.shape[-2] - h) // 2, (skip.shape[-1] - w) // 2
     return torch.cat([skip[..., top : top + h, left : left + w], x], dim=1)
 
 
-def _crop_check(fn: Callable) -> Iterator[tuple[bool, str]]:
-    for (H, W), (h, w) in (((12, 12), (8, 8)), ((14, 20), (10, 8)), ((9, 9), (9, 9))):
-        skip = torch.arange(2 * 2 * H * W, dtype=torch.float32).reshape(2, 2, H, W)
-        x = -torch.arange(2 * 3 * h * w, dtype=torch.float32).reshape(2, 3, h, w)
-        got, right = fn(skip, x), _crop(skip, x)
-        case = f"skip {H}x{W}, x {h}x{w}"
-        yield isinstance(got, Tensor), f"{case}: the result is no tensor."
-        shape = tuple(got.shape)
-        yield (
-            shape != (2, 5, H, W) or (H, W) == (h, w),
-            f"{case}: what comes back is as large as the copy. Here the copy gives way: at x's border there is nothing "
-            "that was seen, and padding would invent it.",
-        )
-        yield (
-            len(shape) != 4 or shape[0] == 2 and shape[2:] == (h, w),
-            f"{case}: the result is {list(shape)}. Channels are laid beside each other, along dimension 1; the others "
-            "stay.",
-        )
-        yield shape == (2, 5, h, w), f"{case}: the result is {list(shape)}, it should be {[2, 5, h, w]}."
-        corner = torch.cat([skip[..., :h, :w], x], 1)
-        yield (
-            torch.equal(got, right) or not torch.equal(got, corner),
-            f"{case}: you keep the upper left corner of the copy. What comes up from below lost as much on the left as "
-            "on the right, so it lies over the middle.",
-        )
-        yield (
-            torch.equal(got, right) or not torch.equal(got, torch.cat([x, right[:, :2]], 1)),
-            f"{case}: the right pixels, in the other order. The copy comes first; a trained network's weights "
-            "count on it.",
-        )
-        mine = got[:, :2]
-        yield (
-            bool(torch.isin(mine, skip).all()),
-            f"{case}: your copy holds values that are not in it. It is cut, not scaled: a resized copy would lie "
-            "beside other pixels than those it shows.",
-        )
-        yield torch.equal(got, right), f"{case}: the copy's middle, or x behind it, is not what it should be."
+def cases() -> Iterator[Case]:
+    yield Case((torch.randn(1, 1, 3, 3), torch.randn(1, 1, 1, 1)), "one pixel")
+    yield Case((torch.randn(1, 2, 2, 3), torch.randn(1, 1, 2, 3)), "as large as each other")
+    for _ in range(4):
+        batch, c, d, h, w, down, right = (int(torch.randint(1, 6, ())) for _ in range(7))
+        even = torch.randn(batch, c, h + 2 * down, w + 2 * right)
+        yield Case((even, torch.randn(batch, d, h, w)), "even differences")
+        odd = torch.randn(batch, c, h + 2 * down - 1, w + 2 * right + 1)
+        yield Case((odd, torch.randn(batch, d, h, w)), "odd differences: the crop rounds down")
+    yield Case((torch.randn(2, 3, 9, 6, dtype=torch.float64), torch.randn(2, 3, 4, 4, dtype=torch.float64)), "float64")
 
 
-def _corner(skip: Tensor, x: Tensor) -> Tensor:
+def the_corner(skip: Tensor, x: Tensor) -> Tensor:
     return torch.cat([skip[..., : x.shape[-2], : x.shape[-1]], x], 1)
 
 
-def _resized(skip: Tensor, x: Tensor) -> Tensor:
+def rounded_up(skip: Tensor, x: Tensor) -> Tensor:
+    h, w = x.shape[-2:]
+    top, left = (skip.shape[-2] - h + 1) // 2, (skip.shape[-1] - w + 1) // 2
+    return torch.cat([skip[..., top : top + h, left : left + w], x], 1)
+
+
+def resized(skip: Tensor, x: Tensor) -> Tensor:
     return torch.cat([F.interpolate(skip, x.shape[-2:], mode="bilinear", align_corners=False), x], 1)
 
 
-def _padded(skip: Tensor, x: Tensor) -> Tensor:
+def x_is_padded(skip: Tensor, x: Tensor) -> Tensor:
     down, right = skip.shape[-2] - x.shape[-2], skip.shape[-1] - x.shape[-1]
     return torch.cat([skip, F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))], 1)
 
 
-def _other_order(skip: Tensor, x: Tensor) -> Tensor:
-    both = _crop(skip, x)
-    return torch.cat([both[:, skip.shape[1] :], both[:, : skip.shape[1]]], 1)
+def the_other_order(skip: Tensor, x: Tensor) -> Tensor:
+    return solution(skip, x).roll(x.shape[1], 1)
 
 
-def _in_the_batch(skip: Tensor, x: Tensor) -> Tensor:
-    both = _crop(skip, x)
-    copy, rest = both[:, : skip.shape[1]], both[:, skip.shape[1] :]
-    return torch.cat([copy, rest[:, : copy.shape[1]]], 0)
+def along_the_batch(skip: Tensor, x: Tensor) -> Tensor:
+    return torch.cat(solution(skip, x).split([skip.shape[1], x.shape[1]], 1), 0)
 
 
 EXERCISE = Exercise(
@@ -101,14 +77,22 @@ EXERCISE = Exercise(
         "Half of the difference is cut on each side: top = (H - h) // 2. Then torch.cat along the channels.",
         "torch.cat([skip[..., top : top + h, left : left + w], x], dim=1)",
     ),
-    stub=_crop_stub,
-    solution=_crop,
-    check=_crop_check,
-    wrong={
-        "the_corner": WrongAnswer(_corner, "upper left corner"),
-        "resized": WrongAnswer(_resized, "It is cut, not scaled"),
-        "x_is_padded": WrongAnswer(_padded, "padding would invent it"),
-        "the_other_order": WrongAnswer(_other_order, "in the other order"),
-        "along_the_batch": WrongAnswer(_in_the_batch, "along dimension 1"),
+    compare="Compare: does your crop need to know whether the difference is odd? The course's own does not.",
+    stub=stub,
+    solution=solution,
+    cases=cases,
+    mistakes={
+        "the_corner": Mistake(the_corner, "you keep the upper left corner of the copy. What comes up from below lost "
+                              "as much on the left as on the right, so it lies over the middle."),
+        "rounded_up": Mistake(rounded_up, "right for even differences alone: of an odd one you cut the larger half "
+                              "above and on the left. The crop rounds down."),
+        "resized": Mistake(resized, "you scale the copy. It is cut, not scaled: a resized copy would lie beside other "
+                           "pixels than those it shows."),
+        "x_is_padded": Mistake(x_is_padded, "you pad x to the copy's size. Here the copy gives way: at x's border "
+                               "there is nothing that was seen, and padding would invent it."),
+        "the_other_order": Mistake(the_other_order, "the right pixels, in the other order. The copy comes first; a "
+                                   "trained network's weights count on it."),
+        "along_the_batch": Mistake(along_the_batch, "you lay the two behind each other as further pictures. They are "
+                                   "channels of the same picture: dimension 1."),
     },
-)
+)  # fmt: skip
