@@ -6,16 +6,19 @@
 
 The environment is the tests' one (conftest.ENV) but for the profile, so that the tests find the same outputs.
 What changes from run to run without meaning anything (timestamps, widget state, the Python's version) is
-stripped; cell ids stay. A notebook that fails is left as it was.
+stripped; cell ids stay. Then the notebook is brought into form (`normalise.py`). One that fails is left as it was.
 """
 import argparse
 import os
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
+SLOW = 20                                 # seconds from which a cell's time is noted
+sys.path[:0] = [str(FOLDER), str(ROOT)]
 
 
 def find(numbers: list[str], folder: Path = FOLDER) -> list[Path]:
@@ -32,18 +35,41 @@ def find(numbers: list[str], folder: Path = FOLDER) -> list[Path]:
 
 
 def strip(nb) -> None:
-    """Remove from a notebook what changes with every run and tells a reader nothing."""
-    nb.metadata.pop("widgets", None)
-    nb.metadata.get("language_info", {}).pop("version", None)
-    nb.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    """Remove from a notebook that was run here what tells a reader nothing."""
     for cell in nb.cells:
-        for key in ("execution", "ExecuteTime", "collapsed", "scrolled"):
-            cell.metadata.pop(key, None)
         if cell.cell_type == "code" and "skip-execution" in cell.metadata.get("tags", []):
             cell.execution_count, cell.outputs = None, []
         for output in cell.get("outputs", ()):
             if output.output_type == "error":  # where the course lies on this machine
                 output.traceback = [line.replace(f"{ROOT}{os.sep}", "") for line in output.traceback]
+
+
+def measure(nb, profile: str) -> None:
+    """Note in the metadata of a notebook that was run under the readers' profile what it took: the memory, and the
+    seconds of each cell that took long. Its last cell, which is taken away, printed the peak."""
+    peak = float(nb.cells.pop().outputs[0].text)
+    if profile != "laptop":
+        return
+    times = {cell.id: cell.metadata["execution"] for cell in nb.cells if "execution" in cell.metadata}
+    taken = {name: _seconds(time) for name, time in times.items()}
+    nb.metadata["soralab"] = {
+        "peak_gb": round(peak, 1), "seconds": {name: 10 * round(s / 10) for name, s in taken.items() if s > SLOW},
+    }
+
+
+def _seconds(times: dict) -> float:
+    """How long a cell ran, by the timestamps that nbclient notes."""
+    begin, end = (datetime.fromisoformat(times[key].replace("Z", "+00:00"))
+                  for key in ("iopub.status.busy", "iopub.status.idle"))
+    return (end - begin).total_seconds()
+
+
+def store(path: Path, text: str) -> None:
+    """Write a notebook whole or not at all. Raises OSError of one clear sentence where it cannot be written."""
+    from soralab.files.atomic import atomic_write
+
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def execute(path: Path, timeout: int = 1800) -> float:
@@ -54,20 +80,21 @@ def execute(path: Path, timeout: int = 1800) -> float:
     """
     import nbformat
     from nbclient import NotebookClient
-
-    from soralab.files.atomic import atomic_write
+    from normalise import exercise_minutes, normalise, there
 
     nb = nbformat.read(path, as_version=4)
     for cell in nb.cells:
         if cell.cell_type == "code":
             cell.execution_count, cell.outputs = None, []
+    nb.cells.append(nbformat.v4.new_code_cell("from soralab.training.memory import peak_gb\n\nprint(peak_gb())"))
     begin = time.perf_counter()
     where = {"metadata": {"path": path.parent}}
-    NotebookClient(nb, timeout=timeout, kernel_name="python3", record_timing=False, resources=where).execute()
+    NotebookClient(nb, timeout=timeout, kernel_name="python3", record_timing=True, resources=where).execute()
+    measure(nb, os.environ.get("SORALAB_PROFILE", ""))
     strip(nb)
+    normalise(nb, int(path.name[:2]), there(path.parent), exercise_minutes(path.stem[3:]))
     nbformat.validate(nb)
-    with atomic_write(path) as temporary:
-        temporary.write_text(nbformat.writes(nb) + "\n", encoding="utf-8", newline="\n")
+    store(path, nbformat.writes(nb) + "\n")
     return time.perf_counter() - begin
 
 
@@ -83,7 +110,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"execute: {error}", file=sys.stderr)
         return 2
 
-    sys.path.insert(0, str(ROOT))
     from conftest import ENV
 
     os.environ.update(ENV, SORALAB_PROFILE=chosen.profile, JUPYTER_PREFER_ENV_PATH="1")

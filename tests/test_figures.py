@@ -5,6 +5,7 @@ import base64
 import io
 import itertools
 import json
+from html.parser import HTMLParser
 
 import matplotlib.text
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from PIL import Image
 
 from soralab import figures
-from soralab.figures import curves, diagrams, style
+from soralab.figures import curves, diagrams, strip, style
+from soralab.figures.films import _padded
 from soralab.figures.grids import GAP, MARGIN, lay_out
 from soralab.figures.pictures import RAMP, Board
 
@@ -32,7 +34,8 @@ def decode(picture):
     """All frames of a picture, uint8 [time, height, width, 3], and its durations in milliseconds."""
     image = Image.open(io.BytesIO(picture.data))
     frames, durations = [], []
-    for number in range(getattr(image, "n_frames", 1)):
+    first = 1 if image.info.get("default_image") else 0  # what stands there where nothing moves is none of the frames
+    for number in range(first, getattr(image, "n_frames", 1)):
         image.seek(number)
         frames.append(np.asarray(image.convert("RGB")))
         durations.append(image.info.get("duration"))
@@ -50,7 +53,29 @@ def to_rgb(colour):
 def test_a_film_plays_at_its_speed_for_ever():
     frames, durations, loop = decode(figures.show_film(moving_disc(6), "a red circle", fps=10))
     assert len(frames) == 6 and loop == 0
-    assert durations == [100] * 6
+    assert durations == [100] * 5 + [1100], "it rests on its last frame for a second"
+
+
+def test_where_nothing_moves_all_frames_of_a_film_are_seen():
+    """The APNG's default image: on paper and in old viewers a slide to the right can still be told."""
+    film = moving_disc(9)
+    image = Image.open(io.BytesIO(figures.show_film(film, scale=7).data))
+    assert image.info["default_image"]
+    still = np.asarray(image.convert("RGB"))[MARGIN : MARGIN + 224, MARGIN : MARGIN + 224].astype(int)
+    expected = to_uint8(film).repeat(2, 1).repeat(2, 2)  # nine frames at 2 x in a square of 7 x
+    for number in range(9):
+        top, left = number // 3 * 32 * 7 // 3, number % 3 * 32 * 7 // 3
+        assert np.abs(still[top : top + 64, left : left + 64] - expected[number]).max() <= 1, number
+
+
+def test_a_still_takes_as_many_frames_as_its_room_holds_the_last_among_them():
+    film = moving_disc(12)
+    image = Image.open(io.BytesIO(figures.show_film(film, scale=2).data))
+    still = np.asarray(image.convert("RGB"))[MARGIN : MARGIN + 64, MARGIN : MARGIN + 64].astype(int)
+    expected = to_uint8(film)
+    for place, number in enumerate((0, 4, 7, 11)):
+        top, left = place // 2 * 32, place % 2 * 32
+        assert np.abs(still[top : top + 31, left : left + 31] - expected[number][:31, :31]).max() <= 1
 
 
 def test_every_frame_shows_its_own_pixels_enlarged_without_blur():
@@ -107,10 +132,10 @@ def test_captions_stand_under_films_and_never_on_them():
 
 def test_captions_do_not_run_into_each_other():
     tiles = [to_uint8(moving_disc(1, 32, 32))] * 4
-    frames, _ = lay_out(tiles, ["mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm"] * 4, columns=4, scale=4, largest=128)
+    sheet = lay_out(tiles, ["mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm"] * 4, columns=4, scale=4, largest=128)
     for place in range(3):
         left = MARGIN + 128 + place * (128 + GAP)
-        assert (frames[0][:, left : left + GAP] == 0).all()
+        assert (sheet.frame(0)[:, left : left + GAP] == 0).all()
 
 
 def test_wrapped_lines_fit_and_lose_no_word():
@@ -147,15 +172,56 @@ def test_a_dozen_small_films_stay_under_150_kilobytes():
     assert len(picture.data) < 150_000 and picture.width <= style.MAX_WIDTH
 
 
+class Page(HTMLParser):
+    """The tags of a piece of HTML: [(name, attributes)]."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def __getitem__(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
 def test_what_the_notebook_receives():
-    picture = figures.show_films(moving_disc(3)[None], ["a red circle"])
-    data, metadata = picture._repr_mimebundle_()
-    assert base64.b64decode(data["image/png"]) == picture.data
-    assert "a red circle" in picture.alt and data["text/plain"] == picture.alt
-    assert metadata["image/png"] == {"alt": picture.alt, "width": Image.open(io.BytesIO(picture.data)).width}
+    picture = figures.image_grid(moving_disc(1), ['a "red" circle & <more>'])
+    data = picture._repr_mimebundle_()
+    assert set(data) == {"text/html", "text/plain"} and data["text/plain"] == picture.alt
+    assert Page(data["text/html"]).tags == [("img", {
+        "alt": picture.alt, "width": str(picture.width),
+        "src": "data:image/png;base64," + base64.b64encode(picture.data).decode(),
+    })]
+    assert '"red" circle & <more>' in picture.alt
     assert figures.show_film(moving_disc(2), alt="A disc.").alt == "A disc."
     with pytest.raises(ValueError, match="alt"):
         figures.show_film(moving_disc(2), alt=" ")
+
+
+def test_a_film_can_be_stopped_without_a_script():
+    """Two folds of one name: opening the frames closes the film. Every picture in it has its words."""
+    picture = figures.show_films(moving_disc(3)[None], ["a red circle"])
+    page = Page(picture.html())
+    assert [tag for tag, _ in page.tags] == ["details", "summary", "img"] * 2
+    playing, stopped = page["details"]
+    assert playing["name"] == stopped["name"] and "open" in playing and "open" not in stopped
+    film, strip = page["img"]
+    assert film["alt"] == picture.alt and strip["alt"] == f"Frame by frame: {picture.alt}"
+    still = Image.open(io.BytesIO(base64.b64decode(strip["src"].partition(",")[2])))
+    assert getattr(still, "n_frames", 1) == 1 and still.width > 3 * 32
+    other = figures.show_films(moving_disc(4)[None], ["a red circle"])
+    assert Page(other.html())["details"][0]["name"] != playing["name"], "another film on the page is not closed"
+
+
+def test_a_stopped_film_of_several_sizes_shows_each_at_its_size():
+    films = [to_uint8(moving_disc(4, 32, 48)), to_uint8(moving_disc(2, 40, 24))]
+    padded = _padded(films)
+    assert padded.shape == (2, 4, 40, 48, 3)
+    assert (padded[0, :, :32] == films[0]).all() and (padded[0, :, 32:] == to_rgb(style.PAPER)).all()
+    assert (padded[1, 3, :, :24] == films[1][1]).all() and (padded[1, :, :, 24:] == to_rgb(style.PAPER)).all()
 
 
 def test_a_strip_lays_the_frames_side_by_side():
@@ -367,6 +433,25 @@ def test_the_map_names_every_chapter_and_no_words_overlap(here):
     for chapter in figures.CHAPTERS:
         assert chapter.title in words
     assert words.count("you are here") == (here is not None)
+
+
+@pytest.mark.parametrize("here", range(18))
+def test_the_strip_says_where_one_is_and_no_words_overlap(here):
+    words = assert_legible(strip._draw(here, {0, here}))
+    assert [word for word in words if word.isdigit()] == [f"{number:02d}" for number in range(18)]
+    chapter = figures.CHAPTERS[here]
+    [says] = [word for word in words if word.startswith("you are here")]
+    assert chapter.title in says and chapter.feeds in says
+
+
+def test_the_strip_is_a_strip_and_draws_what_is_to_come_with_a_broken_edge():
+    picture = figures.road_strip(3, [0, 3, 16])
+    assert "you are at 03, ViT: it feeds Sora's spacetime patches" in picture.alt
+    assert Image.open(io.BytesIO(picture.data)).height / 2 < 100 and picture.width <= style.MAX_WIDTH
+    assert broken_edges(strip._draw(3, {0, 3, 16})) == 15
+    for wrong in ((18, [0]), (3, [99])):
+        with pytest.raises(ValueError, match="takes chapters from 0 to 17"):
+            figures.road_strip(*wrong)
 
 
 def test_the_maps_boxes_are_eighteen_and_apart():

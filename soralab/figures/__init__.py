@@ -4,7 +4,8 @@ shows it.
 Films play in place (`show_film`, `show_films`) or lie as strips (`film_strip`, `film_strips`); pictures
 stand in grids (`image_grid`, `before_after`) or beside their texts (`pairs_table`); runs are held against
 reference runs (`loss_curve`, `inside_band`) and shares against their intervals (`bars_with_intervals`,
-`wilson`); `road_map`, `sora_parts` and `patches_diagram` draw the course's plans. For a plot of your own:
+`wilson`); `road_map`, `road_strip`, `sora_parts` and
+`patches_diagram` draw the course's plans. For a plot of your own:
 `fig, axes = figure()`, then `picture(fig, alt="what it shows")`.
 """
 
@@ -15,6 +16,7 @@ from soralab.figures.grids import before_after, image_grid
 from soralab.figures.pairs import pairs_table
 from soralab.figures.patches import patches_diagram
 from soralab.figures.pictures import Picture, picture
+from soralab.figures.strip import road_strip
 from soralab.figures.style import figure
 from soralab.figures.syllabus import CHAPTERS
 
@@ -36,6 +38,7 @@ __all__ = [
     "picture",
     "read_log",
     "road_map",
+    "road_strip",
     "show_film",
     "show_films",
     "sora_parts",

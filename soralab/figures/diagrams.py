@@ -26,7 +26,7 @@ def road_map(here: int | None = None, available: Iterable[int] | None = None, al
     Raises ValueError for a number that is no chapter.
     """
     numbers = {chapter.number for chapter in CHAPTERS}
-    available = _written() if available is None else set(available)
+    available = written() if available is None else set(available)
     wrong = ({here} if here is not None else set()) | available
     if not wrong <= numbers:
         raise ValueError(f"here, available: got {sorted(wrong - numbers, key=str)}, takes chapters from 0 to 17")
@@ -39,7 +39,7 @@ def road_map(here: int | None = None, available: Iterable[int] | None = None, al
     return picture(_draw_map(here, available | {here}), alt)
 
 
-def _written() -> set[int]:
+def written() -> set[int]:
     """The numbers of the chapters that have a notebook in this clone."""
     return {c.number for c in CHAPTERS if (NOTEBOOKS / f"{c.number:02d}_{c.name}.ipynb").is_file()}
 

@@ -20,6 +20,7 @@ from soralab.figures.pictures import (
 )
 
 AXES = "time channel height width"
+STOPPED = 64  # pixels that a frame takes where a film is stopped, at most
 
 
 def show_film(
@@ -56,11 +57,16 @@ def show_films(
 def _playing(pixels: list[np.ndarray], captions, columns, fps, scale, largest, alt) -> Picture:
     if not 0 < fps <= 100:
         raise ValueError(f"fps: got {fps}, takes a number above 0 and at most 100")
-    frames, table = lay_out(pixels, captions, columns, scale, largest)
+    sheet = lay_out(pixels, captions, columns, scale, largest)
+    frames = [sheet.frame(time) for time in range(max(map(len, pixels)))]
     if alt is None:
         what = "A film" if len(pixels) == 1 else f"{len(pixels)} films"
         alt = describe(f"{what} of {len(frames)} frames", captions)
-    return Picture(encode(frames, table, round(1000 / fps)), alt, frames[0].shape[1])
+    if len(frames) == 1:
+        return Picture(encode(frames, sheet.table), alt, frames[0].shape[1])
+    strip = _strips(_padded(pixels), captions, f"Frame by frame: {alt}", STOPPED)
+    data = encode(frames, sheet.table, round(1000 / fps), sheet.still())
+    return Picture(data, alt, frames[0].shape[1], strip)
 
 
 def film_strip(film, caption: str | None = None, alt: str | None = None) -> Picture:
@@ -76,12 +82,17 @@ def film_strips(films, captions: Sequence[str] | None = None, alt: str | None = 
     numbers above, counted from 0, say which. Raises ValueError for other shapes or values.
     """
     pixels = np.stack(_same_size([to_pixels(to_array(f, f"films[{i}]", AXES)) for i, f in enumerate(films)]))
+    return _strips(pixels, captions, alt, 128)
+
+
+def _strips(pixels: np.ndarray, captions: Sequence[str] | None, alt: str | None, largest: int) -> Picture:
+    """Films, uint8 [n, time, height, width, 3], as strips; largest: pixels that a frame's width may take."""
     captions = one_each(captions, len(pixels), "films")
     count, length, height, width = pixels.shape[:4]
     gap, room = 4, style.MAX_WIDTH - 2 * MARGIN
     every = -(-length // max(1, room // (max(width, 40) + gap)))
     shown = list(range(0, length, every))
-    scale = max(1, min(room // len(shown) - gap, 128) // width)
+    scale = max(1, min(room // len(shown) - gap, largest) // width)
     step = max(width * scale, 24) + gap
     texts = [lines_of(text, f"film {i + 1}", max(len(shown) * step - gap, 240)) for i, text in enumerate(captions)]
     small = style.font(11)
@@ -113,3 +124,16 @@ def _same_size(films: list[np.ndarray]) -> list[np.ndarray]:
             "films of one size"
         )
     return films
+
+
+def _padded(films: list[np.ndarray]) -> np.ndarray:
+    """Films, uint8 [time, height, width, 3] each, as one array: the smaller on paper, the shorter hold their last
+    frame. [n, time, height, width, 3]"""
+    sizes = np.array([film.shape[:3] for film in films])
+    length, height, width = sizes.max(0)
+    out = np.empty((len(films), length, height, width, 3), np.uint8)
+    out[:] = [int(style.PAPER[i : i + 2], 16) for i in (1, 3, 5)]
+    for sheet, film in zip(out, films, strict=True):
+        held = film[np.minimum(np.arange(length), len(film) - 1)]
+        sheet[:, : film.shape[1], : film.shape[2]] = held
+    return out

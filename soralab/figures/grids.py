@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -40,8 +42,8 @@ def image_grid(
     tiles = [to_pixels(to_array(image, f"images[{i}]", "channel height width")) for i, image in enumerate(images)]
     if alt is None:
         alt = describe(f"{len(tiles)} picture{'s' * (len(tiles) != 1)}", captions)
-    frames, table = lay_out([tile[None] for tile in tiles], captions, columns, scale, largest=120)
-    return Picture(encode(frames, table), alt, frames[0].shape[1])
+    sheet = lay_out([tile[None] for tile in tiles], captions, columns, scale, largest=120)
+    return Picture(encode([sheet.frame(0)], sheet.table), alt, sheet.board.index.shape[1])
 
 
 def describe(what: str, captions: Sequence[str] | None) -> str:
@@ -49,13 +51,47 @@ def describe(what: str, captions: Sequence[str] | None) -> str:
     return f"{what}: {'; '.join(captions)}." if captions and any(captions) else f"{what}."
 
 
+@dataclass
+class Sheet:
+    """Tiles laid out on a board with their captions. places: each tile's upper left corner, pixels. tiles: palette
+    indices [time, height, width] each. table: their palette."""
+
+    board: Board
+    places: list[tuple[int, int]]
+    tiles: list[np.ndarray]
+    table: np.ndarray
+    scale: int
+
+    def frame(self, time: int) -> np.ndarray:
+        """The sheet [height, width] at a frame; a tile that is shorter holds its last one."""
+        for (x, y), tile in zip(self.places, self.tiles, strict=True):
+            self.board.paste(x, y, tile[min(time, len(tile) - 1)], self.scale)
+        return self.board.index.copy()
+
+    def still(self) -> np.ndarray:
+        """The sheet [height, width] with each tile's frames in rows in its place, first to last, as many as fit."""
+        for (x, y), tile in zip(self.places, self.tiles, strict=True):
+            side = min(self.scale, math.ceil(math.sqrt(len(tile))))
+            shown = np.linspace(0, len(tile) - 1, min(len(tile), side**2)).round().astype(int)
+            height, width, small = *tile.shape[1:], self.scale // side
+            self.board.index[y : y + height * self.scale, x : x + width * self.scale] = 0
+            for place, number in enumerate(shown):
+                left = x + place % side * width * self.scale // side
+                top = y + place // side * height * self.scale // side
+                self.board.paste(left, top, tile[number], small)
+                if small * side == self.scale and side > 1:  # a line of paper parts frames that touch
+                    self.board.index[top : top + height * small, left + width * small - 1] = 0
+                    self.board.index[top + height * small - 1, left : left + width * small] = 0
+        return self.board.index.copy()
+
+
 def lay_out(
     tiles: Sequence[np.ndarray], captions: Sequence[str] | None, columns: int, scale: int | None, largest: int
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Tiles, uint8 [time, height, width, 3] each, on a board in rows; returns its frames and their palette.
+) -> Sheet:
+    """Tiles, uint8 [time, height, width, 3] each, on a board in rows.
 
-    largest: pixels that a tile's longer side may take when `scale` is chosen here. A tile with fewer frames
-    than the longest holds its last one. Captions stand under their tile and never on it.
+    largest: pixels that a tile's longer side may take when `scale` is chosen here. Captions stand under their tile
+    and never on it.
     """
     captions = one_each(captions, len(tiles), "pictures")
     if columns < 1 or (scale is not None and (scale < 1 or scale != int(scale))):
@@ -82,13 +118,8 @@ def lay_out(
         board.write(x, under, lines, face)
 
     table = board_palette(tiles)
-    indexed = [nearest(tile, table) for tile in tiles]
-    frames = []
-    for time in range(max(len(tile) for tile in tiles)):
-        for (x, y, _), tile in zip(places, indexed, strict=True):
-            board.paste(x, y, tile[min(time, len(tile) - 1)], scale)
-        frames.append(board.index.copy())
-    return frames, table
+    corners = [(x, y) for x, y, _ in places]
+    return Sheet(board, corners, [nearest(tile, table) for tile in tiles], table, scale)
 
 
 def one_each(captions: Sequence[str] | None, count: int, what: str) -> list[str]:

@@ -1,6 +1,7 @@
 """A picture that a notebook shows: PNG bytes (animated for films), a text alternative, a width.
 
-Films are palette APNG under image/png: the one format that plays in JupyterLab (trusted or not), in
+A cell shows it as `<img alt="..." src="data:image/png;base64,...">`, since no page reads the text alternative out
+of an image's metadata. Films are palette APNG: the one format that plays in JupyterLab (trusted or not), in
 nbconvert's pages and on code hosts. All frames share one palette, so that the file stays small and nothing
 flickers.
 """
@@ -8,9 +9,11 @@ flickers.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -28,11 +31,13 @@ class Picture:
     keeps it.
 
     data: PNG or APNG bytes. alt: one describing sentence, also the picture's plain text. width: CSS pixels.
+    strip: of a film, the picture of its frames side by side, for readers who stop it.
     """
 
     data: bytes = field(repr=False)
     alt: str
     width: int
+    strip: Picture | None = field(default=None, repr=False)
 
     def __post_init__(self):
         if not self.alt.strip():
@@ -41,9 +46,21 @@ class Picture:
     def __repr__(self) -> str:
         return self.alt
 
+    def html(self) -> str:
+        """The picture as HTML without script or style, which a page keeps also where it trusts nothing."""
+        source = base64.b64encode(self.data).decode("ascii")
+        image = f'<img alt="{escape(self.alt)}" width="{self.width}" src="data:image/png;base64,{source}">'
+        if self.strip is None:
+            return image
+        # Of details that share a name one is open at a time: opening the frames stops the film.
+        name = f"film-{hashlib.sha256(self.data).hexdigest()[:8]}"
+        return (
+            f'<details name="{name}" open><summary>film</summary>{image}</details>\n'
+            f'<details name="{name}"><summary>stopped: its frames side by side</summary>{self.strip.html()}</details>'
+        )
+
     def _repr_mimebundle_(self, include=None, exclude=None):
-        data = {"image/png": base64.b64encode(self.data).decode("ascii"), "text/plain": self.alt}
-        return data, {"image/png": {"alt": self.alt, "width": self.width}}
+        return {"text/html": self.html(), "text/plain": self.alt}
 
     def save(self, path) -> None:
         """Write the PNG bytes to `path`. Raises OSError where the folder cannot be written."""
@@ -171,21 +188,30 @@ def line_height(face) -> int:
     return ascent + descent + 1
 
 
-def encode(frames: Sequence[np.ndarray], table: np.ndarray, duration: int = 0) -> bytes:
+REST = 1000  # milliseconds that a film rests on its last frame before it begins again
+
+
+def encode(
+    frames: Sequence[np.ndarray], table: np.ndarray, duration: int = 0, still: np.ndarray | None = None
+) -> bytes:
     """Palette indices, one [height, width] array per frame, as a PNG; several frames make an APNG that loops
-    for ever.
+    for ever, with a rest on the last.
 
     table: uint8 [colours, 3]. duration: milliseconds a frame. A frame equal to the one before only prolongs
-    it.
+    it. still: what is seen where nothing moves (paper, old viewers) instead of the first frame.
     """
     images = []
-    for frame in frames:
+    for frame in [*([] if still is None else [still]), *frames]:
         image = Image.fromarray(np.ascontiguousarray(frame))
         image.putpalette(np.ascontiguousarray(table).tobytes())
         images.append(image)
     buffer = io.BytesIO()
-    if len(images) == 1:
-        images[0].save(buffer, "PNG", optimize=True)
+    if len(frames) == 1:
+        images[-1].save(buffer, "PNG", optimize=True)
     else:
-        images[0].save(buffer, "PNG", save_all=True, append_images=images[1:], duration=duration, loop=0, optimize=True)
+        durations = [duration] * (len(frames) - 1) + [duration + REST]
+        images[0].save(
+            buffer, "PNG", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True,
+            default_image=still is not None,
+        )  # fmt: skip
     return buffer.getvalue()

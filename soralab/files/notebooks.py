@@ -1,0 +1,37 @@
+"""The course's notebooks as files: what changes with every run or every opening and tells a reader nothing goes.
+
+`clean` is called when notebooks are executed, and, as `on_save`, whenever JupyterLab writes one: so a notebook that was
+only opened stays the tracked file, byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+
+OURS = re.compile(r"(?:^|/)\d\d_\w+\.ipynb$")
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}  # as JupyterLab writes it
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def clean(nb: dict) -> None:
+    """Remove from a notebook (its JSON, or nbformat's) versions, timestamps, and widgets, which live no longer than
+    their kernel: saved, a progress bar comes back dead."""
+    metadata = nb["metadata"]
+    metadata.pop("widgets", None)
+    if metadata.get("kernelspec", {}).get("name", "python3") == "python3":
+        metadata["kernelspec"] = dict(KERNEL)
+    metadata.get("language_info", {}).pop("version", None)
+    for cell in nb["cells"]:
+        for key in ("execution", "ExecuteTime", "collapsed", "scrolled"):
+            cell["metadata"].pop(key, None)
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
+
+
+def on_save(model: dict, path: str = "", **_) -> None:
+    """Clean a chapter's notebook that JupyterLab is about to write; leave every other file as it is.
+
+    model: Jupyter's: {"type": "notebook", "content": the notebook's JSON}. path: from the server's root.
+    """
+    if model.get("type") == "notebook" and model.get("content") and OURS.search(path):
+        clean(model["content"])
