@@ -89,7 +89,9 @@ def execute(path: Path, timeout: int = 1800) -> float:
     nb.cells.append(nbformat.v4.new_code_cell("from soralab.training.memory import peak_gb\n\nprint(peak_gb())"))
     begin = time.perf_counter()
     where = {"metadata": {"path": path.parent}}
-    NotebookClient(nb, timeout=timeout, kernel_name="python3", record_timing=True, resources=where).execute()
+    client = NotebookClient(nb, timeout=timeout, kernel_name="python3", record_timing=True, resources=where)
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # this clone's soralab, wherever it is installed
+    client.execute(env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
     measure(nb, os.environ.get("SORALAB_PROFILE", ""))
     strip(nb)
     normalise(nb, int(path.name[:2]), there(path.parent), exercise_minutes(path.stem[3:]))

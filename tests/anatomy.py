@@ -62,6 +62,8 @@ class Chapter:
         """The pieces under each heading of PARTS that is there, in the notebook's order; "" before the first."""
         found, here = {"": []}, ""
         for cell in self.nb.cells:
+            if "navigation" in cell.metadata.get("tags", []):
+                continue
             texts = re.split(r"^(?=## )", cell.source, flags=re.M) if cell.cell_type == "markdown" else [cell.source]
             for text in texts:
                 head = re.match(r"## +(.+?) *\n", text + "\n") if cell.cell_type == "markdown" else None
@@ -86,7 +88,9 @@ class Chapter:
 
 
 def has_picture(outputs) -> bool:
-    return any(kind.startswith("image/") for output in outputs for kind in output.get("data", {}))
+    """Whether an output shows a picture: an image, or HTML with one in it."""
+    return any(kind.startswith("image/") or (kind == "text/html" and "<img " in value)
+               for output in outputs for kind, value in output.get("data", {}).items())
 
 
 def title_card(chapter: Chapter) -> Iterator[str]:
@@ -104,10 +108,10 @@ def title_card(chapter: Chapter) -> Iterator[str]:
 
 
 def road_map(chapter: Chapter) -> Iterator[str]:
-    if not re.search(rf"figures\.road_map\(here={chapter.number}\b", chapter.code("")):
-        yield f"no figures.road_map(here={chapter.number}, ...) on the title card"
+    if not re.search(rf"figures\.road_strip\(here={chapter.number}\b", chapter.code("")):
+        yield f"no figures.road_strip(here={chapter.number}, ...) under the title card"
     elif not has_picture(chapter.outputs("")):
-        yield "the road map is not drawn"
+        yield "the strip is not drawn"
 
 
 def order(chapter: Chapter) -> Iterator[str]:

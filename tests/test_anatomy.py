@@ -72,7 +72,8 @@ def test_no_exemption_outlives_its_reason(path):
 # ---------------------------------------------------------------------------------- a good notebook, and broken ones
 
 
-PNG = [new_output("execute_result", {"image/png": "iVBORw0KGgo=", "text/plain": "a map"}, execution_count=1)]
+PNG = [new_output("execute_result", {"text/html": '<img alt="a map" src="data:image/png;base64,iVBORw0KGgo=">',
+                                     "text/plain": "a map"}, execution_count=1)]
 TEXT = [new_output("stream", name="stdout", text="error 0.31\n")]
 NAMES = ("weight_map", "crop", "tile")
 
@@ -120,7 +121,7 @@ def good():
                  "**You build** a net. **Time** five minutes of computing on two CPU cores, fifty of reading. "
                  "**You need** nothing.",
                  "slide"),
-        code("from soralab import figures\n\nfigures.road_map(here=1, available=[0])", "fragment", outputs=PNG),
+        code("from soralab import figures\n\nfigures.road_strip(here=1, available=[0])", "fragment", outputs=PNG),
         markdown("## The idea\n\n" + "Where is each thing? " * 16, "slide"),
         code("figures.image_grid(films)", "fragment", outputs=PNG),
         markdown("## The mathematics\n\nEq. (2) of the paper:\n\n$$w = w_c + w_0$$", "slide"),
@@ -181,12 +182,13 @@ BREAK = [
     ("title card: no link to arxiv", swap(0, "arxiv.org/abs", "example.org")),
     ("title card: the time", swap(0, "two CPU cores", "a machine")),
     ("title card: the time", swap(0, "five minutes", "a while")),
-    ("road map: no figures.road_map(here=1", swap(1, "here=1", "here=2")),
-    ("road map: the road map is not drawn", mute(1)),
+    ("road map: no figures.road_strip(here=1", swap(1, "here=1", "here=2")),
+    ("road map: the strip is not drawn", mute(1)),
     ("order: ", exchange(2, 4)),
     ("The idea: no heading", swap(2, "## The idea", "## An idea")),
     ("The idea: fewer than 60 words", swap(2, "Where is each thing? ", "Where? ")),
     ("The idea: no picture", mute(3)),
+    ("The idea: no picture", lambda chapter: chapter.nb.cells[3].outputs[0].data.update({"text/html": "<b>map</b>"})),
     ("The mathematics: no displayed formula", swap(4, "$$", "$")),
     ("The mathematics: does not say where", swap(4, "Eq. (2) of", "One of")),
     ("Build it: no heading", swap(5, "## Build it", "## Build")),

@@ -18,7 +18,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MAX_NOTEBOOK, MAX_OUTPUT = 1_500_000, 400_000           # bytes, so that code hosts still show it
 TAGS = {
     "nbval-ignore-output", "nbval-check-output", "nbval-skip", "skip-execution", "raises-exception",
-    "exercise", "solution", "hide-input", "hide-output", "remove-cell", "remove-input",
+    "exercise", "solution", "hide-input", "hide-output", "remove-cell", "remove-input", "navigation",
 }
 NETWORK = re.compile(r"\b(?:https?|ftp)://|\burlopen\b|\burlretrieve\b|\brequests\.(?:get|post)\b")
 INSTALL = re.compile(
@@ -291,8 +291,8 @@ def test_execute_stores_what_the_rules_want(execute, tmp_path):
     execute.execute(path, timeout=300)
     done = nbformat.read(path, as_version=4)
     assert problems(done) == []
-    assert [cell.outputs[0].text for cell in done.cells[1:3]] == ["True\n", "42\n"]
-    assert done.cells[2].id == "keep-this-id"
+    assert [cell.outputs[0].text for cell in done.cells[2:4]] == ["True\n", "42\n"]
+    assert done.cells[3].id == "keep-this-id"
     assert "version" not in done.metadata.language_info
     first = path.read_bytes()
     execute.execute(path, timeout=300)
