@@ -40,7 +40,7 @@ class Images(HTMLParser):
     handle_startendtag = handle_starttag
 
 
-# ------------------------------------------------------------------------------------------------ the course's notebooks
+# -------------------------------------------------------------------------------------------- the course's notebooks
 
 
 @each
