@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -93,9 +93,9 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), QuickGELU(), nn.Linear(4 * dim, dim))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x [batch, tokens, dim], mask [tokens, tokens], True = may attend; returns x's shape."""
-        x = x + self.attention(self.ln_1(x), mask=mask)
+    def forward(self, x: Tensor, mask: Tensor | None = None, attend: Callable | None = None) -> Tensor:
+        """x [batch, tokens, dim], mask [tokens, tokens], True = may attend, or `attend`; returns x's shape."""
+        x = x + self.attention(self.ln_1(x), mask=mask, attend=attend)
         return x + self.mlp(self.ln_2(x))
 
 

@@ -11,6 +11,7 @@ frame by itself, and its decoder alone looks back.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -167,15 +168,16 @@ class Block(nn.Module):
         self.modulation = nn.Linear(dim, 6 * dim)
 
     def forward(
-        self, x: Tensor, c: Tensor, words: Tensor, word_mask: Tensor, mask: Tensor | None = None,
-        angles: Tensor | None = None,
+        self, x: Tensor, c: Tensor, words: Tensor, word_mask: Tensor | None, mask: Tensor | None = None,
+        angles: Tensor | None = None, attend: Callable | None = None, attend_words: Callable | None = None,
     ) -> Tensor:  # fmt: skip
         """x [b, n, dim], c [b, dim], words [b, m, dim], word_mask [b, 1, 1, m]; mask [b, 1, n, n] and angles
-        [n, dim / heads / 2] of the self-attention, or None."""
+        [n, dim / heads / 2] of the self-attention, or None. `attend` and `attend_words`: functions (q, k, v) -> output
+        that take the place of the one mask and of the other."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, dim=-1)
-        seen = self.attention(modulate(self.norm1(x), shift1, scale1), mask=mask, angles=angles)
+        seen = self.attention(modulate(self.norm1(x), shift1, scale1), None, mask, angles, attend)
         x = torch.addcmul(x, gate1[:, None], seen)
-        x = x + self.cross(self.norm_words(x), words, word_mask)
+        x = x + self.cross(self.norm_words(x), words, word_mask, attend=attend_words)
         return torch.addcmul(x, gate2[:, None], self.mlp(modulate(self.norm2(x), shift2, scale2)))
 
 
@@ -241,12 +243,12 @@ class Sora(nn.Module):
         tokens = tokens + self.positions(size).to(tokens)
         angles = self.angles(size)
         angles = None if angles is None else angles.to(tokens.device)
-        if mask is None and self.backend != "torch":
-            mask = partial(attention, backend=self.backend)
+        ours = mask is None and self.backend != "torch"
+        attend = partial(attention, backend=self.backend) if ours else None
         words, word_mask, whole = self.text(ids)
         c = F.silu(self.time(t) + whole)
         for block in self.blocks:
-            tokens = block(tokens, c, words, word_mask[:, None, None], mask, angles)
+            tokens = block(tokens, c, words, word_mask[:, None, None], mask, angles, attend)
         shift, scale = self.modulation(c).chunk(2, dim=-1)
         tokens = self.head(modulate(self.norm(tokens), shift, scale))
         return unpatchify(tokens, self.config.patch, size)

@@ -31,6 +31,20 @@ def qkv(queries=5, keys=7, dtype=torch.float32):
     return (numbers(2, 3, n, 4, seed=n + k, dtype=dtype) for k, n in enumerate((queries, keys, keys)))
 
 
+def test_attend_takes_the_place_of_attention_and_of_the_mask():
+    """A function that attends is given queries, keys and values, turned by their angles, and its output is used."""
+    torch.manual_seed(0)
+    layer, x = Attention(8, 2), torch.randn(2, 5, 8)
+    mask, angles = torch.ones(5, 5, dtype=torch.bool).tril(), torch.rand(5, 2)
+    with torch.no_grad():
+        want = layer(x, None, mask, angles)
+        torch.testing.assert_close(layer(x, angles=angles, attend=lambda q, k, v: attention(q, k, v, mask)), want)
+        nothing = layer(x, attend=lambda q, k, v: torch.zeros_like(q))
+    torch.testing.assert_close(nothing, layer.to_out.bias.expand_as(x))
+    with pytest.raises(ValueError, match="mask: got one beside attend"):
+        layer(x, mask=mask, attend=attention)
+
+
 def attention_by_hand(q, k, v, mask=None):
     """Eq. 1 of 1706.03762, one query at a time, in Python's own floats (64 bits)."""
     out = torch.zeros(*q.shape[:-1], v.shape[-1], dtype=torch.float64)

@@ -28,6 +28,7 @@ FLOORS = [
     {"command"},
     {"__main__"},
 ]
+WITHOUT_EXERCISES = {"00", "16"}  # 16: they come with a later version
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 TEXT = {".py", ".md", ".toml", ".yml", ".cfg", ".json", ".ipynb", ".sh", ""}
 MACHINE_PATH = re.compile(
@@ -185,18 +186,36 @@ def test_importing_the_package_loads_the_standard_library_only():
     assert strangers == set()
 
 
-def test_every_chapter_has_its_rooms():
-    """A notebook NN_name has soralab/name.py, its recipe and its test; 00 is the map and has none."""
+def missing_rooms(root: Path) -> list[str]:
+    """What a notebook NN_name lacks: soralab/name.py, its recipe, its experiments, its exercises, its test. 00 is the
+    map and has none; 17's module is the folder kernels/, it has exercises, and there is nothing to train."""
     missing = []
-    for notebook in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+    for notebook in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         number, name = notebook.stem.split("_", 1)
-        if number in ("00", "17"):     # 17's module is the folder kernels/
-            continue
-        assert PAPERS.index(name) + 1 == int(number), f"{notebook.name} is not the syllabus' chapter {number}"
-        for room in (f"soralab/{name}.py", f"soralab/recipes/{name}.py", f"tests/test_{name}.py"):
-            if not (ROOT / room).exists():
-                missing.append(room)
-    assert missing == []
+        rooms = [f"soralab/exercises/{name}/__init__.py"] if number not in WITHOUT_EXERCISES else []
+        if number not in ("00", "17"):
+            assert PAPERS.index(name) + 1 == int(number), f"{notebook.name} is not the syllabus' chapter {number}"
+            rooms += [f"soralab/{name}.py", f"soralab/recipes/{name}.py", f"soralab/experiments/{name}.py",
+                      f"tests/test_{name}.py"]  # fmt: skip
+        missing += [room for room in rooms if not (root / room).exists()]
+    return missing
+
+
+def test_every_chapter_has_its_rooms():
+    assert missing_rooms(ROOT) == []
+
+
+@pytest.mark.parametrize("lost", [
+    "soralab/vit.py", "soralab/recipes/vit.py", "soralab/experiments/vit.py", "soralab/exercises/vit/__init__.py",
+    "tests/test_vit.py",
+])
+def test_a_room_that_is_missing_is_named(tmp_path, lost):
+    rooms = ["notebooks/03_vit.ipynb", "soralab/vit.py", "soralab/recipes/vit.py", "soralab/experiments/vit.py",
+             "soralab/exercises/vit/__init__.py", "tests/test_vit.py"]  # fmt: skip
+    for room in set(rooms) - {lost}:
+        (tmp_path / room).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / room).touch()
+    assert missing_rooms(tmp_path) == [lost]
 
 
 def course_files():

@@ -174,7 +174,7 @@ def test_packed_films_of_mixed_size_equal_each_film_alone(sora):
     def packed(seen):
         z = start
         for block in sora.blocks:
-            z = block(z, c, w, Packed(cu_q, cu_k, backend="torch"), seen, torch.cat(angles)[:, None, None])
+            z = block(z, c, w, None, None, torch.cat(angles)[:, None, None], seen, Packed(cu_q, cu_k, backend="torch"))
         return z[:, 0]
 
     torch.testing.assert_close(packed(Packed(cu_q, backend="torch")), torch.cat(alone), rtol=1e-4, atol=1e-5)

@@ -309,7 +309,7 @@ class NoWords(nn.Module):
 class NoCross(nn.Module):
     """In place of cross-attention: DiT has none."""
 
-    def forward(self, x, words, mask):
+    def forward(self, x, words, mask, attend=None):
         return torch.zeros_like(x)
 
 

@@ -55,21 +55,24 @@ class Attention(nn.Module):
         self.norm_k = nn.LayerNorm(dim // heads, bias=False) if qk_norm else nn.Identity()
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, mask: Tensor | Callable | None = None,
-        angles: Tensor | None = None,
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, angles: Tensor | None = None,
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:  # fmt: skip
         """x [batch, queries, dim], context [batch, keys, context_dim], mask as in `attention`; returns x's shape.
 
-        The mask may also be a function (q, k, v) -> output that attends in its own way (soralab.kernels).
         `angles` [queries, dim / heads / 2] turn queries and keys by their places (`rotate`), in self-attention.
+        `attend` is a function (q, k, v) -> output in `attention`'s place, such as one of soralab.kernels, that knows
+        itself what may attend what. Raises ValueError if it is given a mask besides.
         """
+        if mask is not None and attend is not None:
+            raise ValueError("mask: got one beside attend, which decides what may attend what; takes one of the two")
         source = x if context is None else context
         q = rearrange(self.to_q(x), "b n (h d) -> b h n d", h=self.heads)
         k, v = rearrange(self.to_kv(source), "b n (two h d) -> two b h n d", two=2, h=self.heads)
         q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        mixed = mask(q, k, v) if callable(mask) else attention(q, k, v, mask)
+        mixed = attention(q, k, v, mask) if attend is None else attend(q, k, v)
         return self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
 
 

@@ -88,7 +88,7 @@ def sliding_tile_attention(
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """How a row of packed tokens attends, for soralab.blocks.Attention's `mask`: tokens as a batch of one token each.
+    """How a row of packed tokens attends, for soralab.blocks.Attention's `attend`: tokens as a batch of one token each.
 
     In q [queries, heads, 1, dim], k and v [keys, heads, 1, dim] all that works on single tokens (norms, modulation, the
     feed-forward layer) does not know that they are packed. The arguments are those of `attention`.
