@@ -1,4 +1,4 @@
-"""Do the floors of pyproject.toml hold? The oldest packages that it admits, in an environment of their own, and the suite.
+"""Do the floors of pyproject.toml hold? The oldest packages that it admits, installed apart, and the suite.
 
     python tests/oldest.py FOLDER [arguments of pytest]
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 try:
@@ -36,7 +35,7 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     folder, arguments = Path(sys.argv[1]).resolve(), sys.argv[2:] or ["tests", "-n", "2", "-q"]
-    venv.create(folder, with_pip=True)
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     exact = folder / "floors.txt"
     exact.write_text("\n".join(floors()) + "\n", encoding="utf-8")
