@@ -124,7 +124,7 @@ def load_checkpoint(name: str | os.PathLike, config: dict | None = None, device=
     from safetensors.torch import load
 
     weights, card_path = checkpoint_paths(name)
-    mend = mend or _default_mend(weights)
+    mend = mend or default_mend(weights)
     card = read_card(name, mend)
     data = _verified(weights, card_path, card, mend)
     if config is not None:
@@ -165,7 +165,7 @@ def config_of(sizes: type, entries: dict):
 def read_card(name: str | os.PathLike, mend: str | None = None) -> dict:
     """The card of checkpoint `name`, its tensors neither read nor verified. Raises CheckpointError."""
     weights, card_path = checkpoint_paths(name)
-    mend = mend or _default_mend(weights)
+    mend = mend or default_mend(weights)
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -196,7 +196,7 @@ def list_checkpoints(folder: str | os.PathLike | None = None) -> list[dict]:
         entry = {"name": stem.name, "verified": False, "bytes": 0, "parameters": 0, "problem": ""}
         try:
             card = read_card(stem)
-            data = _verified(weights, card_path, card, _default_mend(weights))
+            data = _verified(weights, card_path, card, default_mend(weights))
             entry.update(verified=True, bytes=len(data), parameters=card.get("parameters", 0))
         except OSError as error:
             entry["problem"] = str(error)
@@ -216,7 +216,7 @@ def _waiting(weights: Path) -> Path:
     return weights.with_name(weights.name + ".new")
 
 
-def _default_mend(weights: Path) -> str:
+def default_mend(weights: Path) -> str:
     """What to do about a checkpoint that is missing or damaged, as far as it can work."""
     if weights.parent != checkpoints_folder():
         return "name another, or train it anew"
