@@ -245,6 +245,34 @@ def test_the_search_reads_the_whole_house():
     assert {"README.md", "course.py", ".ci/run", "soralab/__init__.py", "notebooks/execute.py"} <= names
 
 
+MODULE = re.compile(r"python3? -m (soralab[\w.]*\w)")
+
+
+def runs(name: str, root: Path = ROOT) -> bool:
+    """Whether `python -m name` does something: there is such a file, and it says what to do when it is run."""
+    stem = root.joinpath(*name.split("."))
+    path = stem / "__main__.py" if stem.is_dir() else stem.with_suffix(".py")
+    return path.exists() and '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+
+
+def test_every_module_that_a_reader_is_told_to_run_runs():
+    told = {
+        (name, str(path.relative_to(ROOT)))
+        for path in course_files()
+        if path.name != Path(__file__).name
+        for name in MODULE.findall(path.read_text(encoding="utf-8", errors="ignore"))
+    }
+    assert len(told) > 5 and sorted(each for each in told if not runs(each[0])) == []
+
+
+@pytest.mark.parametrize("name, right", [
+    ("soralab", True), ("soralab.datasets.mnist", True), ("soralab.experiments.sora", False),
+    ("soralab.recipes.transformer", False), ("soralab.no_such", False), ("soralab.figures", False),
+])
+def test_a_module_that_cannot_be_run_is_told_apart(name, right):
+    assert runs(name) is right
+
+
 @pytest.mark.parametrize("text, machine", [
     ("saved to /home/ada/film.gif", True), ("open('/tmp/x')", True), (r"C:\Users\ada", True),
     ('"C:\\\\Users"', True), ("/usr/bin/env bash", False), ("data/home/x", False),

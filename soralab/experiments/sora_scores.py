@@ -3,7 +3,7 @@
 Beside every score stands what the referee makes of the true films of the same prompts, and of their copies by the
 autoencoder: a model cannot be expected to do better than these.
 
-`python -m soralab.experiments.sora` draws the films that README.md shows.
+`python -m soralab.experiments.sora_scores` draws the films that README.md shows.
 """
 
 from __future__ import annotations
