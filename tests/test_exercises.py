@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 import toy_exercises
+from torch import Tensor
 from toy_exercises import CROP, centre_crop, crop
 
 from soralab import exercises as package
 from soralab.exercises import chapters, exercise, exercises
 from soralab.figures import CHAPTERS
-from soralab.workbook.task import Exercise, WrongAnswer
+from soralab.workbook.task import Case, Exercise, Mistake, WrongAnswer
+from soralab.workbook.watch import copied, plain, unchanged
 
 TASKS = [crop(), *exercises()]
 
@@ -44,26 +46,141 @@ def problems(task: Exercise) -> list[str]:
     if (verdict := task.judge(task.stub)).state != "open":
         found.append(f"the stub is not 'not attempted': {verdict}")
     for name, wrong in {**task.wrong, **task.mistakes}.items():
-        verdict = task.judge(wrong.fn)
+        verdict, whole = task.judge(wrong.fn), name in task.mistakes
         if verdict.state != "wrong":
             found.append(f"the wrong answer {name} is accepted: {verdict}")
-        elif not wrong.says.strip() or wrong.says not in verdict.message or len(verdict.message.split()) < 5:
+        elif not wrong.says.strip() or wrong.says not in verdict.message or len(verdict.message.split()) < 5 or (
+                whole and wrong.says != verdict.message):
             found.append(f"the wrong answer {name} is told {verdict.message!r}")
     if inspect.signature(task.stub).parameters.keys() != inspect.signature(task.solution).parameters.keys():
         found.append("stub and solution take other arguments")
     if not inspect.getdoc(task.stub):
         found.append("the stub has no docstring")
     found += [f"hint {tier} is the solution" for tier in gives_away(task)]
-    pasted = {}
-    exec(task.solution_source(), pasted)
-    if (verdict := task.judge(pasted[task.function])).state != "right":
-        found.append(f"the solution as the notebook shows it is refused: {verdict}")
+    if (verdict := task.judge(pasted(task))).state != "right":
+        return [*found, f"the solution as the notebook shows it is refused: {verdict}"]
+    return [*found, *slips_let_through(task), *other_numbers(task)]
+
+
+def pasted(task: Exercise):
+    """The solution as a reader has it who copied the folded text."""
+    names = {}
+    exec(task.solution_source(), names)
+    return names[task.function]
+
+
+def calls_of(task: Exercise) -> list[tuple]:
+    """The arguments of all calls that the check makes with data alone."""
+    calls, right = [], pasted(task)
+
+    def spy(*args, **options):
+        calls.append(copied(args))
+        return right(*args, **options)
+
+    assert task.judge(spy).state == "right"
+    return [args for args in calls if all(map(plain, args))]
+
+
+def slips_let_through(task: Exercise) -> list[str]:
+    """Right answers that write into an argument or cut the gradients, and are taken."""
+    found, right, calls = [], pasted(task), calls_of(task)
+    for k, name in enumerate(inspect.signature(task.stub).parameters):
+        if any(len(args) > k and spoilt(copied(args[k])) for args in calls) and not task.in_place:
+
+            def vandal(*args, _k=k, **options):
+                result = copied(right(*args, **options))
+                if len(args) > _k:
+                    spoilt(args[_k])
+                return result
+
+            if (verdict := task.judge(vandal)).state != "wrong":
+                found.append(f"an answer may write into {name}: {verdict}")
+
+    def cut(*args, **options):
+        with torch.no_grad():
+            return detached(right(*args, **options))
+
+    if task.gradients and any(learns(task.solution, args) for args in calls) and task.judge(cut).state != "wrong":
+        found.append("an answer may cut the gradients")
     return found
+
+
+def spoilt(value) -> bool:
+    """Write into a value, if it is of a kind that can be written into and there is something in it."""
+    if isinstance(value, (Tensor, np.ndarray)) and 0 not in value.shape:
+        value[(0,) * value.ndim] = not value[(0,) * value.ndim] if "bool" in str(value.dtype) else 77
+        return True
+    if isinstance(value, list) and value:
+        value.append(value[0])
+        return True
+    return isinstance(value, (tuple, dict)) and any([spoilt(one) for one in getattr(value, "values", lambda: value)()])
+
+
+def detached(value):
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(detached, value))
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def learns(fn, args) -> bool:
+    """Whether some number that `fn` returns depends on a tensor of `args` in a way that gradients follow."""
+    leaves = [value.detach().clone().requires_grad_() if isinstance(value, Tensor) and value.is_floating_point()
+              else copied(value) for value in args]
+    results = fn(*leaves)
+    results = results if isinstance(results, (list, tuple)) else [results]
+    total = sum(result.sum() for result in results if isinstance(result, Tensor) and result.requires_grad)
+    leaves = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+    return isinstance(total, Tensor) and any(
+        grad is not None and bool(grad.isfinite().all() and grad.any())
+        for grad in torch.autograd.grad(total, leaves, allow_unused=True))
+
+
+def other_numbers(task: Exercise) -> list[str]:
+    """Whether the solution stops in float64, or cases of other seeds tell another story than those of the check."""
+    found = []
+    for args in calls_of(task):
+        try:
+            task.solution(*in_float64(args))
+        except Exception as error:
+            found = [f"the solution stops in float64: {error}"]
+    for seed in (1, 2) if task.cases else ():
+        if (verdict := task.judge(pasted(task), seed)).state != "right":
+            found.append(f"the solution is refused with cases of seed {seed}: {verdict}")
+        for name, mistake in task.mistakes.items():
+            if task.judge(mistake.fn, seed).message != mistake.says:
+                found.append(f"the mistake {name} is told another thing with cases of seed {seed}")
+    return found
+
+
+def in_float64(value):
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(in_float64, value))
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else copied(value)
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_every_exercise_holds_what_it_promises(task):
     assert problems(task) == []
+
+
+@pytest.mark.parametrize("task", exercises(), ids=lambda task: task.name)
+def test_the_cells_of_an_exercise_run_alone(task, capsys):
+    """Statement, stub and check, in a notebook in which nothing else was run; then the reader's right answer."""
+    names = {"__name__": "__main__"}
+    for cell in (task.first_cell(), task.stub_source(), f"{task.function} = task.check({task.function})"):
+        exec(cell, names)
+    assert names["task"] is task and names[task.function] is task.solution
+    assert capsys.readouterr().out.startswith("☐ not attempted\n")
+    exec(task.solution_source() + f"\n\n{task.function} = task.check({task.function})", names)
+    assert capsys.readouterr().out.startswith("✓ right\n") and names[task.function] is not task.solution
+
+
+@pytest.mark.parametrize("task", [task for task in exercises() if task.cases], ids=lambda task: task.name)
+def test_the_cases_are_many_and_differ(task):
+    first, other = task.drawn(0), task.drawn(1)
+    assert len(first) >= 8 and any(case.note for case in first)
+    assert any(not unchanged(a.args, b.args) for a, b in zip(first, other, strict=True)) or all(
+        isinstance(value, (int, float)) for case in first for value in case.args)
 
 
 def test_names_are_unique_and_their_chapters():
@@ -125,6 +242,18 @@ def out_of_reach():
     return solution
 
 
+def in_float32_alone(x, height, width):
+    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
+    return (x @ torch.eye(x.shape[-1]))[..., top : top + height, left : left + width]
+
+
+def cases():
+    for _ in range(8):
+        yield Case((torch.randn(2, 5, 8), *torch.randint(1, 5, (2,)).tolist()), "a note")
+
+
+MISTAKES = {name: Mistake(wrong.fn, f"A message of its own: {wrong.says}.") for name, wrong in CROP["wrong"].items()}
+ON_CASES = dict(check=None, cases=cases, wrong={}, mistakes=MISTAKES)
 BODY = "\n".join(inspect.getsource(centre_crop).splitlines()[2:])
 BROKEN = {
     "lets everything through": (dict(check=lenient), ["the stub is not", "corner is accepted", "swapped is accepted",
@@ -144,6 +273,13 @@ BROKEN = {
     "a silent stub": (dict(stub=silent_stub), ["no docstring"]),
     "another stub": (dict(stub=other_stub), ["the stub is not", "other arguments"]),
     "a hint that is the solution": (dict(hints=("a", "b", BODY)), ["hint 3 is the solution"]),
+    "a solution for float32 alone": (dict(solution=in_float32_alone), ["stops in float64"]),
+    "a mistake that is right": (dict(ON_CASES, mistakes={**MISTAKES, "right": Mistake(toy_exercises.mine, "No.")}),
+                                ["right is accepted"] + 2 * ["right is told another thing"]),
+    "two mistakes that are one": (dict(ON_CASES, mistakes={**MISTAKES, "left": Mistake(toy_exercises.corner, "Left.")}),
+                                  ["left is told"] + 2 * ["left is told another thing"]),
+    "a wrong answer that is told another's message": (
+        dict(ON_CASES, wrong={"left": WrongAnswer(toy_exercises.corner, "returns")}), ["left is told"]),
     "a solution that cannot be pasted": (dict(solution=out_of_reach()), ["as the notebook shows it is refused"]),
 }  # fmt: skip
 

@@ -41,8 +41,8 @@ def _lists(got, want, tolerance: float, place: str) -> str:
     if not isinstance(got, (list, tuple)):
         return f"{place} {words.what(got)}, it should be {words.what(want)}."
     plain = all(isinstance(item, (numbers.Number, str)) for item in (*got, *want))
-    if plain and len(got) == len(want) and words.shown(want):
-        wrong = any(difference(a, b, tolerance) for a, b in zip(got, want, strict=True))
+    if plain and words.shown(got) and words.shown(want):
+        wrong = len(got) != len(want) or any(difference(a, b, tolerance) for a, b in zip(got, want, strict=True))
         return f"{place} {words.shown(got)}, it should be {words.shown(want)}." if wrong else ""
     for k, (a, b) in enumerate(zip(got, want, strict=False)):
         if found := difference(a, b, tolerance, f"at [{k}] {place}"):

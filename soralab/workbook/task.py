@@ -198,14 +198,17 @@ class Exercise:
         _say("\n".join(lines))
         return fn if verdict.state == "right" else self.solution
 
-    def judge(self, fn: Callable) -> Verdict:
-        """The verdict on `fn`; nothing is printed or recorded. What `fn` raises becomes a message."""
+    def judge(self, fn: Callable, seed: int = 0) -> Verdict:
+        """The verdict on `fn`; nothing is printed or recorded. What `fn` raises becomes a message.
+
+        seed: of the cases that are drawn; a reader's answer is always asked those of 0.
+        """
         if not callable(fn):
             return Verdict("wrong", f"`{self.function}` is {words.what(fn)}, not a function. Hand in the function "
                            "itself: its name without brackets behind it.")
         answer = Watched(fn, self.solution)
         with same_start():
-            verdict = self._on_cases(answer) if self.cases else None
+            verdict = self._on_cases(answer, self.drawn(seed)) if self.cases else None
         with same_start():
             verdict = verdict or (self._on_probes(answer) if self.probes else None) or self._kept(answer)
         if verdict is None and answer.own:
@@ -222,9 +225,8 @@ class Exercise:
             raise ValueError(f"cases of {self.name} are none")
         return cases
 
-    def _on_cases(self, answer: Watched) -> Verdict | None:
+    def _on_cases(self, answer: Watched, cases: list[Case]) -> Verdict | None:
         """None if `answer` is right on all cases; else the mistake that it equals on all, or the smallest case."""
-        cases = self.drawn()
         right = [_outcome(self.solution, case.args, precise=True) for case in cases]
         for result in right:
             if isinstance(result, Exception):

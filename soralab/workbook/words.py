@@ -17,8 +17,8 @@ def what(value) -> str:
     if value is None:
         return "None"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
-        kind = "tensor" if type(value).__module__.startswith("torch") else "array"
-        return f"a {kind} {list(value.shape)} of {dtype(value)}"
+        kind = "a tensor" if type(value).__module__.startswith("torch") else "an array"
+        return f"{kind} {list(value.shape)} of {dtype(value)}"
     name = type(value).__name__
     size = f" of {len(value)}" if isinstance(value, (list, tuple, dict)) else ""
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}{size}"

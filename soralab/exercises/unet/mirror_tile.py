@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from soralab.workbook.task import Exercise, WrongAnswer
+from soralab.workbook.task import Case, Exercise, Mistake
 
 
-def _tile_stub(image: Tensor, top: int, left: int, size: int) -> Tensor:
+def stub(image: Tensor, top: int, left: int, size: int) -> Tensor:
     """The tile of image [c, h, w] whose first pixel is (top, left), mirrored beyond the edges: [c, size, size]."""
     raise NotImplementedError
 
 
-def _tile(image: Tensor, top: int, left: int, size: int) -> Tensor:
+def solution(image: Tensor, top: int, left: int, size: int) -> Tensor:
     """The tile of image [c, h, w] whose first pixel is (top, left), mirrored beyond the edges: [c, size, size]."""
     for dim, start in ((1, top), (2, left)):
         last = image.shape[dim] - 1
@@ -25,93 +25,60 @@ def _tile(image: Tensor, top: int, left: int, size: int) -> Tensor:
     return image
 
 
-def _tile_check(fn: Callable) -> Iterator[tuple[bool, str]]:
-    image = torch.arange(1.0, 2 * 9 * 12 + 1).reshape(2, 9, 12)
-    inside = fn(image, 2, 3, 5)
-    yield (
-        isinstance(inside, Tensor) and inside.shape == (2, 5, 5),
-        "A tile of 5 from a picture [2, 9, 12] is not [2, 5, 5].",
-    )
-    yield (
-        torch.equal(inside, image[:, 2:7, 3:8]),
-        "A tile that lies inside the picture is not cut where it should be: its first pixel is (top, left).",
-    )
-    corner = fn(image, -3, -2, 6)
-    yield (
-        corner.shape == (2, 6, 6),
-        f"The tile at (-3, -2) is {list(corner.shape)}. Python counts negative indices from the end; here they mean "
-        "beyond the edge.",
-    )
-    row = corner[0, 3]  # of the picture's first row: columns 2, 1, 0, 1, 2, 3
-    yield (
-        not (corner[:, :3] == 0).all(),
-        "Beyond the edge your tile is zero. Zeros are a picture too, one that the network never saw: it would find a "
-        "membrane there.",
-    )
-    yield (
-        row.tolist() != image[0, 0, [1, 0, 0, 1, 2, 3]].tolist(),
-        "Your mirror repeats the edge: 1 0 | 0 1 2. The mirror stands on the edge pixel, so that it comes "
-        "once: 2 1 | 0 1 2.",
-    )
-    yield (
-        row.tolist() != image[0, 0, [0, 0, 0, 1, 2, 3]].tolist(),
-        "Beyond the edge you repeat the last pixel. Mirrored, a texture goes on; smeared, it turns to stripes.",
-    )
-    yield (
-        row.tolist() != image[0, 0, [10, 11, 0, 1, 2, 3]].tolist(),
-        "Beyond the left edge your tile shows the right side of the picture: that is a torus, not a mirror.",
-    )
-    yield (
-        torch.equal(corner, _tile(image, -3, -2, 6)),
-        "The tile at (-3, -2) is not the picture mirrored at both edges.",
-    )
-    other = fn(image, 5, 9, 7)
-    yield (
-        torch.equal(other, _tile(image, 5, 9, 7)),
-        "The upper left edge is right, the lower right is not: there are four edges, and the last index is h - 1.",
-    )
-    yield (
-        torch.equal(fn(image[:, :, :9], -20, -11, 40), _tile(image[:, :, :9], -20, -11, 40)),
-        "A tile much larger than the picture is not right: where the reflection ends, it is reflected again.",
-    )
+def cases() -> Iterator[Case]:
+    picture = torch.arange(1.0, 21).reshape(1, 4, 5)
+    yield Case((picture, 1, 2, 3), "inside the picture")
+    yield Case((picture, -2, -1, 4), "beyond the upper left corner")
+    yield Case((picture, 2, 3, 3), "beyond the lower right corner")
+    yield Case((picture, -1, 3, 5), "beyond the upper and the right edge")
+    yield Case((picture, -9, -11, 20), "much larger than the picture: the reflection is reflected again")
+    yield Case((picture, 13, 17, 2), "far outside")
+    yield Case((torch.randn(3, 2, 2), -3, -3, 8), "the smallest picture that has a mirror")
+    for _ in range(6):
+        c, h, w, size = (int(torch.randint(low, 12, ())) for low in (1, 3, 3, 1))
+        top, left = int(torch.randint(-h, h, ())), int(torch.randint(-w, w, ()))
+        yield Case((torch.randn(c, h, w, dtype=torch.float64), top, left, size), "float64, at random")
 
 
-def _zeros(image: Tensor, top: int, left: int, size: int) -> Tensor:
+def zeros(image: Tensor, top: int, left: int, size: int) -> Tensor:
     h, w = image.shape[1:]
-    big = F.pad(image, (size, size, size, size))
-    top, left = min(max(top, -size), h), min(max(left, -size), w)
-    return big[:, top + size : top + 2 * size, left + size : left + 2 * size]
+    far = size + max(abs(top), abs(left), h, w)
+    return F.pad(image, (far, far, far, far))[:, top + far : top + far + size, left + far : left + far + size]
 
 
-def _indexed(image: Tensor, top: int, left: int, size: int, index: Callable) -> Tensor:
+def indexed(image: Tensor, top: int, left: int, size: int, index: Callable) -> Tensor:
+    """The tile whose rows and columns are those that `index(places, n)` names, of n."""
     for dim, start in ((1, top), (2, left)):
         image = image.index_select(dim, index(torch.arange(start, start + size), image.shape[dim]))
     return image
 
 
-def _edge_twice(image: Tensor, top: int, left: int, size: int) -> Tensor:
-    return _indexed(image, top, left, size, _symmetric)
+def the_edge_twice(image: Tensor, top: int, left: int, size: int) -> Tensor:
+    def index(i: Tensor, n: int) -> Tensor:
+        i = i % (2 * n)
+        return torch.where(i < n, i, 2 * n - 1 - i)
+
+    return indexed(image, top, left, size, index)
 
 
-def _symmetric(i: Tensor, n: int) -> Tensor:
-    i = i % (2 * n)
-    return torch.where(i < n, i, 2 * n - 1 - i)
+def smeared(image: Tensor, top: int, left: int, size: int) -> Tensor:
+    return indexed(image, top, left, size, lambda i, n: i.clamp(0, n - 1))
 
 
-def _smeared(image: Tensor, top: int, left: int, size: int) -> Tensor:
-    return _indexed(image, top, left, size, lambda i, n: i.clamp(0, n - 1))
+def a_torus(image: Tensor, top: int, left: int, size: int) -> Tensor:
+    return indexed(image, top, left, size, lambda i, n: i % n)
 
 
-def _torus(image: Tensor, top: int, left: int, size: int) -> Tensor:
-    return _indexed(image, top, left, size, lambda i, n: i % n)
+def one_corner(image: Tensor, top: int, left: int, size: int) -> Tensor:
+    return indexed(image, top, left, size, lambda i, n: i.abs().clamp(max=n - 1))
 
 
-def _one_corner(image: Tensor, top: int, left: int, size: int) -> Tensor:
-    return _indexed(image, top, left, size, lambda i, n: i.abs().clamp(max=n - 1))
+def reflected_once(image: Tensor, top: int, left: int, size: int) -> Tensor:
+    return indexed(image, top, left, size, lambda i, n: (n - 1 - (n - 1 - i.abs()).abs()).clamp(0, n - 1))
 
 
-def _once(image: Tensor, top: int, left: int, size: int) -> Tensor:
-    return _indexed(image, top, left, size, lambda i, n: (n - 1 - (n - 1 - i.abs()).abs()).clamp(0, n - 1))
+def rows_and_columns_swapped(image: Tensor, top: int, left: int, size: int) -> Tensor:
+    return solution(image, left, top, size)
 
 
 EXERCISE = Exercise(
@@ -132,15 +99,24 @@ EXERCISE = Exercise(
         "index = torch.arange(start, start + size) % (2 * last); index = last - (index - last).abs(); then "
         "image.index_select(dim, index), for both dims.",
     ),
-    stub=_tile_stub,
-    solution=_tile,
-    check=_tile_check,
-    wrong={
-        "zeros": WrongAnswer(_zeros, "your tile is zero"),
-        "the_edge_twice": WrongAnswer(_edge_twice, "repeats the edge"),
-        "smeared": WrongAnswer(_smeared, "you repeat the last pixel"),
-        "a_torus": WrongAnswer(_torus, "a torus, not a mirror"),
-        "one_corner_alone": WrongAnswer(_one_corner, "the lower right is not"),
-        "reflected_once": WrongAnswer(_once, "it is reflected again"),
+    compare="Compare: F.pad(mode='reflect') mirrors once and refuses more. The zigzag's period does it for any place.",
+    stub=stub,
+    solution=solution,
+    cases=cases,
+    mistakes={
+        "zeros": Mistake(zeros, "beyond the edge your tile is zero. Zeros are a picture too, one that the network "
+                         "never saw: it would find a membrane there."),
+        "the_edge_twice": Mistake(the_edge_twice, "your mirror repeats the edge: 1 0 | 0 1 2. The mirror stands on the "
+                                  "edge pixel, so that it comes once: 2 1 | 0 1 2."),
+        "smeared": Mistake(smeared, "beyond the edge you repeat the last pixel. Mirrored, a texture goes on; smeared, "
+                           "it turns to stripes."),
+        "a_torus": Mistake(a_torus, "beyond the left edge your tile shows the right side of the picture: that is a "
+                           "torus, not a mirror."),
+        "one_corner_alone": Mistake(one_corner, "the upper left edge is right, the lower right is not: there are four "
+                                    "edges, and the last index is h - 1."),
+        "reflected_once": Mistake(reflected_once, "a tile much larger than the picture is not right: where the "
+                                  "reflection ends, it is reflected again."),
+        "rows_and_columns_swapped": Mistake(rows_and_columns_swapped, "top and left have changed places: rows are "
+                                            "dimension 1 of [c, h, w], columns dimension 2."),
     },
-)
+)  # fmt: skip

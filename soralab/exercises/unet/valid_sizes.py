@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from soralab.workbook.task import Exercise, WrongAnswer
+from soralab.workbook.task import Case, Exercise, Mistake
 
 
-def _sizes_stub(levels: int, up_to: int) -> list[int]:
+def stub(levels: int, up_to: int) -> list[int]:
     """All sides from 1 to `up_to` that a U-Net of `levels` levels takes, smallest first."""
     raise NotImplementedError
 
 
-def _sizes(levels: int, up_to: int) -> list[int]:
+def solution(levels: int, up_to: int) -> list[int]:
     """All sides from 1 to `up_to` that a U-Net of `levels` levels takes, smallest first."""
     fitting = []
     for size in range(1, up_to + 1):
@@ -30,43 +30,23 @@ def _sizes(levels: int, up_to: int) -> list[int]:
     return fitting
 
 
-def _sizes_check(fn: Callable) -> Iterator[tuple[bool, str]]:
-    for levels, up_to in ((5, 240), (3, 70), (2, 24), (4, 110)):
-        got, right = [int(size) for size in fn(levels, up_to)], _sizes(levels, up_to)
-        case = f"valid_sizes({levels}, {up_to})"
-        stride = 2 ** (levels - 1)
-        first = next((size for size in got if size not in right), None)
-        yield got == sorted(set(got)), f"{case}: the list is not in rising order, or names a side twice."
-        yield (
-            not got or any(size % stride != 0 for size in got) or right[0] % stride == 0,
-            f"{case}: you give the multiples of {stride}. They would fit if convolutions padded; each valid pair of "
-            "them takes 4 pixels before the pooling asks for an even number.",
-        )
-        small = [size for size in got if size < right[0]]
-        yield (
-            not (small and all((size - right[0]) % stride == 0 for size in small)),
-            f"{case}: you take {small[0] if small else 0}. All its poolings find even numbers, but no pixel comes out: "
-            "follow it down, through the deepest level, and up again.",
-        )
-        yield (
-            first is None,
-            f"{case}: you take {first}. On its way down one of the poolings finds an odd number of pixels, and the "
-            "last row and column would be dropped without a word.",
-        )
-        missing = next((size for size in right if size not in got), None)
-        yield (
-            missing is None,
-            f"{case}: {missing} is missing. All its poolings find even numbers, and pixels come out.",
-        )
-    nothing = fn(5, 187)
-    yield len(nothing) == 0, "valid_sizes(5, 187) is empty: 188 is the smallest side of which a pixel comes out."
+def cases() -> Iterator[Case]:
+    yield Case((1, 4), "no pooling, and no pixel comes out")
+    yield Case((1, 12), "one level: no pooling")
+    yield Case((2, 18), "the smallest side that fits is left out")
+    yield Case((5, 187), "188 is the smallest side of which a pixel comes out")
+    yield Case((3, 0), "no side at all")
+    for levels, up_to in ((2, 31), (3, 70), (4, 141), (5, 240), (6, 500)):
+        fits = solution(levels, up_to)[-1]
+        yield Case((levels, up_to))
+        yield Case((levels, fits), "the last side fits just so")
 
 
-def _multiples(levels: int, up_to: int) -> list[int]:
+def multiples_of_the_stride(levels: int, up_to: int) -> list[int]:
     return list(range(2 ** (levels - 1), up_to + 1, 2 ** (levels - 1)))
 
 
-def _down_only(levels: int, up_to: int) -> list[int]:
+def the_way_down_alone(levels: int, up_to: int) -> list[int]:
     def fits(side: int) -> bool:
         for _ in range(levels - 1):
             if (side - 4) % 2 or side <= 4:
@@ -77,12 +57,16 @@ def _down_only(levels: int, up_to: int) -> list[int]:
     return [size for size in range(1, up_to + 1) if fits(size)]
 
 
-def _any_rest(levels: int, up_to: int) -> list[int]:
-    return list(range(_sizes(levels, 1000)[0], up_to + 1))
+def odd_poolings(levels: int, up_to: int) -> list[int]:
+    return list(range(solution(levels, 2000)[0], up_to + 1))
 
 
-def _without_the_last(levels: int, up_to: int) -> list[int]:
-    return _sizes(levels, up_to - 1)
+def up_to_is_left_out(levels: int, up_to: int) -> list[int]:
+    return solution(levels, up_to - 1)
+
+
+def a_pooling_on_each_level(levels: int, up_to: int) -> list[int]:
+    return solution(levels + 1, up_to)
 
 
 EXERCISE = Exercise(
@@ -104,13 +88,22 @@ EXERCISE = Exercise(
         "levels - 1 times: side -= 4; refuse if side % 2; side //= 2. Once: side -= 4. levels - 1 times: refuse unless "
         "side > 0; side = 2 * side - 4.",
     ),
-    stub=_sizes_stub,
-    solution=_sizes,
-    check=_sizes_check,
-    wrong={
-        "multiples_of_the_stride": WrongAnswer(_multiples, "would fit if convolutions padded"),
-        "the_way_down_alone": WrongAnswer(_down_only, "no pixel comes out"),
-        "odd_poolings": WrongAnswer(_any_rest, "finds an odd number of pixels"),
-        "up_to_is_left_out": WrongAnswer(_without_the_last, "is missing"),
+    compare="Compare: the sides that fit are 2 ** (levels - 1) apart. Could you say so without trying each?",
+    stub=stub,
+    solution=solution,
+    cases=cases,
+    mistakes={
+        "multiples_of_the_stride": Mistake(multiples_of_the_stride, "you give the multiples of 2 ** (levels - 1). They "
+                                           "would fit if convolutions padded; each valid pair of them takes 4 pixels "
+                                           "before the pooling asks for an even number."),
+        "the_way_down_alone": Mistake(the_way_down_alone, "you follow a side down, but not up again. All its poolings "
+                                      "may find even numbers, and still no pixel comes out: each level on the way up "
+                                      "takes 4."),
+        "odd_poolings": Mistake(odd_poolings, "you take every side of which a pixel could come out. On its way down a "
+                                "pooling finds an odd number of pixels with most of them, and the last row and column "
+                                "would be dropped without a word."),
+        "up_to_is_left_out": Mistake(up_to_is_left_out, "`up_to` itself is never tried: range ends before its end."),
+        "a_pooling_on_each_level": Mistake(a_pooling_on_each_level, "your network has one level more: the deepest has "
+                                           "two convolutions and no pooling, so there are levels - 1 poolings."),
     },
-)
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The weight map."""
+"""The weight map of Eq. (2)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy import ndimage
 
-from soralab.workbook.task import Exercise, WrongAnswer
+from soralab.workbook.task import Case, Exercise, Mistake
 
 
-def _map_stub(labels: np.ndarray, w_c: np.ndarray, w0: float = 10.0, sigma: float = 5.0) -> np.ndarray:
+def stub(labels: np.ndarray, w_c: np.ndarray, w0: float = 10.0, sigma: float = 5.0) -> np.ndarray:
     """Eq. (2) for labels [h, w] (0 background, 1, 2, ... cells) and class weights w_c [h, w]: weights [h, w]."""
     raise NotImplementedError
 
 
-def _map(labels: np.ndarray, w_c: np.ndarray, w0: float = 10.0, sigma: float = 5.0) -> np.ndarray:
+def solution(labels: np.ndarray, w_c: np.ndarray, w0: float = 10.0, sigma: float = 5.0) -> np.ndarray:
     """Eq. (2) for labels [h, w] (0 background, 1, 2, ... cells) and class weights w_c [h, w]: weights [h, w]."""
     names = np.unique(labels[labels > 0])
     if len(names) < 2:
@@ -25,102 +25,84 @@ def _map(labels: np.ndarray, w_c: np.ndarray, w0: float = 10.0, sigma: float = 5
     return w_c + np.where(labels == 0, gap, 0)
 
 
-def _map_check(fn: Callable) -> Iterator[tuple[bool, str]]:
+def cells(height: int, width: int, names: list[int]) -> np.ndarray:
+    """Labels with a rectangle for each name, in places drawn at random; a later one may cover an earlier."""
+    labels = np.zeros((height, width), np.int64)
+    for name in names:
+        top, left = np.random.randint(height - 2), np.random.randint(width - 2)
+        labels[top : top + np.random.randint(2, 6), left : left + np.random.randint(2, 6)] = name
+    return labels
+
+
+def cases() -> Iterator[Case]:
     gap = np.zeros((9, 30), np.int64)
-    gap[:, :10], gap[:, 14:20] = 1, 2  # four pixels of background between two cells; at the right nothing
-    ones = np.ones(gap.shape)
-    got, right = np.asarray(fn(gap, ones)), _map(gap, ones)
-    yield got.shape == gap.shape, f"The map is {list(got.shape)}; it is as large as labels, {list(gap.shape)}."
-    yield bool(np.isfinite(got).all()), "The map holds numbers that are not finite."
-    middle, far = got[4, 11], got[4, 29]
-    yield (
-        not middle < far,
-        "Your map is largest far from the cells: d1 + d2 stands in the exponent without its minus sign.",
-    )
-    yield (
-        not np.allclose(got, right - 1),
-        "The narrow gap is right, but w_c is missing: Eq. (2) adds the gap's weight to the class's.",
-    )
-    in_cells = gap > 0
-    yield (
-        np.allclose(got[in_cells], 1) or not np.allclose(got[~in_cells], right[~in_cells]),
-        "The background is right, but inside the cells the map is more than w_c. The gap's weight is for "
-        "background alone.",
-    )
-    yield (
-        not np.isclose(middle, 1 + 10 * np.exp(-5 / 50)),
-        "In the middle of a gap of four pixels d1 + d2 is 5, and its square 25. You have divided 5 by 2 sigma^2: the "
-        "square is missing.",
-    )
-    yield (
-        not np.isclose(middle, 1 + 10 * np.exp(-13 / 50)),
-        "You add the squares, d1^2 + d2^2. The equation squares the sum: (d1 + d2)^2. Only so is the weight the same "
-        "all across the gap.",
-    )
-    yield (
-        not np.isclose(middle, 1 + 10 * np.exp(-16 / 50)) and not np.isclose(middle, 1 + 10 * np.exp(-4 / 50)),
-        "Your second distance is the first once more. d2 is the distance to the second nearest *cell*, not to the "
-        "second nearest pixel: each cell needs a distance map of its own.",
-    )
-    yield np.allclose(got, right, atol=1e-4), "Between two cells the map is not what Eq. (2) says."
-    yield from _map_of_one_and_of_three(fn, np.where(gap == 1, 1, 0))
+    gap[:, :10], gap[:, 14:20] = 1, 2
+    yield Case((gap, np.ones(gap.shape)), "four pixels of background between two cells, and nothing on the right")
+    yield Case((np.where(gap == 1, 1, 0), np.ones(gap.shape)), "a cell alone, which has no second nearest")
+    yield Case((np.zeros((4, 6), np.int64), np.full((4, 6), 0.5)), "no cell at all")
+    yield Case((np.array([[3, 0, 1]]), np.array([[2.0, 0.5, 2.0]])), "two cells of one pixel, 1 and 3: there is no 2")
+    for size, names in ((12, [1, 2]), (17, [4, 2, 9]), (20, [1, 2, 3, 5]), (25, [7, 30])):
+        labels = cells(size, size + np.random.randint(6), names)
+        weights = np.where(labels > 0, 2.0, np.random.uniform(0.2, 1.0, labels.shape))
+        yield Case((labels, weights), f"cells numbered {', '.join(map(str, np.unique(labels[labels > 0])))}")
+        w0, sigma = float(np.random.randint(1, 20)), float(np.random.randint(1, 8))
+        yield Case((labels.astype(np.int32), weights.astype(np.float32), w0, sigma), "another w0 and sigma")
 
 
-def _map_of_one_and_of_three(fn: Callable, lonely: np.ndarray) -> Iterator[tuple[bool, str]]:
-    alone = np.asarray(fn(lonely, np.ones(lonely.shape)))
-    yield (
-        np.allclose(alone, 1),
-        "A cell alone has no second nearest: nothing can be merged with it, so its surroundings weigh w_c and no more.",
-    )
-    three = np.zeros((20, 20), np.int64)
-    three[:8, :8], three[:8, 11:], three[12:, 4:15] = 4, 2, 9
-    weights = np.where(three > 0, 2.0, 0.5)
-    for w0, sigma in ((10.0, 5.0), (4.0, 2.0)):
-        got = np.asarray(fn(three, weights, w0, sigma))
-        yield (
-            np.allclose(got, _map(three, weights, w0, sigma), atol=1e-4),
-            f"With three cells, numbered 2, 4 and 9, w0 = {w0:g} and sigma = {sigma:g}, the map is not what "
-            "Eq. (2) says.",
-        )
-
-
-def _gap(labels: np.ndarray, w_c: np.ndarray, of: Callable, everywhere: bool = False) -> np.ndarray:
+def from_distances(labels: np.ndarray, w_c: np.ndarray, term: Callable, inside: bool = False) -> np.ndarray:
+    """w_c and `term` of the sorted distances [cells, h, w], on the background or everywhere."""
     names = np.unique(labels[labels > 0])
     if len(names) < 2:
         return w_c
     d = np.sort([ndimage.distance_transform_edt(labels != name) for name in names], axis=0)
-    return w_c + (of(d[0], d[1]) if everywhere else np.where(labels == 0, of(d[0], d[1]), 0))
+    return w_c + (term(d) if inside else np.where(labels == 0, term(d), 0))
 
 
-def _no_square(labels, w_c, w0=10.0, sigma=5.0):
-    return _gap(labels, w_c, lambda d1, d2: w0 * np.exp(-(d1 + d2) / (2 * sigma**2)))
+def no_square(labels, w_c, w0=10.0, sigma=5.0):
+    return from_distances(labels, w_c, lambda d: w0 * np.exp(-(d[0] + d[1]) / (2 * sigma**2)))
 
 
-def _no_minus(labels, w_c, w0=10.0, sigma=5.0):
-    return _gap(labels, w_c, lambda d1, d2: w0 * np.exp((d1 + d2) ** 2 / (2 * sigma**2)))
+def no_minus(labels, w_c, w0=10.0, sigma=5.0):
+    return from_distances(labels, w_c, lambda d: w0 * np.exp((d[0] + d[1]) ** 2 / (2 * sigma**2)))
 
 
-def _squares(labels, w_c, w0=10.0, sigma=5.0):
-    return _gap(labels, w_c, lambda d1, d2: w0 * np.exp(-(d1**2 + d2**2) / (2 * sigma**2)))
+def sum_of_squares(labels, w_c, w0=10.0, sigma=5.0):
+    return from_distances(labels, w_c, lambda d: w0 * np.exp(-(d[0] ** 2 + d[1] ** 2) / (2 * sigma**2)))
 
 
-def _same_twice(labels, w_c, w0=10.0, sigma=5.0):
-    return _gap(labels, w_c, lambda d1, d2: w0 * np.exp(-((2 * d1) ** 2) / (2 * sigma**2)))
+def sigma_not_squared(labels, w_c, w0=10.0, sigma=5.0):
+    return from_distances(labels, w_c, lambda d: w0 * np.exp(-((d[0] + d[1]) ** 2) / (2 * sigma)))
 
 
-def _no_class_weight(labels, w_c, w0=10.0, sigma=5.0):
-    return _map(labels, 0 * w_c, w0, sigma)
+def the_nearest_twice(labels, w_c, w0=10.0, sigma=5.0):
+    return from_distances(labels, w_c, lambda d: w0 * np.exp(-((2 * d[0]) ** 2) / (2 * sigma**2)))
 
 
-def _in_cells_too(labels, w_c, w0=10.0, sigma=5.0):
-    return _gap(labels, w_c, lambda d1, d2: w0 * np.exp(-((d1 + d2) ** 2) / (2 * sigma**2)), everywhere=True)
+def the_farthest(labels, w_c, w0=10.0, sigma=5.0):
+    return from_distances(labels, w_c, lambda d: w0 * np.exp(-((d[0] + d[-1]) ** 2) / (2 * sigma**2)))
 
 
-def _glow(labels, w_c, w0=10.0, sigma=5.0):
-    if len(np.unique(labels[labels > 0])) > 1:
-        return _map(labels, w_c, w0, sigma)
+def no_class_weight(labels, w_c, w0=10.0, sigma=5.0):
+    return solution(labels, 0 * w_c, w0, sigma)
+
+
+def inside_the_cells(labels, w_c, w0=10.0, sigma=5.0):
+    return from_distances(labels, w_c, lambda d: w0 * np.exp(-((d[0] + d[1]) ** 2) / (2 * sigma**2)), inside=True)
+
+
+def a_lonely_cell_glows(labels, w_c, w0=10.0, sigma=5.0):
+    if len(np.unique(labels[labels > 0])) != 1:
+        return solution(labels, w_c, w0, sigma)
     d1 = ndimage.distance_transform_edt(labels == 0)
     return w_c + np.where(labels == 0, w0 * np.exp(-(d1**2) / (2 * sigma**2)), 0)
+
+
+def numbers_up_to_the_largest(labels, w_c, w0=10.0, sigma=5.0):
+    """A cell that does not occur is as far as the numbers of scipy go: to a corner that is not there."""
+    if labels.max() < 2:
+        return w_c
+    d = np.sort([ndimage.distance_transform_edt(labels != name) for name in range(1, labels.max() + 1)], axis=0)
+    return w_c + np.where(labels == 0, w0 * np.exp(-((d[0] + d[1]) ** 2) / (2 * sigma**2)), 0)
 
 
 EXERCISE = Exercise(
@@ -144,16 +126,31 @@ EXERCISE = Exercise(
         "d = np.sort([distance_transform_edt(labels != n) for n in names], axis=0); then "
         "w0 * np.exp(-(d[0] + d[1]) ** 2 / (2 * sigma ** 2)) where labels is 0. With fewer than two cells, w_c alone.",
     ),
-    stub=_map_stub,
-    solution=_map,
-    check=_map_check,
-    wrong={
-        "forgot_the_square": WrongAnswer(_no_square, "the square is missing"),
-        "forgot_the_minus": WrongAnswer(_no_minus, "without its minus sign"),
-        "sum_of_squares": WrongAnswer(_squares, "The equation squares the sum"),
-        "the_nearest_twice": WrongAnswer(_same_twice, "the second nearest *cell*"),
-        "forgot_w_c": WrongAnswer(_no_class_weight, "w_c is missing"),
-        "inside_the_cells": WrongAnswer(_in_cells_too, "for background alone"),
-        "a_lonely_cell_glows": WrongAnswer(_glow, "has no second nearest"),
+    compare="Compare: the course's own makes one distance map a cell. What would 500 cells cost?",
+    stub=stub,
+    solution=solution,
+    cases=cases,
+    mistakes={
+        "forgot_the_square": Mistake(no_square, "the square is missing: you divide d1 + d2 itself by 2 sigma^2."),
+        "forgot_the_minus": Mistake(no_minus, "your map is largest far from the cells: (d1 + d2)^2 stands in the "
+                                    "exponent without its minus sign."),
+        "sum_of_squares": Mistake(sum_of_squares, "you add the squares, d1^2 + d2^2. The equation squares the sum: "
+                                  "(d1 + d2)^2. Only so is the weight the same all across the gap."),
+        "sigma_not_squared": Mistake(sigma_not_squared, "you divide by 2 sigma, and the equation by 2 sigma^2: a "
+                                     "distance is measured in sigmas before it is squared."),
+        "the_nearest_twice": Mistake(the_nearest_twice, "your second distance is the first once more. d2 is the "
+                                     "distance to the second nearest *cell*: each cell needs a distance map of its "
+                                     "own."),
+        "the_farthest": Mistake(the_farthest, "you take the nearest and the farthest cell. With two cells that is the "
+                                "same; with more, d2 is the second in order."),
+        "forgot_w_c": Mistake(no_class_weight, "the gap's weight is right, but w_c is missing: Eq. (2) adds one to "
+                              "the other."),
+        "inside_the_cells": Mistake(inside_the_cells, "the background is right, but inside the cells the map is more "
+                                    "than w_c. The gap's weight is for background alone."),
+        "a_lonely_cell_glows": Mistake(a_lonely_cell_glows, "a cell alone has no second nearest: nothing can be merged "
+                                       "with it, so its surroundings weigh w_c and no more."),
+        "numbers_up_to_the_largest": Mistake(numbers_up_to_the_largest, "you measure the distance to every number up "
+                                             "to the largest label. Cells that do not occur have no distance: "
+                                             "np.unique names those that do."),
     },
-)
+)  # fmt: skip

@@ -26,7 +26,7 @@ def _averages(
     count: Tensor, total: Tensor, z: Tensor, indices: Tensor, gamma: float, epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step of appendix A.1: (count, total, codebook) after a batch."""
-    chosen = torch.zeros(len(count), len(z))
+    chosen = z.new_zeros(len(count), len(z))
     chosen[indices, torch.arange(len(z))] = 1
     count = gamma * count + (1 - gamma) * chosen.sum(1)
     total = gamma * total + (1 - gamma) * chosen @ z
