@@ -1,6 +1,7 @@
 """The command: films, and for every kind of bad input one line that names the mend, exit code 2, and no litter."""
 
 import errno
+import importlib
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from tiny_models import PROMPT, damage, save_all, save_sora, tiny_autoencoder
 
 from soralab import world
 from soralab.command import main
+from soralab.files import checkpoints
 from soralab.files.films import read_film, save_film
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -239,7 +241,7 @@ def test_a_damaged_checkpoint(here, capsys, own_shelf, name, how):
     damage(own_shelf / f"{name}.safetensors", how)
     line = refused(capsys, "film", PROMPT)
     assert DAMAGES[how] in line and name in line
-    assert "git checkout -- data/checkpoints" in line or "name another" in line
+    assert "copy it from the course's data/checkpoints" in line or "name another" in line
     assert litter(here) == []
 
 
@@ -404,7 +406,13 @@ def test_patches_of_a_film_that_is_too_narrow(here, capsys):
     assert litter(here) == ["narrow.gif"]
 
 
-def test_doctor_is_content(here, capsys):
+@pytest.fixture
+def three(monkeypatch):
+    """The course ships no more than the three small checkpoints."""
+    monkeypatch.setattr(checkpoints, "SHIPPED", ("sora", "sora_autoencoder", "sora_pixels"))
+
+
+def test_doctor_is_content(here, capsys, three):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "all is well" in out and "MEND" not in out
@@ -413,20 +421,64 @@ def test_doctor_is_content(here, capsys):
 
 
 @pytest.mark.parametrize("how", ["missing", "tensors missing", "card missing", "truncated", "altered"])
-def test_doctor_names_what_to_mend(here, capsys, own_shelf, how):
+def test_doctor_names_what_to_mend(here, capsys, own_shelf, how, three):
     damage(own_shelf / "sora.safetensors", how)
     assert main(["doctor"]) == 2
     out = capsys.readouterr().out
     mends = [line for line in out.splitlines() if line.startswith("MEND")]
-    assert len(mends) == 1 and "sora" in mends[0] and "git checkout" in mends[0] and "all is well" not in out
+    assert len(mends) == 1 and "sora" in mends[0] and "copy it" in mends[0] and "all is well" not in out
 
 
-def test_doctor_tells_of_a_wrong_profile_a_full_disk_and_a_missing_package(here, capsys, monkeypatch):
+def test_doctor_misses_every_checkpoint_that_the_course_ships(here, capsys):
+    """All that have a recipe, not chapter 16's alone."""
+    from soralab.recipes import RECIPES
+
+    assert set(checkpoints.SHIPPED) == set(RECIPES) - {"referee"}
+    assert main(["doctor"]) == 2
+    mends = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MEND")]
+    assert [line.split()[3] for line in mends] == [n for n in checkpoints.SHIPPED if not n.startswith("sora")]
+
+
+@pytest.mark.parametrize("name, version", [("pillow", "10.2.0"), ("nbconvert", "7.16.0"), ("safetensors", "0.4.3"),
+                                           ("av", "12.3.0")])  # fmt: skip
+def test_doctor_tells_of_a_package_that_is_too_old(here, capsys, monkeypatch, three, name, version):
+    """These four install and do not work; the floors are those of pyproject.toml."""
+    from test_environment import pyproject
+
+    from soralab.command import doctor
+
+    real = doctor.metadata.version
+    monkeypatch.setattr(doctor.metadata, "version", lambda other: version if other == name else real(other))
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _: pyproject()["project"]["dependencies"])
+    assert main(["doctor"]) == 2
+    mends = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MEND")]
+    assert len(mends) == 1 and f"{name} is {version}, it takes >=" in mends[0] and "pip install" in mends[0]
+
+
+@pytest.mark.parametrize("name", ["av", "torchvision", "scipy.ndimage"])
+def test_doctor_tells_of_a_package_that_does_not_import(here, capsys, monkeypatch, three, name):
+    from soralab.command import doctor
+
+    real = importlib.import_module
+
+    def broken(module):
+        if module == name:
+            raise ImportError("libx.so: cannot open\nmore")
+        return real(module)
+
+    monkeypatch.setattr(doctor.importlib, "import_module", broken)
+    assert main(["doctor"]) == 2
+    mends = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MEND")]
+    assert len(mends) == 1 and f"{name.split('.')[0]} does not import (libx.so: cannot open)" in mends[0]
+
+
+def test_doctor_tells_of_a_wrong_profile_a_full_disk_and_a_missing_package(here, capsys, monkeypatch, three):
     from soralab.command import doctor
 
     monkeypatch.setenv("SORALAB_PROFILE", "desktop")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
-    monkeypatch.setattr(doctor, "PACKAGES", (*doctor.PACKAGES, "soralab_no_such_package"))
+    needs = [*doctor.requirements(), "soralab_no_such_package>=1"]
+    monkeypatch.setattr(doctor, "requirements", lambda: needs)
     assert main(["doctor"]) == 2
     mends = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MEND")]
     assert len(mends) == 3

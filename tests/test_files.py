@@ -202,7 +202,7 @@ def test_a_damaged_checkpoint_is_refused_with_its_mend(saved, name, how, text):
     damage(saved / name, how)
     with pytest.raises(CheckpointError) as info:
         load_checkpoint(saved / "toy")
-    assert text in str(info.value) and "soralab train toy" in str(info.value)
+    assert text in str(info.value) and str(info.value).endswith(": name another, or train it anew")
     with pytest.raises(CheckpointError, match="bake another$"):
         load_checkpoint(saved / "toy", mend="bake another")
     [entry] = list_checkpoints(saved)
@@ -342,6 +342,147 @@ def test_remove_and_list(saved):
     assert list_checkpoints(saved / "missing") == []
 
 
+@pytest.fixture
+def disk(monkeypatch):
+    """What the disk is told, in order: "keep FILE", "keep folder", "NAME becomes NAME"."""
+    told, replace, fsync = [], os.replace, os.fsync
+
+    def spy_sync(handle):
+        told.append("keep folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "keep file")
+        fsync(handle)
+
+    def spy_replace(source, target):
+        told.append(f"becomes {Path(target).name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", spy_sync)
+    monkeypatch.setattr(os, "replace", spy_replace)
+    return told
+
+
+@needs_posix
+def test_a_rename_is_kept_only_if_file_and_folder_are_synced_around_it(tmp_path, disk, monkeypatch):
+    with atomic_write(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    whole = ["keep file", "becomes a.txt", "keep folder"]
+    assert disk == whole
+    disk.clear()
+    save_checkpoint(tmp_path / "toy", tensors(), {})
+    saving = ["keep file", "keep file", "becomes toy.json", "keep folder", "becomes toy.safetensors", "keep folder"]
+    assert disk == saving
+    paths = checkpoint_paths(tmp_path / "toy")
+    for finish in (lambda: load_checkpoint(tmp_path / "toy"), lambda: checkpoints._finish(*paths)):
+        crash_while_saving(tmp_path, "between the renames", monkeypatch)
+        disk.clear()
+        finish()  # the rename that a crash left out
+        assert disk == ["becomes toy.safetensors", "keep folder"]
+
+
+def waiting_stranger(folder, name="toy"):
+    """Other tensors than the card's, whole and readable, under the name of a save that was cut off."""
+    save_checkpoint(folder / "stranger", tensors(9), {})
+    os.replace(folder / "stranger.safetensors", folder / f"{name}.safetensors.new")
+    (folder / "stranger.json").unlink()
+
+
+@pytest.mark.parametrize("how", [lambda path: path.unlink(), lambda path: damage(path, flip_last_bit)])
+def test_waiting_tensors_that_the_card_does_not_name_are_never_taken(saved, how):
+    """Whoever can put a file beside a checkpoint must not get it loaded: the card's hash decides."""
+    waiting_stranger(saved)
+    how(saved / "toy.safetensors")
+    with pytest.raises(CheckpointError, match="are missing|was altered"):
+        load_checkpoint(saved / "toy")
+    assert not list_checkpoints(saved)[0]["verified"]
+    assert (saved / "toy.safetensors.new").exists()  # and it did not take the place of the tensors
+    checkpoints._finish(*checkpoint_paths(saved / "toy"))
+    assert (saved / "toy.safetensors.new").exists()
+
+
+def test_a_stranger_that_waits_changes_nothing_and_goes_with_the_next_save(saved):
+    waiting_stranger(saved)
+    assert same(load_checkpoint(saved / "toy")[0], tensors())
+    save_checkpoint(saved / "toy", tensors(1), {})
+    assert same(load_checkpoint(saved / "toy")[0], tensors(1)) and names(saved) == ["toy.json", "toy.safetensors"]
+
+
+def test_late_tensors_are_read_where_they_cannot_be_renamed(saved, monkeypatch):
+    crash_while_saving(saved, "between the renames", monkeypatch)
+
+    def refuse(*_):
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    assert same(load_checkpoint(saved / "toy")[0], tensors(1))
+
+
+@pytest.mark.parametrize("done", [1, 2])
+def test_a_removal_that_is_cut_off_leaves_no_card_without_tensors(saved, done, monkeypatch):
+    waiting_stranger(saved)
+    unlink, calls = Path.unlink, []
+
+    def cut(self, missing_ok=False):
+        if len(calls) == done:
+            raise Crash
+        calls.append(self.name)
+        unlink(self, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(Path, "unlink", cut)
+        remove_checkpoint(saved / "toy")
+    assert not (saved / "toy.json").exists()
+    remove_checkpoint(saved / "toy")
+    assert names(saved) == []
+
+
+@pytest.mark.parametrize("card, wanted", [
+    ({"width": 3, "depth": 2}, {"width": 3}), ({"width": 3}, {"width": 3, "depth": 2}),
+])  # fmt: skip
+def test_a_field_that_only_one_side_has_is_another_model(tmp_path, card, wanted):
+    save_checkpoint(tmp_path / "toy", tensors(), {"config": card})
+    with pytest.raises(ValueError, match="depth is"):
+        load_checkpoint(tmp_path / "toy", config=wanted)
+
+
+def test_the_mend_of_a_checkpoint_can_work(saved, monkeypatch, tmp_path):
+    """`git checkout` only in a clone, the training only of what has one, a name only where names are."""
+    def told(name):
+        with pytest.raises(CheckpointError) as info:
+            load_checkpoint(name)
+        return str(info.value)
+
+    assert told(saved / "sora").endswith("name another, or train it anew")
+    empty = tmp_path / "empty"
+    monkeypatch.setenv("SORALAB_CHECKPOINTS", str(empty))
+    assert "name one of clip, " in told("nosuch") and "train nosuch" not in told("nosuch")
+    assert "copy it from the course's data/checkpoints" in told("sora")
+    assert f"`soralab train sora --folder {empty}`" in told("sora") and "git" not in told("sora")
+    monkeypatch.delenv("SORALAB_CHECKPOINTS")
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
+    monkeypatch.setattr(checkpoints, "CHECKPOINTS", empty)
+    assert "a fresh copy of the course" in told("sora") and "git" not in told("sora")
+    (tmp_path / ".git").mkdir()
+    assert "git checkout -- data/checkpoints" in told("sora")
+
+
+def test_a_read_only_file_is_not_replaced(tmp_path):
+    path = tmp_path / "mine.gif"
+    path.write_text("mine")
+    path.chmod(0o444)
+    with pytest.raises(PermissionError, match="is there already and is read-only: make it writable or name another"):
+        with atomic_write(path):
+            pytest.fail("it was told too late")
+    assert path.read_text() == "mine"
+    path.chmod(0o644)
+
+
+def test_a_name_of_300_letters_is_one_sentence(tmp_path):
+    long = tmp_path / ("n" * 300 + ".gif")
+    for what in (check_writable, read_film, lambda path: load_checkpoint(path.with_suffix(".json"))):
+        with pytest.raises(OSError) as info:
+            what(long)
+        assert "Errno" not in str(info.value) and ("too long" in str(info.value) or os.name == "nt")
+
+
 # ---------------------------------------------------------------- film files
 
 
@@ -413,6 +554,13 @@ def test_several_films_lie_side_by_side(tmp_path):
     assert tuple(grid.shape[-2:]) == (2 * 300 + films.GAP, 3 * 300 + 2 * films.GAP)
     assert (grid[..., -300:, 301:601] - a).abs().max() < 0.01  # the fifth, under the second
     assert (grid[..., -300:, -300:] == 1).all()  # the free place is white
+
+
+def test_a_value_is_stored_as_the_nearest_grey_level(tmp_path):
+    """Rounded, not cut off: half a level of 1/127.5 is the most that may be lost, and nothing on average."""
+    clip = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    error = read_film(save_film(tmp_path / "a.png", clip)) - clip
+    assert error.abs().max() < 0.5 / 127.5 + 1e-6 and error.mean().abs() < 2e-5
 
 
 def test_values_outside_are_clipped_not_wrapped(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import shutil
@@ -9,8 +10,9 @@ from importlib import metadata
 
 from soralab.command.arguments import verb
 
-PACKAGES = ("torch", "torchvision", "numpy", "einops", "matplotlib", "jupyterlab", "nbval", "safetensors", "scipy")
-SHIPPED = ("sora", "sora_autoencoder", "sora_pixels")
+# What is compiled may be there and yet not import: each of these is tried.
+COMPILED = {"torch": "torch", "torchvision": "torchvision", "numpy": "numpy", "scipy": "scipy.ndimage",
+            "pillow": "PIL.Image", "av": "av", "safetensors": "safetensors.torch"}  # fmt: skip
 
 
 def declare(verbs):
@@ -38,22 +40,47 @@ def report() -> tuple[str, bool]:
 
 
 def _packages() -> tuple[list[str], list[str]]:
+    """Every package that the course names, held against its floor, and whether the compiled ones import."""
+    from packaging.requirements import Requirement
+
     lines, problems = [], []
-    for name in PACKAGES:
+    for need in map(Requirement, requirements()):
         try:
-            lines.append(f"{name:22s}{metadata.version(name)}")
+            version = metadata.version(need.name)
         except metadata.PackageNotFoundError:
-            lines.append(f"{name:22s}missing")
-            problems.append(f"{name} is missing: run `python3 course.py lab`, which installs it")
-    try:
-        import torchvision  # noqa: F401
-    except (ImportError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        problems.append(
-            f"torchvision does not import ({reason}): torch and torchvision must come from one index; reinstall both "
-            "with `pip install --force-reinstall torch torchvision`"
-        )
+            lines.append(f"{need.name:22s}missing")
+            problems.append(f"{need.name} is missing: run `python3 course.py lab`, which installs it")
+            continue
+        lines.append(f"{need.name:22s}{version}")
+        if not need.specifier.contains(version, prereleases=True):
+            problems.append(f"{need.name} is {version}, it takes {need.specifier}: `pip install '{need}'`")
+        reason = _failure(COMPILED.get(need.name))
+        if reason and need.name == "torchvision":
+            problems.append(
+                f"torchvision does not import ({reason}): torch and torchvision must come from one index; reinstall "
+                "both with `pip install --force-reinstall torch torchvision`"
+            )
+        elif reason:
+            problems.append(f"{need.name} does not import ({reason}): `pip install --force-reinstall '{need}'`")
     return lines, problems
+
+
+def requirements() -> list[str]:
+    """The packages that the course needs, with their floors, as its installation names them; no extras."""
+    try:
+        return [line for line in metadata.requires("soralab") or [] if "extra ==" not in line]
+    except metadata.PackageNotFoundError:
+        return ["soralab"]
+
+
+def _failure(module: str | None) -> str:
+    """Why a module does not import, in one line; "" if it does."""
+    try:
+        if module:
+            importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError) as error:
+        return (str(error) or type(error).__name__).splitlines()[0]
+    return ""
 
 
 def _machine() -> tuple[list[str], list[str]]:
@@ -74,7 +101,7 @@ def _machine() -> tuple[list[str], list[str]]:
 
 
 def _checkpoints() -> tuple[list[str], list[str]]:
-    from soralab.files.checkpoints import checkpoints_folder, list_checkpoints
+    from soralab.files.checkpoints import SHIPPED, checkpoint_paths, checkpoints_folder, default_mend, list_checkpoints
 
     lines, problems, found = [], [], list_checkpoints()
     for entry in found:
@@ -85,7 +112,8 @@ def _checkpoints() -> tuple[list[str], list[str]]:
             problems.append(entry["problem"])
     for name in SHIPPED:
         if name not in {entry["name"] for entry in found}:
-            problems.append(f"the checkpoint {name} is not in {checkpoints_folder()}: `git checkout data/checkpoints`")
+            mend = default_mend(checkpoint_paths(name)[0])
+            problems.append(f"the checkpoint {name} is not in {checkpoints_folder()}: {mend}")
     return lines, problems
 
 

@@ -33,7 +33,7 @@ def explain(error: OSError, path: str | os.PathLike) -> OSError:
     """Return `error`, raised while writing `path`, as an OSError of one sentence that names the mend."""
     path = Path(path)
     folder = path.parent
-    if error.errno is None or not _concerns(error, folder):
+    if error.strerror is None or not _concerns(error, folder):
         return error  # it is a clear sentence already, or about another file
     if error.errno in FULL:
         try:
@@ -89,6 +89,11 @@ def check_writable(path: str | os.PathLike) -> Path:
     IsADirectoryError, PermissionError, or OSError for a device or a pipe.
     """
     given, path = Path(path), Path(os.path.realpath(path))
+    with explained(given):
+        return _checked(given, path)
+
+
+def _checked(given: Path, path: Path) -> Path:
     folder = path.parent
     if path.is_dir():
         raise _error(IsADirectoryError, errno.EISDIR, f"{given} is a folder: name a file in it")
@@ -99,9 +104,12 @@ def check_writable(path: str | os.PathLike) -> Path:
                      "first or choose another")
     if not folder.is_dir():
         raise _error(NotADirectoryError, errno.ENOTDIR, f"{given.parent} is not a folder: choose another")
-    # os.access is not enough (it knows neither every read-only mount nor Windows' lists), so try.
-    with explained(given):
-        _create(folder / f".{secrets.token_hex(8)}.part").unlink()
+    # A rename would replace it all the same, as the folder may be written; and for the superuser all is writable.
+    if path.exists() and not (path.stat().st_mode & 0o222 and os.access(path, os.W_OK)):
+        raise _error(PermissionError, errno.EACCES, f"{given} is there already and is read-only: make it writable or "
+                     "name another")
+    # os.access is not enough for the folder (it knows neither every read-only mount nor Windows' lists), so try.
+    _create(folder / f".{secrets.token_hex(8)}.part").unlink()
     return path
 
 

@@ -29,8 +29,16 @@ from soralab.files.atomic import (
     sync_folder,
 )
 
-CHECKPOINTS = Path(__file__).resolve().parents[2] / "data" / "checkpoints"
+ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINTS = ROOT / "data" / "checkpoints"
 """Where the shipped checkpoints lie; the environment variable SORALAB_CHECKPOINTS names another folder."""
+
+
+SHIPPED = (
+    "clip", "latent_autoencoder", "latent_diffusion", "sora", "sora_autoencoder", "sora_pixels", "transformer", "unet",
+    "unet_denoiser", "vit", "vqvae", "vqvae_films", "vqvae_prior",
+)  # fmt: skip
+"""The checkpoints that the course ships; `soralab.recipes` makes each, and a test keeps the two equal."""
 
 
 class CheckpointError(OSError):
@@ -116,7 +124,7 @@ def load_checkpoint(name: str | os.PathLike, config: dict | None = None, device=
     from safetensors.torch import load
 
     weights, card_path = checkpoint_paths(name)
-    mend = mend or _default_mend(weights)
+    mend = mend or default_mend(weights)
     card = read_card(name, mend)
     data = _verified(weights, card_path, card, mend)
     if config is not None:
@@ -157,7 +165,7 @@ def config_of(sizes: type, entries: dict):
 def read_card(name: str | os.PathLike, mend: str | None = None) -> dict:
     """The card of checkpoint `name`, its tensors neither read nor verified. Raises CheckpointError."""
     weights, card_path = checkpoint_paths(name)
-    mend = mend or _default_mend(weights)
+    mend = mend or default_mend(weights)
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -188,7 +196,7 @@ def list_checkpoints(folder: str | os.PathLike | None = None) -> list[dict]:
         entry = {"name": stem.name, "verified": False, "bytes": 0, "parameters": 0, "problem": ""}
         try:
             card = read_card(stem)
-            data = _verified(weights, card_path, card, _default_mend(weights))
+            data = _verified(weights, card_path, card, default_mend(weights))
             entry.update(verified=True, bytes=len(data), parameters=card.get("parameters", 0))
         except OSError as error:
             entry["problem"] = str(error)
@@ -208,9 +216,18 @@ def _waiting(weights: Path) -> Path:
     return weights.with_name(weights.name + ".new")
 
 
-def _default_mend(weights: Path) -> str:
-    return ("bring it back with `git checkout -- data/checkpoints`, or make it with "
-            f"`soralab train {weights.stem}`")
+def default_mend(weights: Path) -> str:
+    """What to do about a checkpoint that is missing or damaged, as far as it can work."""
+    if weights.parent != checkpoints_folder():
+        return "name another, or train it anew"
+    if weights.stem not in SHIPPED:
+        return f"name one of {', '.join(SHIPPED)}, or the path of your own"
+    make = f"or make it with `soralab train {weights.stem} --folder {weights.parent}`"
+    if weights.parent != CHECKPOINTS:
+        return f"copy it from the course's data/checkpoints, {make}"
+    if (ROOT / ".git").exists():
+        return f"bring it back with `git checkout -- data/checkpoints`, {make}"
+    return f"take data/checkpoints from a fresh copy of the course, {make}"
 
 
 def _digest_in(card_path: Path) -> str | None:
@@ -227,6 +244,7 @@ def _finish(weights: Path, card_path: Path) -> None:
     if waiting.exists() and hashlib.sha256(waiting.read_bytes()).hexdigest() == wanted:
         with explained(weights):
             os.replace(waiting, weights)
+            sync_folder(weights.parent)
 
 
 def _verified(weights: Path, card_path: Path, card: dict, mend: str) -> bytes:
@@ -244,6 +262,7 @@ def _verified(weights: Path, card_path: Path, card: dict, mend: str) -> bytes:
         if hashlib.sha256(late).hexdigest() == card["sha256"]:
             with contextlib.suppress(OSError):  # the folder may be read-only; the bytes are right
                 os.replace(_waiting(weights), weights)
+                sync_folder(weights.parent)
             return late
     if data is None:
         raise CheckpointError(f"{card_path.name} is there but its tensors {weights} are missing: {mend}")

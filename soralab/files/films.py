@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from soralab.files.atomic import atomic_write, check_writable, explain
+from soralab.files.atomic import atomic_write, check_writable, explain, explained
 
 FILM_SUFFIXES = (".gif", ".mp4", ".webp", ".png")
 SHORT_SIDE = 256  # pixels; films below it are enlarged by a whole factor, each pixel a sharp square
@@ -35,6 +35,8 @@ def check_film_path(path: str | os.PathLike) -> Path:
         raise ValueError(f"the film {str(path)!r} has the suffix {path.suffix or 'none'!r}, known are "
                          f"{' '.join(FILM_SUFFIXES)}")
     check_writable(path)
+    if path.suffix.lower() == ".mp4":
+        import_av()
     return path
 
 
@@ -117,8 +119,7 @@ def _write_animation(path: Path, frames: np.ndarray, factor: int, fps: float) ->
 
 
 def _write_video(path: Path, frames: np.ndarray, factor: int, fps: float) -> None:
-    import av
-
+    av = import_av()
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     options = {"crf": "14", "preset": "medium"} if codec == "libx264" else {"qscale": "2"}
     # yuv420p keeps colour at half the height and width, so both must be even
@@ -157,7 +158,7 @@ def read_film(path: str | os.PathLike, frames: int | None = None, height: int | 
     if frames is not None and frames > MAX_FRAMES:
         raise ValueError(f"frames is {frames}, it takes at most {MAX_FRAMES}")
     path = Path(path)
-    _check_readable(path)
+    check_readable(path)
     taken, index = [], -1
     for index, frame in enumerate(_decode(path)):
         if index < start or (index - start) % step:
@@ -179,15 +180,18 @@ def read_film(path: str | os.PathLike, frames: int | None = None, height: int | 
     return torch.stack(taken)
 
 
-def _check_readable(path: Path) -> None:
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name a film file")
-    if not path.exists():
-        raise FileNotFoundError(f"there is no film {path}: check the name")
-    if not path.is_file():
-        raise OSError(f"{path} is not a regular file: name a film file")
-    if path.stat().st_size == 0:
-        raise OSError(f"{path} is empty: name a film file")
+def check_readable(path: str | os.PathLike) -> None:
+    """Raise OSError of one sentence unless `path` is a regular file that holds something."""
+    path = Path(path)
+    with explained(path):  # a name that is too long raises here
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder: name a film file")
+        if not path.exists():
+            raise FileNotFoundError(f"there is no film {path}: check the name")
+        if not path.is_file():
+            raise OSError(f"{path} is not a regular file: name a film file")
+        if path.stat().st_size == 0:
+            raise OSError(f"{path} is empty: name a film file")
 
 
 def _decode(path: Path) -> Iterator[np.ndarray]:
@@ -241,29 +245,67 @@ def _note(image) -> tuple[int, int]:
 
 
 def _decode_video(path: Path) -> Iterator[np.ndarray]:
-    import av
-
+    av = import_av()
     no_film = f"{path} is not a film that can be read: name a film file (.mp4, .gif, .webp, .avi, .mov, ...)"
     count = 0
     # An open file, not a name, and no protocol: FFmpeg would follow names like http:... and lists of files.
     with open(path, "rb") as file:
         try:
             with av.open(file, options={"protocol_whitelist": "none"}) as container:
-                # FFmpeg can render text files as films; nobody who gives one means that.
-                if not container.streams.video or container.format.name == "tty":
+                # FFmpeg can render text files as films; nobody who gives one means that. Nor the cover of a song.
+                cover = av.stream.Disposition.attached_pic
+                streams = [s for s in container.streams.video if not s.disposition & cover]
+                if not streams or container.format.name == "tty":
                     raise OSError(no_film)
-                stream = container.streams.video[0]
+                stream = streams[0]
+                stream.codec_context.options = {"err_detect": "explode"}  # rather than green where data are damaged
+                stream.thread_type = "NONE"  # with threads H.264 forgets that it was told so
                 _check_size(path, stream.codec_context.height, stream.codec_context.width)
                 for frame in container.decode(stream):
-                    _check_size(path, frame.height, frame.width)
-                    picture = frame.to_ndarray(format="rgb24")
+                    if frame.is_corrupt:
+                        raise OSError(f"{path} is damaged after frame {count}: name another film")
+                    height, width = _square_pixels(frame, stream.sample_aspect_ratio)
+                    _check_size(path, height, width)
                     count += 1
-                    # a telephone held upright stores its films lying down and the turn beside them
-                    yield np.rot90(picture, round(getattr(frame, "rotation", 0) / 90))
+                    yield _upright(frame.to_ndarray(format="rgb24", width=width, height=height), frame)
         except av.error.FFmpegError as error:
             if count:
                 raise OSError(f"{path} is damaged after frame {count}: name another film") from error
             raise OSError(no_film) from error
+
+
+def import_av():
+    """The av library. Raises OSError of one line where it is missing or does not work."""
+    try:
+        import av
+    except ImportError as error:
+        raise OSError(f"film files need the package av, which does not import ({str(error).splitlines()[0]}): "
+                      "`python3 course.py lab` installs it; a .gif, .webp or .png can be written without") from error
+    return av
+
+
+def _square_pixels(frame, aspect: Fraction | None) -> tuple[int, int]:
+    """(height, width) of the frame when each pixel, `aspect` times as wide as high, is stretched to a square."""
+    if not aspect or aspect == 1:
+        return frame.height, frame.width
+    return (frame.height, round(frame.width * aspect)) if aspect > 1 else (round(frame.height / aspect), frame.width)
+
+
+def _upright(picture: np.ndarray, frame) -> np.ndarray:
+    """The picture [height, width, 3] as it is to be shown: telephones store films lying down or mirrored.
+
+    The matrix beside it, (a, b; c, d) in 16.16 fixed point, sends a pixel (x, y) to (a x + c y, b x + d y). Turns by
+    quarters and mirrors are followed; nobody stores films at other angles.
+    """
+    import av
+
+    matrix = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+    if matrix is None:
+        return picture
+    a, b, _, c, d = (int(round(value / 65536)) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
+    if abs(b) > abs(a):  # x and y change places
+        picture, a, d = picture.transpose(1, 0, 2), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def _resized(frame: np.ndarray, height: int | None, width: int | None):
