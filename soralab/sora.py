@@ -257,6 +257,9 @@ class Sora(nn.Module):
 # ------------------------------------------------------------------------------------------------- prompt to film
 
 
+GUIDANCE = 30  # the largest scale that is taken; far below it films are noise already
+
+
 @dataclass
 class Filmmaker:
     """Everything between a prompt and a film. `Filmmaker.load("sora")` gives the shipped one.
@@ -287,8 +290,11 @@ class Filmmaker:
 
         Film k starts from the noise of seed + k, whatever is filmed beside it. `guidance` is the scale of
         classifier-free guidance (1: none). `size` (frames, height, width) of the film; default: as trained.
-        `callback(step, t, x, x0)` is called after every step. Raises ValueError for a prompt that cannot be read.
+        `callback(step, t, x, x0)` is called after every step. Raises ValueError, before anything is computed, for an
+        argument that is none of these, and for a word that is not the world's. It takes prompts as they are;
+        `soralab.world.prompts.read_prompt` reads what people type.
         """
+        _check_film(prompts, seed, steps, guidance, sampler)
         device = self.sora.head.weight.device
         ids = word_ids(prompts, self.sora.config.words).to(device)
         frames, height, width = self.latent_size(size)
@@ -309,6 +315,19 @@ class Filmmaker:
             return size
         self.autoencoder.check(torch.empty(1, size[0], 3, *size[1:], device="meta"))
         return (size[0] + 1) // 2, size[1] // 4, size[2] // 4
+
+
+def _check_film(prompts, seed, steps, guidance, sampler) -> None:
+    """Raise ValueError that names the argument of `Filmmaker.film` which is not what it takes."""
+    if not isinstance(prompts, list | tuple) or not prompts or not all(isinstance(text, str) for text in prompts):
+        raise ValueError(f"prompts is {prompts!r}; it takes a list of one text or more")
+    for name, value, least in (("seed", seed, 0), ("steps", steps, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is {value!r}; it takes a whole number from {least}")
+    if not isinstance(guidance, int | float) or not 0 <= guidance <= GUIDANCE:
+        raise ValueError(f"guidance is {guidance!r}; it takes a number from 0 to {GUIDANCE} (1 is none, 3 is usual)")
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler is {sampler!r}; it takes one of {', '.join(SAMPLERS)}")
 
 
 def load_autoencoder(name: str = "sora_autoencoder") -> SpacetimeAutoencoder:

@@ -100,6 +100,58 @@ def test_a_hindi_prompt_is_translated_and_filmed(here, own_shelf, capsys):
     assert Path("hindi.png").read_bytes() == Path("english.png").read_bytes()
 
 
+def test_a_prompt_is_filmed_as_it_was_read(here, capsys):
+    """The line says so where words changed; the film is that of the caption."""
+    assert main(["film", "A big BLUE box is spinning!", "-o", "a.png", "--steps", "1"]) == 0
+    assert "read as: a large blue square spins\n" in capsys.readouterr().out
+    assert main(["film", "a large blue square spins", "-o", "b.png", "--steps", "1"]) == 0
+    assert "read as" not in capsys.readouterr().out
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+@pytest.mark.parametrize("prompt, said", [
+    ("a red circle spins", "a circle that spins (nobody"), ("two red circles bounce", "2 things"),
+    ("a red cross grows on a striped background", "a striped background"),
+    ("a red cross grows, the camera pans left", "a camera that pans left"),
+])  # fmt: skip
+def test_what_the_model_never_learnt_is_said_before_it_films(here, capsys, monkeypatch, prompt, said):
+    from soralab.sora import Filmmaker
+
+    def told(*_, **__):
+        assert f"soralab: the model never learnt {said}" in capsys.readouterr().err
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Filmmaker, "film", told)
+    assert main(["film", prompt]) == 130
+
+
+def test_after_a_wrong_film_the_line_tells_what_the_referee_saw(here, capsys, monkeypatch):
+    from soralab.sora import Filmmaker
+
+    scenes = [world.sample_scene(0, k, "simple", "test") for k in range(60)]
+    wrong, fine = (next(s for s in scenes if s.objects[0].motion == m) for m in ("bounces", "slides right"))
+    films = world.to_film(world.render([fine, wrong], 9, 32, 32))
+    monkeypatch.setattr(Filmmaker, "film", lambda *_, **__: films)
+    thing, other = fine.objects[0], wrong.objects[0]
+    assert main(["film", f"a {thing.colour} {thing.shape} slides right", "--n", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "the referee: 1 of 2 show what the prompt says" in out
+    assert f"the referee saw a {other.size} {other.colour} {other.shape} that bounces in film 2\n" in out
+    assert out.count("the referee saw") == 1
+
+
+def test_a_notebook_reads_a_prompt_as_the_command_does(here, own_shelf):
+    from soralab.command.film import english
+
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(ROOT / "data" / "checkpoints" / f"transformer{suffix}", own_shelf)
+    assert english("A small red ball slides to the right.") == "a small red circle slides right"
+    assert english("एक लाल वृत्त दाईं ओर खिसकता है") == "a red circle slides right"
+    for prompt, said in (("a cross slides up then down", "then down"), ("लाल हाथी", "unknown Hindi word"), (3, "is 3")):
+        with pytest.raises(ValueError, match=said):
+            english(prompt)
+
+
 def test_film_takes_a_checkpoint_of_ones_own(here):
     save_sora(here / "mine", "film")
     assert main(["film", PROMPT, "--steps", "1", "--checkpoint", "mine/film"]) == 0
@@ -118,6 +170,9 @@ def test_film_takes_a_checkpoint_of_ones_own(here):
     ("red " * 60, "60 words; it takes at most 48"),
     ("\u0932\u093e\u0932 \u0935\u0943\u0924", "unknown Hindi word"),
     ("a red\ncircle\x00 \udc80 walks", "walks"),
+    ("a red circle slides up then down", '"then down" is not understood in the prompt after "a red circle slides up"'),
+    ("a red circle 🔴 slides right", "which is no word"), ("🔴", "which is no word"),
+    ("red circles bounce", 'say "a circle" or "two circles"'), ("the camera is still", "names no thing"),
 ])  # fmt: skip
 def test_a_prompt_that_cannot_be_read(here, capsys, prompt, said):
     assert said in refused(capsys, "film", prompt)
@@ -215,7 +270,8 @@ def test_a_model_that_films_nan(here, capsys, monkeypatch):
 
 @pytest.mark.parametrize("option, value", [
     ("--steps", "0"), ("--steps", "many"), ("--n", "65"), ("--n", "0"), ("--seed", "one"), ("--seed", "9" * 30),
-    ("--seed", "-1"), ("--guidance", "much"),
+    ("--seed", "-1"), ("--guidance", "much"), ("--guidance", "nan"), ("--guidance", "inf"), ("--guidance", "1e30"),
+    ("--guidance", "-1"), ("--guidance", "30.5"),
 ])  # fmt: skip
 def test_a_number_that_is_none(here, capsys, option, value):
     with pytest.raises(SystemExit) as stopped:

@@ -18,7 +18,7 @@ from tiny_models import (
 )
 
 from soralab.files.checkpoints import CHECKPOINTS, CheckpointError, list_checkpoints
-from soralab.sora import Filmmaker, SpacetimeAutoencoder, load_autoencoder, word_ids
+from soralab.sora import GUIDANCE, Filmmaker, Sora, SpacetimeAutoencoder, load_autoencoder, word_ids
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +201,21 @@ def test_the_shipped_pixel_model_films_through_no_autoencoder(monkeypatch):
     maker = Filmmaker.load("sora_pixels")
     assert maker.autoencoder is None and maker.kind == "x"
     assert maker.film([PROMPT], steps=2).shape == (1, 9, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("prompts", PROMPT), ("prompts", []), ("prompts", [PROMPT, 3]), ("prompts", [float("nan")]), ("prompts", None),
+    ("seed", -1), ("seed", 1.0), ("seed", True), ("steps", 0), ("steps", 2.5), ("steps", "20"), ("steps", None),
+    ("guidance", float("nan")), ("guidance", float("inf")), ("guidance", 1e30), ("guidance", -0.1), ("guidance", 1e9),
+    ("guidance", GUIDANCE + 0.1), ("guidance", "3"), ("sampler", "nosuch"), ("sampler", None),
+])  # fmt: skip
+def test_a_wrong_argument_is_named_before_anything_is_computed(monkeypatch, name, value):
+    maker = tiny_maker()
+    monkeypatch.setattr(Sora, "forward", lambda *_, **__: pytest.fail("it computed"))
+    with pytest.raises(ValueError, match=f"^{name} is .*; it takes "):
+        maker.film(**{"prompts": [PROMPT], **{name: value}})
+
+
+@pytest.mark.parametrize("guidance", [0, 1, 3.0, GUIDANCE])
+def test_the_ends_of_the_scale_are_taken(guidance):
+    assert torch.isfinite(tiny_maker().film((PROMPT,), steps=1, guidance=guidance)).all()

@@ -66,8 +66,8 @@ ALT_KEEP_SIZE, ALT_KEEP_COLOUR, ALT_KEEP_MOTION = 0.25, 0.75, 0.35  # the attrib
 ALT_WRONG_SIZE, ALT_WRONG_COLOUR, ALT_WRONG_SHAPE, ALT_WRONG_MOTION = 0.05, 0.1, 0.05, 0.05  # another one
 ALT_JUNK = 0.3  # the text has "photo of" before it or a file's tail after it
 
-# What people type for a word of the world; only error messages use it.
-_SYNONYMS = {
+# What people type for a word of the world: a prompt is read by it, and an error names it.
+SYNONYMS = {
     "ball": "circle", "big": "large", "box": "square", "counterclockwise": "anticlockwise",
     "crescent": "moon", "crimson": "red", "disc": "circle", "disk": "circle", "donut": "ring", "gray": "grey",
     "huge": "large", "jumps": "bounces", "little": "small", "moves": "slides", "plus": "cross",
@@ -231,7 +231,7 @@ def _unknown_words(unknown: list[str]) -> str:
     for word in unknown[:3]:
         shown = repr(word if len(word) <= 20 else word[:20] + "...")
         near = difflib.get_close_matches(word, PROMPT_WORDS, 3, 0.7)
-        near = [_SYNONYMS[word]] if word in _SYNONYMS else near
+        near = [SYNONYMS[word]] if word in SYNONYMS else near
         lost = lost or not near
         parts.append(f"{shown} (nearest: {', '.join(near)})" if near else shown)
     more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""

@@ -1,0 +1,278 @@
+"""Reading a prompt whole: what people type becomes a caption of the world, or is refused with what was not understood.
+
+    read_prompt("Two small red balls, sliding to the right!").text
+    -> "a small red circle slides right and a small red circle slides right"
+
+What has one reading is taken: capitals, punctuation, plurals with a number, "is sliding", "to the right", words such as
+"big" and "ball". What is left over when the grammar of `soralab.world.language` ends is never dropped.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from soralab.world.language import (
+    ADVERBS,
+    DESCRIPTIVE_LENGTH,
+    PROMPT_WORDS,
+    SYNONYMS,
+    article,
+    encode,
+    read_caption,
+    read_setting,
+    words,
+)
+from soralab.world.scene import BACKGROUNDS, CAMERAS, COLOURS, DIRECTIONS, INVISIBLE, MOTIONS, SHAPES, SIZES, WALL
+
+EXAMPLE = '"a small red circle slides right on a black background"'
+_PUNCTUATION = set(" \t\r\n.,;:!?'\"()-\u2018\u2019\u201c\u201d\u2013\u2014\u2026")
+_NUMBERS = {"one": 1, "1": 1, "two": 2, "2": 2, "three": 3, "3": 3}
+_NOUNS = (*SHAPES, "object")
+_PLURALS = {"crosses": "cross"} | {f"{noun}s": noun for noun in _NOUNS if noun != "cross"}
+_ARTICLES = ("a", "an", "the")
+_VERBS = ("stay", "slide", "bounce", "orbit", "spin", "grow", "shrink", "pass", "bump", "pan", "move", "rotate", "turn",
+          "jump")  # fmt: skip
+_SPELT = {"passes": "passes", "passing": "passes", "sliding": "slides", "bouncing": "bounces", "moving": "slides",
+          "rotating": "rotates", "spinning": "spins", "fast": "quickly", "slow": "slowly"}  # fmt: skip
+_WARDS = {f"{way}{end}": way for way in ("up", "down", "left", "right") for end in ("ward", "wards")}
+_MOTIONS = sorted((tuple(motion.split()) for motion in MOTIONS), key=len, reverse=True)  # the longest first
+_PLACES = (("left", "of"), ("right", "of"), ("above",), ("in", "front", "of"))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt that was read whole. `text` is what the model is given, in the world's own words."""
+
+    text: str
+
+    @property
+    def things(self) -> list[dict[str, str | None]]:
+        """What it speaks of, as `soralab.world.language.read_caption` tells it."""
+        return read_caption(self.text)
+
+    def unlearnt(self) -> list[str]:
+        """What a model of the world's `simple` level never saw, each in a few words; [] for what it did."""
+        setting = read_setting(self.text)
+        found = [f"{len(self.things)} things"] if len(self.things) > 1 else []
+        if setting["background"] in ("striped", "checkered"):
+            found.append(f"a {setting['background']} background")
+        if setting["camera"] in CAMERAS[1:]:
+            found.append(f"a camera that {setting['camera']}")
+        unseen = [(t["shape"], t["motion"]) for t in self.things if (t["shape"], t["motion"]) in INVISIBLE]
+        return found + [f"a {shape} that {motion} (nobody can see it turn)" for shape, motion in unseen]
+
+
+def read_prompt(text: str) -> Prompt:
+    """Read an English prompt whole. Raises ValueError, in one line: what was not understood and what is taken."""
+    if not isinstance(text, str):
+        raise ValueError(f"the prompt is {text!r}; it takes text, such as {EXAMPLE}")
+    said = _usual(words(text))
+    known = [_PLURALS.get(word, word) for word in said if word not in _NUMBERS]
+    if known or not (said or _odd(text)):
+        encode(" ".join(known), DESCRIPTIVE_LENGTH, PROMPT_WORDS)
+    if _odd(text):
+        odd = ", ".join(_odd(text)[:3])
+        raise ValueError(f"the prompt holds {odd}, which is no word: say it in words, such as {EXAMPLE}")
+    found = _Reader(said).whole()
+    if not read_caption(found):
+        raise ValueError(f'the prompt names no thing ("{found}"): it takes one, such as {EXAMPLE}')
+    encode(found, DESCRIPTIVE_LENGTH, PROMPT_WORDS)  # a number makes it longer
+    return Prompt(found)
+
+
+def _odd(text: str) -> list[str]:
+    """The characters that are neither letters, digits nor punctuation, an emoji for example; each once."""
+    strange = (c for c in unicodedata.normalize("NFC", text) if not c.isalnum() and c not in _PUNCTUATION)
+    return [repr(c) for c in dict.fromkeys(strange) if unicodedata.category(c) not in ("Mn", "Zs", "Cc")]
+
+
+def _usual(typed: list[str]) -> list[str]:
+    """The words in their usual form: "is sliding to the right" is "slides right"; plural nouns stay as they are."""
+    text = " ".join(_WARDS.get(word, word) for word in typed)
+    text = re.sub(r"\b(counter|anti) clockwise\b", "anticlockwise", text)
+    text = re.sub(r"\b(?:to|towards?) the (right|left)\b", r"\1", text)
+    text = re.sub(r"\b(?:is|are) (?=\w+ing\b)", "", text)
+    text = re.sub(r"\b(?:is|are|stands?|remains?|stay|staying|standing) still\b", "stays still", text)
+    text = re.sub(r"\bcamera stays still\b", "camera is still", text)
+    text = re.sub(r"\bare\b", "is", text)
+    text = re.sub(r"\b(?:behind) the wall\b", "behind a wall", text)
+    text = re.sub(r"\b(right|left) (?:and )?(up|down)\b", r"\2 and \1", text)
+    text = re.sub(r"\b(up|down) (right|left)\b", r"\1 and \2", text)
+    said = text.split()
+    for at, word in enumerate(said):
+        if word == "moving" and said[at - 1 : at] == ["wall"]:
+            continue  # the world's own: "passes behind a wall, moving left"
+        said[at] = _usual_word(word)
+    return said
+
+
+def _usual_word(word: str) -> str:
+    word = _SPELT.get(word, word)
+    for stem in _VERBS:
+        if word in (stem, f"{stem}s", f"{stem}ing"):
+            word = f"{stem}s" if stem != "pass" else "passes"
+    one = re.sub("(?<=x)es$|s$", "", word)
+    plural = one != word and SYNONYMS.get(one) in SHAPES
+    return next(p for p, noun in _PLURALS.items() if noun == SYNONYMS[one]) if plural else SYNONYMS.get(word, word)
+
+
+class _Reader:
+    """A walk over the words; what it has read it writes down in the world's own order."""
+
+    def __init__(self, said: list[str]):
+        self.said, self.at, self.out = said, 0, []
+        self.named: list[str] = []  # things that "the ..." may mean
+
+    def take(self, *phrase: str) -> bool:
+        """Take these words if they come next."""
+        there = tuple(self.said[self.at : self.at + len(phrase)]) == phrase
+        self.at += len(phrase) * there
+        return there
+
+    def one_of(self, known) -> str | None:
+        """Take the next word if it is one of these."""
+        word = self.said[self.at] if self.at < len(self.said) else None
+        if word not in known:
+            return None
+        self.at += 1
+        return word
+
+    def whole(self) -> str:
+        """Read to the end, or refuse what is left over."""
+        while self.at < len(self.said):
+            began, written = self.at, len(self.out)
+            if written and self.take("and"):
+                self.out.append("and")
+            if not (self.setting() or self.camera() or self.clause()):
+                self.at = began
+                del self.out[written:]
+                self.refuse()
+        return " ".join(self.out)
+
+    def refuse(self) -> None:
+        read, left = " ".join(self.out), " ".join(self.said[self.at :])
+        noun = next((word for word in self.said[self.at :] if word in _PLURALS), None)
+        line = f'"{left}" is not understood in the prompt' + (f' after "{read}"' if read else "")
+        if noun:
+            tip = f'how many {noun} are there? say "{article(noun)} {_PLURALS[noun]}" or "two {noun}"'
+        elif self.said[self.at] == "slides":
+            tip = f"slides takes one direction: {', '.join(DIRECTIONS)}"
+        else:
+            motions = ", ".join(dict.fromkeys(motion.split()[0] for motion in MOTIONS))
+            tip = (f"it takes a thing and one motion ({motions}), and a background ({', '.join(BACKGROUNDS)}), "
+                   f"such as {EXAMPLE}")  # fmt: skip
+        raise ValueError(f"{line}: {tip}")
+
+    def setting(self) -> bool:
+        """on a BACKGROUND background"""
+        began = self.at
+        if self.take("on") and (self.one_of(_ARTICLES) or True):
+            colour = self.one_of(BACKGROUNDS)
+            if colour and self.take("background"):
+                self.out += ["on", article(colour), colour, "background"]
+                return True
+        self.at = began
+        return False
+
+    def camera(self) -> bool:
+        """the camera is still, the camera pans left"""
+        began = self.at
+        if (self.take("the") or True) and self.take("camera"):
+            for kind in ("is still", *CAMERAS[1:]):
+                if self.take(*kind.split()):
+                    self.out += ["the", "camera", *kind.split()]
+                    return True
+        self.at = began
+        return False
+
+    def clause(self) -> bool:
+        """A thing, what it does, and how it stands to another."""
+        first, written = self.at, len(self.out)
+        number = _NUMBERS.get(self.one_of(_NUMBERS), 0)
+        if not self.thing(number):
+            self.at = first
+            return False
+        self.told("that")
+        one = self.out[written:]
+        for _ in range(number - 1):
+            self.out += ["and", *one]
+        self.relation()
+        return True
+
+    def told(self, *opening: str) -> None:
+        """Words such as "that", which may be missing, and a motion; nothing is taken where no motion follows."""
+        began, written = self.at, len(self.out)
+        self.out += [word for word in opening if self.take(word)]
+        if not self.motion():
+            self.at = began
+            del self.out[written:]
+
+    def thing(self, number: int = 0) -> bool:
+        """[a] [SIZE] [COLOUR] SHAPE, the adjectives in either order; a shape or a colour must be there."""
+        began = self.at
+        first = "a" if number else self.one_of(_ARTICLES)
+        size = self.one_of(SIZES)
+        colour = self.one_of(COLOURS)
+        size = size or self.one_of(SIZES)
+        many = tuple(_PLURALS) if number or first in ("a", "an") else ()
+        noun = self.one_of((*_NOUNS, *many))
+        noun = _PLURALS.get(noun, noun)
+        adjective_next = self.said[self.at : self.at + 1] and self.said[self.at] in (*SIZES, *COLOURS)
+        if not (noun or colour and not adjective_next):
+            self.at = began
+            return False
+        said = [word for word in (size, colour, noun) if word]
+        name = " ".join(said)
+        known = first == "the" and any(set(said) <= set(other.split()) for other in self.named)
+        if first or number:
+            self.out.append("the" if known else article(said[0]))
+        self.named.append(name)
+        self.out += said
+        return True
+
+    def motion(self) -> bool:
+        """[slowly] MOTION [slowly] [clockwise], as the world says it: the adverb first."""
+        began = self.at
+        speeds = tuple(adverb for adverb in ADVERBS.values() if adverb)
+        speed = self.one_of(speeds)
+        found = next((phrase for phrase in _MOTIONS if self.follows(phrase)), None)
+        if found is None:
+            self.at = began
+            return False
+        self.at += len(found)
+        speed = speed or self.one_of(speeds)
+        turn = []
+        if found[0] in ("spins", "orbits"):
+            turn = [self.one_of(("clockwise", "anticlockwise"))]
+        elif " ".join(found) == WALL and self.take("moving"):
+            turn = ["moving", self.one_of(("left", "right"))]
+        if turn[-1:] == [None] and len(turn) == 2:
+            self.at -= 1
+            turn = []
+        speed = speed or self.one_of(speeds)
+        self.out += [word for word in (speed, *found, *turn) if word]
+        return True
+
+    def follows(self, phrase: tuple[str, ...]) -> bool:
+        end = self.at + len(phrase)
+        return tuple(self.said[self.at : end]) == phrase and self.said[end : end + 1] != ["of"]
+
+    def relation(self) -> None:
+        """[is] left of THING [that MOTION], and bumps into THING [that then MOTION]"""
+        began, written = self.at, len(self.out)
+        if self.take("and", "bumps", "into") or self.take("bumps", "into"):
+            self.out += ["and"] * (self.said[began] == "and") + ["bumps", "into"]
+        else:
+            there = ["is"] if self.take("is") else []
+            kind = next((place for place in _PLACES if self.take(*place)), None)
+            if kind is None or kind == ("right", "of"):
+                self.at = began
+                return
+            self.out += [*there, *kind]
+        if not self.thing():
+            self.at = began
+            del self.out[written:]
+            return
+        self.told("that", "then")

@@ -1,0 +1,125 @@
+"""A prompt is read whole or refused: what people type, what is left over, what the model never learnt."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from soralab.world.language import descriptive_caption, read_caption, short_caption, words
+from soralab.world.prompts import read_prompt
+from soralab.world.sampling import sample_scene
+from soralab.world.scene import COLOURS, DIRECTIONS, MOTIONS, SHAPES, SIZES
+
+
+def test_every_caption_of_the_world_is_read_as_it_stands():
+    for index in range(600):
+        for level in ("simple", "full"):
+            scene = sample_scene(707, index, level)
+            for caption in (short_caption(scene), descriptive_caption(scene)):
+                prompt = read_prompt(caption)
+                assert prompt.text == " ".join(words(caption))
+                assert len(prompt.things) == len(scene.objects)
+                assert level == "full" or prompt.unlearnt() == []
+
+
+@pytest.mark.parametrize("typed, read", [
+    ("A SMALL, red ball is sliding to the right!", "a small red circle slides right"),
+    ("the red circle slides up", "a red circle slides up"),
+    ("an orange ring; it", None),
+    ("two red circles", "a red circle and a red circle"),
+    ("2 small moons are growing", "a small moon grows and a small moon grows"),
+    ("three crosses", "a cross and a cross and a cross"), ("two balls", "a circle and a circle"),
+    ("one cross bounces", "a cross bounces"),
+    ("a big blue box is rotating counter-clockwise", "a large blue square spins anticlockwise"),
+    ("a red circle moves upwards", "a red circle slides up"),
+    ("a red circle slides right and up", "a red circle slides up and right"),
+    ("a red circle slides down-left", "a red circle slides down and left"),
+    ("a red small circle stands still", "a small red circle stays still"),
+    ("a ring is still", "a ring stays still"),
+    ("a cross jumps slowly", "a cross slowly bounces"),
+    ("a cross slides left fast", "a cross quickly slides left"),
+    ("red slides right", "red slides right"),
+    ("a moon passes behind the wall moving left", "a moon passes behind a wall moving left"),
+    ("on grey background a moon grows", "on a grey background a moon grows"),
+    ("a moon grows on the grey background. Camera is still.", "a moon grows on a grey background the camera is still"),
+    ("a red cross spins. the red cross is above a blue ring", "a red cross spins the red cross is above a blue ring"),
+    ("a red circle slides right and bumps into a blue square that then slides right",) * 2,
+    ("a red circle in front of a blue square that grows",) * 2,
+    ("an orange circle grows", "an orange circle grows"),
+    ("a orange circle grows", "an orange circle grows"),
+    ("crosses", None), ("circles bounce", None),
+    ("a red circle slides up then down", None), ("a red circle slides up and down", None),
+    ("a red circle slides", None), ("a red circle slides right slides left", None), ("a cross spins right", None),
+    ("a cross grows clockwise", None), ("a square spins and grows", None), ("a red blue circle", None),
+    ("a small large circle", None), ("a circle on a red background", None), ("bounces", None), ("two", None),
+    ("a circle that", None), ("a circle and", None), ("a circle is", None), ("a circle left of", None),
+    ("a circle right of a square", None), ("a moon passes behind a wall moving", None), ("and a circle", None),
+    ("the camera pans left", None), ("a circle slowly", None), ("a circle the camera", None), ("a circle on a", None),
+])  # fmt: skip
+def test_a_prompt_is_read_whole_or_refused(typed, read):
+    if read is None:
+        with pytest.raises(ValueError, match="prompt") as info:
+            read_prompt(typed)
+        assert "\n" not in str(info.value)
+    else:
+        assert read_prompt(typed).text == read
+
+
+def test_nothing_is_dropped():
+    """Every word that is put into a caption changes what is read, or is named in the refusal."""
+    rng, extra = Random(5), [*SIZES, *COLOURS, *SHAPES, "up", "then", "and", "clockwise", "behind", "wall", "of", "is"]
+    for _ in range(400):
+        caption = short_caption(sample_scene(11, rng.randrange(10**6), "simple")).split()
+        word, at = rng.choice(extra), rng.randrange(len(caption) + 1)
+        typed = " ".join([*caption[:at], word, *caption[at:]])
+        try:
+            read = read_prompt(typed).text
+        except ValueError as error:
+            assert "understood" in str(error), typed
+        else:
+            small = ("a", "an", "and")  # "up left" is read as "up and left"
+            kept, given = (sorted(w for w in text.split() if w not in small) for text in (read, typed))
+            assert kept == given, (typed, read)
+
+
+def test_what_was_not_understood_is_named_with_what_is_taken():
+    with pytest.raises(ValueError) as info:
+        read_prompt("a red circle slides up then down")
+    said = str(info.value)
+    assert '"then down" is not understood in the prompt after "a red circle slides up"' in said
+    assert all(motion.split()[0] in said for motion in MOTIONS) and "checkered" in said
+    with pytest.raises(ValueError, match="one direction: " + ", ".join(DIRECTIONS)):
+        read_prompt("a red circle slides")
+    with pytest.raises(ValueError, match='how many moons are there\\? say "a moon" or "two moons"'):
+        read_prompt("red moons grow")
+
+
+@pytest.mark.parametrize("sign", ["\U0001f534", "\u2192", "#", "<", "\u2764\ufe0f", "+"])
+def test_a_sign_is_never_dropped(sign):
+    for typed in (f"a red circle {sign} grows", sign):
+        with pytest.raises(ValueError, match="which is no word: say it in words"):
+            read_prompt(typed)
+
+
+@pytest.mark.parametrize("typed, missing", [
+    ("a red circle grows", []), ("a red circle grows on a black background", []),
+    ("a cross grows on a grey background, the camera is still", []),
+    ("two crosses grow", ["2 things"]), ("a cross left of a ring, and a moon", ["3 things"]),
+    ("a cross grows on a striped background", ["a striped background"]),
+    ("a cross grows on a checkered background, the camera pans right",
+     ["a checkered background", "a camera that pans right"]),
+    ("a ring spins", ["a ring that spins (nobody can see it turn)"]), ("a cross spins", []),
+])  # fmt: skip
+def test_what_the_simple_world_never_shows_is_listed(typed, missing):
+    assert read_prompt(typed).unlearnt() == missing
+
+
+def test_the_things_are_those_of_the_text():
+    prompt = read_prompt("two BIG blue boxes slide down")
+    assert prompt.things == read_caption("a large blue square slides down and a large blue square slides down")
+    with pytest.raises(ValueError, match="words; it takes at most 48"):
+        read_prompt("red " * 60)
+    for nothing in ("", " \n", "!?"):
+        with pytest.raises(ValueError, match="the prompt is empty"):
+            read_prompt(nothing)
