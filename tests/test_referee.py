@@ -10,7 +10,7 @@ import torch
 from soralab import world
 from soralab.experiments.referee import KINDS
 from soralab.world import physics, referee
-from soralab.world.outline import AREA, MOON_CENTROID
+from soralab.world.fit import AREA, MOON_CENTROID
 from soralab.world.render import render
 from soralab.world.sampling import sample_scene
 from soralab.world.scene import GRAVITY, RESTITUTION, SHAPES, Object, Scene

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from soralab.world.motion import TOLERANCE, Story
-from soralab.world.outline import AREA
+from soralab.world.fit import AREA
 from soralab.world.render import coverage
 from soralab.world.scene import WALL, pan
 from soralab.world.sight import Sight
