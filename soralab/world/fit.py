@@ -36,38 +36,49 @@ def from_moments(pieces: np.ndarray, shape: str, angle) -> np.ndarray:
     return np.stack([x - offset * np.cos(angle), y - offset * np.sin(angle), radius, angle + 0 * x], 1)
 
 
-def distances(pieces: np.ndarray, seen: np.ndarray, shape: str, start: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The distance in pixels [frames] between the outlines of pieces and of the shape, fitted freely; softness, radius.
+def starts(pieces: np.ndarray, shape: str) -> np.ndarray:
+    """Poses [angles, frames, 4] from which a free fit to masks [frames, size, size] may begin, one each frame."""
+    number = _STARTS.get(shape, 1)
+    angles = np.arange(number) * SYMMETRY.get(shape, 0.0) / number
+    return np.stack([from_moments(pieces, shape, angle) for angle in angles])
 
-    `pieces` [frames, size, size], of which the pixels `seen` (bool) can be seen. The fit begins at the pose `start`
-    [frames, 4] and at other angles. `softness` [frames]: how many more pixels of the outline than a sharp one has are
-    neither in nor out, sum m (1 - m), over its length; 0 for a true film, 0.02 to 0.2 for one through an autoencoder.
+
+def distances(
+    pieces: np.ndarray, seen: np.ndarray, shape: str, tried: np.ndarray, reach=np.inf
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distance in pixels between the outlines of pieces and of the shape; softness; the radius. Each [frames].
+
+    `pieces` [frames, height, width], of which the pixels `seen` (bool) can be seen. Each fit begins at the best of the
+    poses `tried` [n, frames, 4] and goes no further from it than `reach` (one number or [4]). `softness`: how many more
+    pixels of the outline than a sharp one has are neither in nor out, sum m (1 - m), over its length; 0 for a true
+    film, 0.02 to 0.2 for one through an autoencoder.
     """
-    size = pieces.shape[-1]
-    steps = np.array([0.1 / size, 0.1 / size, 0.1 / size, 0.05])  # for the derivatives: tenths of a pixel, radians
-    angles = np.arange(_STARTS.get(shape, 1)) * SYMMETRY.get(shape, 0.0) / _STARTS.get(shape, 1)
-    tried = np.stack([start, *(from_moments(pieces, shape, angle) for angle in angles)])
+    height, width = pieces.shape[1:]
+    side = min(height, width)
+    steps = np.array([0.1 / side, 0.1 / side, 0.1 / side, 0.05])  # for the derivatives: tenths of a pixel, radians
 
     def draw(poses: np.ndarray) -> np.ndarray:
-        return coverage([shape] * len(poses), poses, size, size) * seen
+        return coverage([shape] * len(poses), poses, height, width) * seen
 
     def misfit(drawn: np.ndarray) -> np.ndarray:
         return np.square(drawn - pieces * seen).sum((-2, -1))
 
     frames, errors = np.arange(len(pieces)), misfit(draw(tried))
     pose, least = tried[errors.argmin(0), frames], errors.min(0)
+    lowest, highest = pose - reach, pose + reach
     for _ in range(6):
         around = draw(np.concatenate([pose[None], pose + np.eye(4)[:, None] * steps]))
-        slope = around[1:] - around[0]  # [4, frames, size, size]
+        slope = around[1:] - around[0]  # [4, frames, height, width]
         normal = np.einsum("ifyx,jfyx->fij", slope, slope)
         normal += np.eye(4) * (1e-3 * np.trace(normal, axis1=1, axis2=2)[:, None, None] + 1e-6)
         move = np.linalg.solve(normal, np.einsum("ifyx,fyx->fi", slope, pieces * seen - around[0])[..., None])[..., 0]
         closer = pose + np.array([1, 0.5, 0.25])[:, None, None] * move.clip(-6, 6) * steps
+        closer = np.clip(closer, lowest, highest)
         errors = misfit(draw(closer))
         better = errors.min(0) < least
         pose = np.where(better[:, None], closer[errors.argmin(0), frames], pose)
         least = np.minimum(least, errors.min(0))
-    return *compare(pieces, draw(pose[None])[0], seen), pose[:, 2] * size
+    return *compare(pieces, draw(pose[None])[0], seen), pose[:, 2] * side
 
 
 def compare(pieces: np.ndarray, drawn: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

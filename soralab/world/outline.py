@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from soralab.world.fit import AREA, MOON_CENTROID, SYMMETRY, compare, distances, from_moments, moments
+from soralab.world.fit import AREA, MOON_CENTROID, SYMMETRY, distances, from_moments, moments, starts
 from soralab.world.render import coverage
 from soralab.world.scene import SHAPES, SPIN
 
@@ -23,6 +23,7 @@ NOISE = {"circle": 0.1, "square": 0.2, "triangle": 0.2, "cross": 0.25, "ring": 0
 LOOSE = {"circle": 0.03, "square": 0.06, "triangle": 0.065, "cross": 0.07, "ring": 0.06, "moon": 0.075}
 SOFTER, MOST = 2.5, 0.42  # pixels more for each unit of softness, and the most that noise may do
 LEAD = 1.3  # times as far as the nearest shape, and a frame shows that one
+HIDDEN = 0.1  # pixels more for a thing of which a part is hidden
 CLEAR = 0.1  # nearer than this, and no other shape needs to be tried
 UPRIGHT_ENOUGH = 0.9  # an overlap of an upright shape that leaves nothing for a turn to explain
 _TURNED = [(s, SYMMETRY[s] * k / STEPS[s]) for s in SYMMETRY for k in range(STEPS[s])]
@@ -65,8 +66,9 @@ def outline(mask: np.ndarray, open_to_view: np.ndarray, frames: np.ndarray, judg
         choice = _turned(pieces, open_pieces, upright, frames / time, judged)
     best = max(SHAPES, key=lambda s: choice.overlap[s][judged].mean())
     errors, allowed = _measure(pieces, open_pieces, poses, best, judged)
-    best, shape, names = _verdict(errors, allowed, judged)
-    row, votes = SHAPES.index(best), blank.votes
+    row, votes = int(errors[:, judged].mean(1).argmin()), blank.votes
+    best, held, names = _verdict(errors, allowed, row)
+    shape = best if held[judged].all() else None
     for k, name in zip(frames, names, strict=True):
         votes[k] = name
     mine = choice.overlap[best]
@@ -86,7 +88,7 @@ def _measure(pieces: np.ndarray, seen: np.ndarray, poses: np.ndarray, best: str,
     errors, allowed = np.full((len(SHAPES), len(pieces)), np.inf), np.zeros((len(SHAPES), len(pieces)))
     for shape in (best, *(s for s in SHAPES if s != best)):
         k = SHAPES.index(shape)
-        errors[k], softness, radius = distances(pieces, seen, shape, poses[k])
+        errors[k], softness, radius = distances(pieces, seen, shape, np.stack([poses[k], *starts(pieces, shape)]))
         allowed[k] = tolerance(shape, softness, radius, judged)
         if shape == best and errors[k].max() < CLEAR:
             break  # nothing else can be as near
@@ -100,43 +102,40 @@ def tolerance(shape: str, softness: np.ndarray, radius: np.ndarray, judged: np.n
     return np.maximum(noise, LOOSE[shape] * radius)
 
 
-def _verdict(errors: np.ndarray, allowed: np.ndarray, judged: np.ndarray) -> tuple[str, str | None, list]:
-    """(nearest shape, the same or None if a judged frame shows another or none of the world's, votes [frames])."""
-    nearest = [SHAPES[k] for k in errors.argmin(0)]
-    mean = errors[:, judged].mean(1)
-    row = int(mean.argmin())
+def _verdict(errors: np.ndarray, allowed: np.ndarray, row: int) -> tuple[str, np.ndarray, list[str | None]]:
+    """(shape number `row`, the frames that show it, the shape that each frame shows or None)."""
     held = (errors[row] <= allowed[row]) & (errors[row] <= LEAD * errors.min(0))
-    fits = errors.min(0) <= allowed[errors.argmin(0), np.arange(errors.shape[1])]
-    votes = [SHAPES[row] if h else name if f else None for h, name, f in zip(held, nearest, fits, strict=True)]
-    return SHAPES[row], SHAPES[row] if held[judged].all() else None, votes
+    nearest, frames = errors.argmin(0), np.arange(errors.shape[1])
+    fits = errors.min(0) <= allowed[nearest, frames]
+    votes = [SHAPES[row] if h else SHAPES[k] if f else None for h, k, f in zip(held, nearest, fits, strict=True)]
+    return SHAPES[row], held, votes
 
 
 def recount(
-    form: Outline, mask: np.ndarray, seen: np.ndarray, poses: np.ndarray, frames: np.ndarray, slack: float = 0.0
+    form: Outline, mask: np.ndarray, seen: np.ndarray, poses: np.ndarray, frames: np.ndarray, slack: float
 ) -> None:
     """Let some `frames` (bool [time]) of a thing that is partly hidden vote on its shape, in place.
 
     `mask`, `seen` (bool) [time, height, width]; `poses` [time, 4] are upright, in short sides, and may be off along x
-    by `slack`. Every shape is drawn with the same radius and with the same area. Where the shape does not hold in 7
-    frames of 10, it becomes None.
+    by `slack`. Every shape is drawn with the same radius and with the same area. Where one frame shows another shape,
+    the film's becomes None.
     """
     if form.shape is None or not frames.any():
         return
-    shifts = np.linspace(-slack, slack, 17) if slack else np.zeros(1)
-    overlap = np.zeros((len(SHAPES), int(frames.sum())))
+    mask, seen, poses = mask[frames], seen[frames], poses[frames]
+    errors, allowed = np.zeros((len(SHAPES), len(mask))), np.zeros((len(SHAPES), len(mask)))
+    pixel = 1 / min(mask.shape[1:])
     for k, other in enumerate(SHAPES):
-        for scale in {1.0, np.sqrt(AREA[form.shape] / AREA[other])}:
-            tried = np.repeat(poses[None, frames], len(shifts), 0)
-            tried[..., 2] *= scale
-            tried[..., 0] += shifts[:, None] + MOON_CENTROID * (
-                poses[frames, 2] * (form.shape == "moon") - tried[..., 2] * (other == "moon")
-            )
-            drawn = coverage([other] * len(shifts), tried, *mask.shape[1:])
-            overlap[k] = np.maximum(overlap[k], _overlap((mask * seen)[frames], drawn, seen[frames]).max(0))
-    steady = overlap[SHAPES.index(form.shape)] > overlap.max(0) - (0.1 if slack else 0.06)
-    for t, same, best in zip(np.flatnonzero(frames), steady, overlap.argmax(0), strict=True):
-        form.votes[t] = form.shape if same else SHAPES[best]
-    if steady.mean() < 0.7:
+        tried = np.repeat(poses[None], 2, 0)
+        tried[1, :, 2] *= np.sqrt(AREA[form.shape] / AREA[other])
+        tried[..., 0] += MOON_CENTROID * (poses[:, 2] * (form.shape == "moon") - tried[..., 2] * (other == "moon"))
+        reach = np.array([slack + 0.5 * pixel, 0.5 * pixel, 0.5 * pixel, 0])
+        errors[k], softness, radius = distances(mask, seen, other, tried, reach)
+        allowed[k] = tolerance(other, softness, radius, np.ones(len(mask), bool)) + HIDDEN
+    _, held, votes = _verdict(errors, allowed, SHAPES.index(form.shape))
+    for t, vote in zip(np.flatnonzero(frames), votes, strict=True):
+        form.votes[t] = vote
+    if not held.all():
         form.shape = None
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from soralab.world.motion import TOLERANCE, Story
 from soralab.world.fit import AREA
+from soralab.world.motion import TOLERANCE, Story
 from soralab.world.render import coverage
 from soralab.world.scene import WALL, pan
 from soralab.world.sight import Sight
@@ -16,12 +16,15 @@ from soralab.world.sight import Sight
 LEAST_OVERLAP = 0.4  # of what should be seen with what is seen, over the whole film
 LEAST_SPEED = 0.3  # short sides per clip
 TRACKED, RECOGNISED = 0.15, 0.35  # share of a thing that must be seen in a frame to tell its place, and its shape
+MISSING = 0.1  # of its area: a frame that shows less of it shows nothing, which one frame may
 
 
 def passage(
     sight: Sight, shape: str | None, mask: np.ndarray, world: np.ndarray, radius: np.ndarray, times: np.ndarray
-) -> tuple[Story, np.ndarray, np.ndarray] | None:
-    """The story of a thing that passes behind the wall, its poses [time, 4] on the screen and its visible share [time].
+) -> tuple[Story, np.ndarray, np.ndarray, np.ndarray] | None:
+    """The story of a thing that passes behind the wall, its poses [time, 4] on the screen, and two kinds of frames.
+
+    Both are bool [time]: those that show where it is, and those that must show its shape.
 
     `mask` [time, height, width]; `world` [time, 2] and `radius` [time] are its centres without the camera's motion and
     its radii in short sides, NaN where it was not measured. None if it does not pass as a thing of the world does.
@@ -44,14 +47,16 @@ def passage(
     if overlap < LEAST_OVERLAP or abs(speed) < LEAST_SPEED:
         return None
     poses = _follow(sight, shape or "circle", mask, poses)
-    shown = share > TRACKED
+    there = mask.sum((1, 2)) / (AREA[shape or "circle"] * np.square(poses[:, 2] * side))
+    shown = np.minimum(share, there) > TRACKED
     if shown.sum() < 2:
         return None
     off = poses[shown, 0] + pan(sight.camera) * times[shown]
     error = float(np.std(off - np.polyval(np.polyfit(times[shown], off, 1), times[shown])))
     if error > TOLERANCE:
         return None
-    return Story(WALL, error, "", "right" if speed > 0 else "left", speed), poses, shown
+    story = Story(WALL, error, "", "right" if speed > 0 else "left", speed)
+    return story, poses, shown, (share > RECOGNISED) & (there > MISSING)
 
 
 def _follow(sight: Sight, shape: str, mask: np.ndarray, poses: np.ndarray) -> np.ndarray:
@@ -84,11 +89,10 @@ def _fits(sight: Sight, shape: str, mask: np.ndarray, poses: np.ndarray) -> tupl
     shown = whole * ~sight.hidden()
     wanted, there, full = shown.sum((1, 2)), mask.sum((1, 2)), whole.sum((1, 2)).clip(1)
     share = wanted / full
-    both_seen = np.minimum(share, there / full)
     deepest = int(share.argmin())
     came_out = min(there[: deepest + 1].max(), there[deepest:].max()) > 0.1 * there.max()
     missed = (np.abs(there - wanted) > 0.35 * full.max()).sum()
     if share[deepest] > 0.3 or not came_out or missed > max(1, len(mask) // 8):
-        return 0.0, both_seen
+        return 0.0, share
     both = np.minimum(shown, mask).sum()
-    return float(both / (shown.sum() + mask.sum() - both)), both_seen
+    return float(both / (shown.sum() + mask.sum() - both)), share

@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 
 from soralab.world.motion import Story, explain, nearest
 from soralab.world.outline import outline, recount
-from soralab.world.passage import RECOGNISED, TRACKED, passage
+from soralab.world.passage import passage
 from soralab.world.scene import RADIUS, Scene, pan
 from soralab.world.sight import DEBRIS, Sight, Track, look, to_pixels
 
@@ -123,7 +123,7 @@ def _see(sight: Sight, which: int, masks: list[np.ndarray]) -> Seen:
         form.centre, form.radius = np.repeat(form.centre, time, 0), np.repeat(form.radius, time)
         seen = view & ~ndimage.binary_dilation(others > 0.1, _NEIGHBOURS)
         poses = np.column_stack([(form.centre - centre) / side, form.radius / side, np.zeros(time)])
-        recount(form, track.mask, seen, poses, visible)
+        recount(form, track.mask, seen, poses, visible, slack=0.0)
     path = (form.centre - centre) / side
     radius = form.radius / side
     story = _story(sight, track, path, radius, form, visible, met)
@@ -156,13 +156,10 @@ def _story(sight, track: Track, path, radius, form, visible, met) -> Story:
     if sight.wall is not None:
         found = passage(sight, form.shape, track.mask, world, radius, times)
         if found is not None:
-            story, poses, share = found
-            shown = share > TRACKED
+            story, poses, shown, telling = found
             path[:], radius[:] = np.where(shown[:, None], poses[:, :2], np.nan), np.where(shown, poses[:, 2], np.nan)
             view = ~sight.hidden() & np.ones_like(track.mask, bool)
-            for half in (times < 0.5, times >= 0.5):  # the same before and after, in the frames that show most of it
-                clearest = half & (share > max(RECOGNISED, 0.8 * share[half].max()))
-                recount(form, track.mask, view, poses, clearest, slack=0.12)
+            recount(form, track.mask, view, poses, telling, slack=0.03)
             return story
     if visible.mean() < PRESENT or known.sum() < max(3, time / 3):
         return Story(None, np.inf)
