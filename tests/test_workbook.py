@@ -113,6 +113,7 @@ def test_a_mistake_that_stops_is_named_for_an_answer_that_stops_alike():
     mistakes = {**TOY["mistakes"], "stops": Mistake(stops, "an empty x stops you.")}
     assert told(lambda x, amount: stops(x, amount), mistakes=mistakes) == "an empty x stops you."
     assert "it returns" in told(lambda x, amount: x * 3, mistakes=mistakes)
+    assert "ZeroDivisionError" in told(lambda x, amount: x if len(x) else 1 / 0, mistakes=mistakes)  # stops otherwise
 
 
 def test_the_stub_is_not_attempted_and_an_open_branch_is():
@@ -223,6 +224,18 @@ def test_nothing_is_asked_of_gradients_where_the_solution_has_none():
         yield torch.randn(4), 1.0
 
     assert toy(solution=sign, cases=signs).judge(lambda x, amount: (x + amount).sign()).state == "right"
+
+
+def test_gradients_that_are_zero_or_not_finite_are_not_asked():
+    def positive():
+        yield torch.tensor([0.0, 4.0]), 1.0
+
+    def root(x, amount):
+        return x.sqrt() * amount
+
+    assert toy(solution=root, cases=positive).judge(lambda x, amount: x.detach().sqrt()).state == "right"
+    flat = toy(solution=lambda x, amount: x.sign(), cases=positive)
+    assert flat.judge(lambda x, amount: x.detach().sign()).state == "right"
 
 
 def test_gradients_are_asked_of_a_check_written_by_hand():
