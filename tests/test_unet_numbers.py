@@ -1,0 +1,72 @@
+"""Chapter 01's sentences with numbers are held to what they speak of; its painted cells can be told apart."""
+
+import json
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from soralab.datasets import cells
+from soralab.figures.labels import paint_labels
+from soralab.files.checkpoints import read_card
+from soralab.recipes.unet import ARM_SEEDS, ARM_STEPS, ISBI_NET
+from soralab.unet import UNet, UNetConfig, separate
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def prose() -> str:
+    book = json.loads((ROOT / "notebooks" / "01_unet.ipynb").read_text(encoding="utf-8"))
+    return "\n".join("".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "markdown")
+
+
+def test_the_gaps_are_as_many_pixels_as_is_said():
+    _, labels = cells.draw(seed=0, index=3, side=100)
+    gap = (separate(labels) == 0) & (labels > 0)
+    assert f"Of the ten thousand pixels above they are {gap.sum()}." in prose()
+
+
+def test_what_is_said_of_the_three_arms():
+    metrics = read_card("unet")["metrics"]
+    counts = {arm: mean(row["count_error"] for row in rows) for arm, rows in metrics["weight_map"].items()}
+    assert counts["Eq. (2)"] < counts["no map"] < counts["w_c alone"]          # "worse than no map at all"
+    assert all(len(rows) == len(ARM_SEEDS) == 3 for rows in metrics["weight_map"].values())
+    assert f"for {ARM_STEPS} steps and counted on 40 pictures" in prose()
+    background = [np.mean(separate(cells.draw(7, index, 100)[1]) == 0) > 0.5 for index in range(40)]
+    assert np.mean(background) > 0.75                                          # "on most pictures"
+
+
+def test_the_levels_are_those_of_the_networks():
+    assert (UNetConfig.small().levels, ISBI_NET.levels, UNetConfig.paper().levels) == (3, 4, 5)
+    assert "ours for the slices has four levels, one more than for the cells; the paper's has five" in prose()
+
+
+def test_cells_side_by_side_are_painted_in_different_colours():
+    pairs = 0
+    for index in range(12):
+        labels = separate(cells.draw(5, index, 100)[1])
+        painted = paint_labels(labels)
+        assert (painted[:, labels == 0] == -1).all()
+        colour = {k: tuple(painted[:, labels == k][:, 0].tolist()) for k in np.unique(labels[labels > 0])}
+        for k in colour:
+            assert (painted[:, labels == k].T == painted[:, labels == k][:, 0]).all()
+            beside = np.unique(labels[ndimage.binary_dilation(labels == k, iterations=3)])
+            for other in beside[beside > k]:
+                pairs += 1
+                assert colour[k] != colour[other]
+    assert pairs > 100
+
+
+def test_what_is_said_of_573_and_574():
+    """A network that does not refuse them: 573 gives exactly 572's answer, 574 another of the same size."""
+    torch.manual_seed(0)
+    model = UNet(UNetConfig(width=1)).double().eval()
+    model.check = lambda x, t: None
+    x = torch.randn(1, 1, 574, 574, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        answers = {side: model(x[..., :side, :side]) for side in (572, 573, 574)}
+    assert all(answer.shape == (1, 2, 388, 388) for answer in answers.values())
+    assert torch.equal(answers[573], answers[572])
+    assert (answers[574] - answers[572]).abs().max() > 0.1
