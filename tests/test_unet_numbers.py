@@ -9,9 +9,10 @@ import torch
 from scipy import ndimage
 
 from soralab.datasets import cells
+from soralab.experiments.unet import ARM_SEEDS, ARM_STEPS
+from soralab.experiments.unet_isbi import ISBI_NET
 from soralab.figures.labels import paint_labels
 from soralab.files.checkpoints import read_card
-from soralab.recipes.unet import ARM_SEEDS, ARM_STEPS, ISBI_NET
 from soralab.unet import UNet, UNetConfig, separate
 
 ROOT = Path(__file__).resolve().parents[1]
