@@ -385,6 +385,66 @@ def test_an_unknown_profile(here, capsys, monkeypatch, short_training):
     assert "SORALAB_PROFILE is 'desktop', it takes one of smoke, laptop, gpu" in line
 
 
+def test_two_trainings_in_one_folder(here, capsys, monkeypatch, short_training):
+    """The second says so before it does anything; one that a crash left locked nothing."""
+    monkeypatch.setattr(short_training, "loss", lambda *_: pytest.fail("it trained"))
+    code = ("import sys, time\nfrom soralab.files.lock import alone\n"
+            "with alone(sys.argv[1], 'command'):\n    print('in', flush=True)\n    time.sleep(60)")
+    folder = here / "runs" / "sora_autoencoder"
+    folder.mkdir(parents=True)
+    other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True,
+                             env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    try:
+        assert other.stdout.readline() == "in\n"
+        line = refused(capsys, "train", "sora_autoencoder", "--steps", 1)
+        assert f"another training runs in {Path('runs') / 'sora_autoencoder'} (process {other.pid})" in line
+    finally:
+        other.kill()
+        other.wait()
+    assert (folder / "command.lock").exists()  # killed, so it could not clean up
+    from soralab.files.lock import alone
+
+    for _ in range(2):
+        with alone(folder, "command"):
+            assert (folder / "command.lock").read_text() == str(os.getpid())
+            with pytest.raises(OSError, match=f"process {os.getpid()}"), alone(folder, "command"):
+                pass
+            with alone(folder, "training"):  # another name is another lock
+                pass
+    assert litter(folder) == []
+
+
+@pytest.mark.parametrize("folder", [None, "out"])
+def test_a_place_for_runs_that_cannot_be_written_is_told_first(here, capsys, monkeypatch, short_training, folder):
+    (here / "runs").write_text("a file")
+    monkeypatch.setattr(short_training, "loss", lambda *_: pytest.fail("it trained"))
+    more = ["--folder", folder] if folder else []
+    assert "a file is in the way" in refused(capsys, "train", "sora_autoencoder", *more)
+
+
+def test_a_reader_who_stops_reading_is_no_error(here):
+    """`soralab session 1 | head -1`"""
+    ran = subprocess.run(
+        [sys.executable, "-c", "import subprocess, sys\n"
+         "p = subprocess.Popen([sys.executable, '-m', 'soralab', 'session', '1'], stdout=subprocess.PIPE, "
+         "stderr=subprocess.PIPE)\np.stdout.close()\nprint(p.stderr.read().decode(), p.wait())"],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert ran.stdout.strip() == "0"
+
+
+def test_a_systems_error_is_a_sentence(here, capsys, monkeypatch):
+    from soralab.command import session
+
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error", "disk.file")
+
+    monkeypatch.setattr(session, "run", fail)
+    assert refused(capsys, "session", 1) == "soralab: disk.file: Input/output error"
+    line = refused(capsys, "film", PROMPT, "-o", "n" * 300 + ".gif")
+    assert "too long" in line
+
+
 def test_training_what_has_nothing_to_train(here, capsys):
     assert "'referee', which has nothing to train" in refused(capsys, "train", "referee")
 
@@ -424,7 +484,8 @@ def test_patches_of_a_clip(here, capsys, clip):
     out = capsys.readouterr().out
     assert "5 frames of 32x48: 23,040 numbers" in out  # 5 * 3 * 32 * 48
     assert "3 frames of 8x12x8: 2,304 numbers" in out  # half the time and one, a quarter of the sides, 8 channels
-    assert "72 tokens of 32 numbers" in out  # 3 * 4 * 6
+    assert "72 tokens of 32 numbers; each stands for 2 frames of 8x8 pixels (384 numbers)" in out  # 3 * 4 * 6
+    assert "the 48 patches of 4 of its frames" in out  # 2 * 4 * 6: the first frame is not drawn
     assert float(out.split(" dB PSNR")[0].split()[-1]) < 30  # it is not trained
     assert litter(here) == ["patches.png"]
     assert min(Image.open("patches.png").size) > 100
@@ -432,7 +493,8 @@ def test_patches_of_a_clip(here, capsys, clip):
 
 @pytest.mark.parametrize("argv, said", [
     (["--frames", "6"], "odd number of frames"), (["--height", "36"], "8 divides"),
-    (["--frames", "21"], "has 20 frames"), (["-o", "patches.gif"], "ends in .png"),
+    (["--frames", "21"], "has 20 frames"),
+    (["-o", "patches.gif"], "ends in .png"),
     (["-o", "missing/a.png"], "does not exist"),
 ])  # fmt: skip
 def test_patches_that_cannot_be_cut(here, capsys, clip, argv, said):
@@ -450,6 +512,28 @@ def test_patches_of_garbage(here, capsys, data, said):
     before = litter(here)
     assert said in refused(capsys, "patches", "clip.mp4")
     assert litter(here) == before
+
+
+def test_patches_of_a_film_that_is_too_large_are_refused(here, capsys):
+    """2000 wide and 10 high: at 64 of height 12,800 wide, which took minutes and 9 GB."""
+    from PIL import Image
+
+    frames = [Image.new("RGB", (2000, 10), (shade, 0, 0)) for shade in range(0, 170, 10)]
+    frames[0].save("wide.gif", save_all=True, append_images=frames[1:])
+    line = refused(capsys, "patches", "wide.gif")
+    assert "17 frames of 64x12800, 13,926,400 pixels; it takes at most 2,000,000: ask for fewer frames" in line
+    assert litter(here) == ["wide.gif"]
+
+
+@pytest.mark.parametrize("there, taken", [(1, 1), (2, 1), (10, 9), (16, 15), (17, 17), (18, 17)])
+def test_patches_of_a_short_film_take_what_there_is(here, capsys, there, taken):
+    save_film("short.gif", world.clip(0, 7, frames=there, height=32, width=32)[0])
+    assert main(["patches", "short.gif", "--height", "32"]) == 0
+    out = capsys.readouterr().out
+    assert f"{taken} frames of 32x32" in out
+    assert (f"an odd number of the {there} that it has" in out) == (there < 17)
+    drawn = max(min(taken - 1, 8) // 2, 1) * 16
+    assert f"the {drawn} patches of {max(min(taken - 1, 8), 1)} of its frames" in out
 
 
 def test_patches_of_a_film_that_is_too_narrow(here, capsys):

@@ -143,12 +143,13 @@ def test_training_turns_to_hard_films_after_its_share_of_the_steps(monkeypatch):
     def stop(model, loss, batches, config, folder, **options):
         turn = batches.late
         assert turn / config.steps == pytest.approx(sora.LATE, abs=0.5 / config.steps)
-        assert not batches.usual.asked["hard_ones"] and batches.hard.asked["hard_ones"]
+        assert batches.usual.asked == {"hard_ones": False, "steps": range(50)}
+        assert batches.hard.asked == {"hard_ones": True, "steps": range(31, 50)}
         raise Stop
 
     class Asked:
-        def __init__(self, *given, hard_ones=False):
-            self.asked = {"hard_ones": hard_ones}
+        def __init__(self, *given, hard_ones=False, steps=None):
+            self.asked = {"hard_ones": hard_ones, "steps": steps}
 
     monkeypatch.setattr(sora.loop, "train", stop)
     monkeypatch.setattr(sora, "LatentBatches", Asked)
@@ -202,6 +203,46 @@ def test_latents_are_encoded_once_and_kept_until_the_autoencoder_changes(tmp_pat
     with torch.no_grad():
         model.encoder[0].weight.mul_(2)
     assert not same(sora.LatentBatches(model, 400, cache)(2), first(2)) and encoded
+
+
+def test_an_encoding_that_is_stopped_keeps_its_parts_and_goes_on(tmp_path, monkeypatch, capsys):
+    """Ctrl-C after a part and a half: the part is kept, a line says so, and only the rest is encoded."""
+    model, cache, encode, encoded = tiny_autoencoder(), tmp_path / "latents", SpacetimeAutoencoder.encode, []
+    whole = sora.LatentBatches(model, 1600)
+    assert len(whole.scenes) > 350
+    monkeypatch.setattr(sora, "PART", 100)
+
+    def counted(*given):
+        encoded.append(len(given[1]))
+        if len(encoded) == 2 and "stop" in flags:
+            raise KeyboardInterrupt
+        return encode(*given)
+
+    flags = {"stop"}
+    monkeypatch.setattr(SpacetimeAutoencoder, "encode", counted)
+    with pytest.raises(KeyboardInterrupt):
+        sora.LatentBatches(model, 1600, cache)
+    err = capsys.readouterr().err
+    assert f"stopped with 100 of {len(whole.scenes)} films encoded, kept in {tmp_path}: run the same again" in err
+    flags.clear()
+    encoded.clear()
+    again = sora.LatentBatches(model, 1600, cache)
+    assert sum(encoded) == len(whole.scenes) - 100
+    assert torch.equal(again.latents, whole.latents) and same(again(3), whole(3))
+    encoded.clear()
+    sora.LatentBatches(model, 800, cache)  # other films: nothing of them may be taken
+    assert sum(encoded) > 0
+
+
+@pytest.mark.parametrize("hard_ones", [False, True])
+def test_a_short_training_encodes_only_what_it_needs(tmp_path, monkeypatch, hard_ones):
+    model, encode, encoded = tiny_autoencoder(), SpacetimeAutoencoder.encode, []
+    whole = sora.LatentBatches(model, 1600, hard_ones=hard_ones)
+    monkeypatch.setattr(SpacetimeAutoencoder, "encode", lambda *given: encoded.append(len(given[1])) or encode(*given))
+    short = sora.LatentBatches(model, 1600, tmp_path / "latents", hard_ones=hard_ones, steps=range(1, 2))
+    assert sum(encoded) == sora.BATCH and list(tmp_path.iterdir()) == []
+    got, wanted = short(1), whole(1)
+    assert torch.equal(got["ids"], wanted["ids"]) and (got["x0"] - wanted["x0"]).abs().max() < 0.02
 
 
 def test_the_autoencoders_batch_has_toys_crowds_and_clouds():

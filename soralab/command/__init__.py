@@ -9,6 +9,7 @@ checked, so a typing error is answered at once.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from soralab.command import doctor, evaluate, film, hint, patches, progress, session, slides, train, world
@@ -23,12 +24,24 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     options = _parser().parse_args(argv)
     try:
-        return options.run(options) or 0
+        code = options.run(options) or 0
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `soralab session 1 | head`: the reader has what was wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
+        return 0
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"soralab: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"soralab: {' '.join(_sentence(error).split())}", file=sys.stderr)
         return 2
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, without the number that the system gives it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,11 +20,13 @@ def run(options) -> None:
     """Train it, and say where the checkpoint lies."""
     from soralab.experiments import EXPERIMENTS, make
     from soralab.files.atomic import check_writable, make_folder
-    from soralab.recipes import RECIPES, recipe
+    from soralab.files.lock import alone
+    from soralab.recipes import RECIPES, RUNS, recipe
 
     if options.name in set(EXPERIMENTS) - set(RECIPES):
         raise ValueError(f"NAME is {options.name!r}, which has nothing to train: it is code alone")
     recipe(options.name)
-    if options.folder:
-        check_writable(make_folder(options.folder) / options.name)  # told now, not after hours of training
-    print(f"saved {make(options.name, options.folder, options.steps)}")
+    for folder in (options.folder or RUNS / options.name, RUNS / options.name):
+        check_writable(make_folder(folder) / options.name)  # told now, not after hours of training
+    with alone(RUNS / options.name, "command"):
+        print(f"saved {make(options.name, options.folder, options.steps)}")

@@ -21,6 +21,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from soralab.files.damage import damage_named
+
 DOWNLOADS = Path(__file__).resolve().parents[2] / "data" / "downloads"
 SPLITS = {"train": "trainImages", "val": "devImages", "test": "testImages"}
 SENTENCES = 5  # of each picture
@@ -83,7 +85,7 @@ def load(split: str = "train", side: int = 32) -> tuple[Tensor, list[list[str]]]
 
 def _square(path: Path, side: int) -> np.ndarray:
     """The middle square of a picture, uint8 [3, side, side]."""
-    with Image.open(path) as picture:
+    with damage_named(path, f"remove it, or {WHERE_FROM}"), Image.open(path) as picture:
         short = min(picture.size)
         left, top = ((length - short) // 2 for length in picture.size)
         square = picture.convert("RGB").resize((side, side), Image.BICUBIC, box=(left, top, left + short, top + short))
@@ -93,4 +95,5 @@ def _square(path: Path, side: int) -> np.ndarray:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: {WHERE_FROM}, and put them into {folder()}")
-    return path.read_text(encoding="utf-8").splitlines()
+    with damage_named(path, WHERE_FROM):
+        return path.read_text(encoding="utf-8").splitlines()

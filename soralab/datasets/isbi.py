@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from soralab.files.damage import damage_named
+
 DOWNLOADS = Path(__file__).resolve().parents[2] / "data" / "downloads"
 SLICES, SIDE = 30, 512
 TRAIN, TEST = range(24), range(24, 30)
@@ -63,7 +65,7 @@ def _read(kind: str, index: int) -> np.ndarray:
             f"there is no {path}: {WHERE_FROM} and put them into {folder()}, or set SORALAB_DATA to the folder that "
             "holds isbi2012/"
         )
-    with Image.open(path) as picture:
+    with damage_named(path, WHERE_FROM), Image.open(path) as picture:
         pixels = np.asarray(picture.convert("L"))
     if pixels.shape != (SIDE, SIDE):
         raise ValueError(f"{path} is {pixels.shape[0]}x{pixels.shape[1]}; a slice takes {SIDE}x{SIDE}")

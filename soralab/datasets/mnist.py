@@ -16,11 +16,14 @@ import math
 import os
 import struct
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from soralab.files.damage import damage_named
 
 DOWNLOADS = Path(__file__).resolve().parents[2] / "data" / "downloads"
 SIDE, CLASSES = 28, 10
@@ -65,15 +68,13 @@ def _read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         if path.is_file():
             data = path.read_bytes()
         else:
-            with gzip.open(f"{path}.gz") as file:
+            with damage_named(f"{path}.gz", "remove it and fetch it again"), gzip.open(f"{path}.gz") as file:
                 data = file.read()
     except FileNotFoundError:
         raise FileNotFoundError(
             f"there is no {path}: fetch the digits once with `python -m soralab.datasets.mnist`, or set SORALAB_DATA "
             "to the folder that holds mnist/"
         ) from None
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}.gz is damaged ({error}): remove it and fetch it again") from error
     head = struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
     if not data.startswith(head) or len(data) != len(head) + math.prod(shape):
         sizes = " x ".join(map(str, shape))
@@ -82,12 +83,30 @@ def _read(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def download() -> Path:
-    """Fetch the digits through torchvision, which compares their checksums; what is there already is not fetched."""
+    """Fetch the digits through torchvision, which compares their checksums; what is there already is not fetched.
+
+    Raises OSError of one line where the servers refuse, send something else, or cannot be reached.
+    """
     from torchvision.datasets import MNIST
 
-    MNIST(str(root()), download=True)
+    try:
+        MNIST(str(root()), download=True)
+    except (OSError, RuntimeError, EOFError, ValueError, zlib.error) as error:  # 404, no network, a page in HTML
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(":")
+        raise OSError(f"the digits could not be fetched ({reason}): try again later, or put the four files from "
+                      f"elsewhere into {folder()}") from error
     return folder()
 
 
+def main() -> int:
+    """Fetch the digits, or say in one line why not; returns the exit code."""
+    try:
+        print(f"the digits are in {download()}", file=sys.stderr)
+    except OSError as error:
+        print(f"soralab: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    print(f"the digits are in {download()}", file=sys.stderr)
+    sys.exit(main())

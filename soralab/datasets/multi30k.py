@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from soralab.blocks import bpe
+from soralab.files.damage import damage_named
 
 DOWNLOADS = Path(__file__).resolve().parents[2] / "data" / "downloads"
 WHERE_FROM = "get the files from the folder data/task1/raw of multi30k/dataset on GitHub"
@@ -50,7 +51,7 @@ def sentences(split: str, language: str) -> list[str]:
     path = folder() / f"{SPLITS[split]}.{language}.gz"
     if not path.is_file():
         raise FileNotFoundError(f"{path.name} is not in {path.parent}: {WHERE_FROM}, and put them there")
-    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines:
+    with damage_named(path, WHERE_FROM), gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines:
         return [line.strip() for line in lines]
 
 

@@ -139,10 +139,11 @@ def _write_video(path: Path, frames: np.ndarray, factor: int, fps: float) -> Non
 
 
 def read_film(path: str | os.PathLike, frames: int | None = None, height: int | None = None,
-              width: int | None = None, start: int = 0, step: int = 1):
+              width: int | None = None, start: int = 0, step: int = 1, fewer: bool = False):
     """Read a film file: float tensor [time, 3, height, width] in [-1, 1].
 
-    Takes frames start, start + step, ... of the file, `frames` of them, by default all (at most MAX_FRAMES).
+    Takes frames start, start + step, ... of the file, `frames` of them, by default all (at most MAX_FRAMES). A file
+    that has not as many is refused or, with `fewer`, read to its end.
     height, width (pixels): of each frame the largest middle part of their shape is averaged down (or
     enlarged) to them; with one of them given the other follows; with none the frames stay as they are.
     Reads .gif, .webp and .png by Pillow, all else (.mp4, .avi, .mov, .webm, ...) by av; a still picture is a
@@ -173,7 +174,7 @@ def read_film(path: str | os.PathLike, frames: int | None = None, height: int | 
         taken.append(frame)
         if len(taken) == frames:
             break
-    if not taken or len(taken) < (frames or 1):
+    if not taken or len(taken) < (frames or 1) and not fewer:
         wanted = f"{frames or 'any'} from frame {start}" + (f", every {step}" if step > 1 else "")
         raise ValueError(f"{path.name} has {index + 1} frames, too few to take {wanted}: take fewer, or "
                          "another film")

@@ -9,6 +9,7 @@ In the last part of its training half of what `sora` sees is hard: squares, tria
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -40,6 +41,7 @@ EVERY = {"orbits": 1, "spins": 1, WALL: 3}  # one film in so many is used, and o
 REST = 9  # what turns is learnt last, so half of the films are to turn, not one in seven
 HARD = {"square": 1, "triangle": 2, "cross": 2}  # what spins and is learnt last of all: one film in so many is used
 LATE = 0.62  # of the steps; from there on half of a batch is hard
+PART = 5000  # films that are encoded between two saves, a minute or two on one core
 NULL = 0.1  # share of prompts left out, for classifier-free guidance
 PROCESS = RectifiedFlow()
 
@@ -125,36 +127,66 @@ class LatentBatches:
     """
 
     def __init__(
-        self, autoencoder: SpacetimeAutoencoder, films: int, cache: Path | None = None, hard_ones: bool = False
-    ):
-        """Encode what is used of so many films, or take it from the checkpoint `cache` if it is of them."""
+        self, autoencoder: SpacetimeAutoencoder, films: int, cache: Path | None = None, hard_ones: bool = False,
+        steps: range | None = None,
+    ):  # fmt: skip
+        """Encode what is used of so many films, in parts that are kept as the checkpoints `cache`_0, _1, ...
+
+        A part that is there and of the same films is taken. steps: the batches that will be asked for, by default
+        any; where they need less than half of the films, only these are encoded, and nothing is kept.
+        """
         self.scenes = list(hard(range(films, 3 * films)) if hard_ones else used(range(films)))
         self.null = 0.0 if hard_ones else NULL
         weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
         digest = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
         want = {"films": films, "every": HARD if hard_ones else {**EVERY, "rest": REST}, "autoencoder": digest}
-        if cache and cache.with_suffix(".json").exists() and read_card(cache).get("of") == want:
-            self.latents = load_checkpoint(cache, mend=f"remove {cache}.json")[0]["latents"]
-            return
-        parts = progress(range(0, len(self.scenes), 100), desc="encoding films", unit="batch")
-        self.latents = torch.cat([self._encode(autoencoder, start) for start in parts])
-        if cache:
-            save_checkpoint(cache, {"latents": self.latents}, {"of": want})
+        self.rows = torch.arange(len(self.scenes))  # of each scene in `latents`
+        if steps is not None and 2 * BATCH * len(steps) < len(self.scenes):
+            needed = sorted({scene for step in steps for scene in self._which(step)})
+            self.rows[needed] = torch.arange(len(needed))
+            self.latents = self._encode(autoencoder, [self.scenes[scene] for scene in needed])
+        else:
+            starts = range(0, len(self.scenes), PART)
+            self.latents = torch.cat([self._part(autoencoder, start, cache, want) for start in starts])
 
-    def _encode(self, autoencoder: SpacetimeAutoencoder, start: int) -> Tensor:
-        films = world.to_film(world.render(self.scenes[start : start + 100], FRAMES, SIDE, SIDE))
+    def _part(self, autoencoder: SpacetimeAutoencoder, start: int, cache: Path | None, want: dict) -> Tensor:
+        """Latents of the scenes from `start` on, PART of them, from their checkpoint or encoded and kept there."""
+        path, want = cache and cache.with_name(f"{cache.name}_{start // PART}"), {**want, "part": [start, PART]}
+        if path and path.with_suffix(".json").exists() and read_card(path).get("of") == want:
+            return load_checkpoint(path, mend=f"remove {path}.json")[0]["latents"]
+        try:
+            latents = self._encode(autoencoder, self.scenes[start : start + PART])
+            if path:
+                save_checkpoint(path, {"latents": latents}, {"of": want})
+        except KeyboardInterrupt:
+            kept = f"kept in {path.parent}: run the same again to go on" if path else "not kept"
+            print(f"stopped with {start:,} of {len(self.scenes):,} films encoded, {kept}", file=sys.stderr)
+            raise
+        return latents
+
+    @staticmethod
+    def _encode(autoencoder: SpacetimeAutoencoder, scenes: list[world.Scene]) -> Tensor:
+        parts = progress(range(0, len(scenes), 100), desc="encoding films", unit="batch")
+        return torch.cat([LatentBatches._encode_batch(autoencoder, scenes[start : start + 100]) for start in parts])
+
+    @staticmethod
+    def _encode_batch(autoencoder: SpacetimeAutoencoder, scenes: list[world.Scene]) -> Tensor:
+        films = world.to_film(world.render(scenes, FRAMES, SIDE, SIDE))
         dtype = loop.autocast_dtype("auto", torch.device("cpu"))
         with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not None):
             return autoencoder.encode(films).half()
 
     def films(self, step: int) -> tuple[Tensor, list[str]]:
         """Latents [BATCH, 5, 8, 8, 8] and prompts of batch `step`."""
+        which, rng = self._which(step), Random(f"{SEED}/{step}")
+        return self.latents[self.rows[which]].float(), [prompt(self.scenes[k], rng, self.null) for k in which]
+
+    def _which(self, step: int) -> list[int]:
+        """The scenes of batch `step`."""
         films = len(self.scenes)
         epoch, place = divmod(step * BATCH, max(1, films // BATCH) * BATCH)
         order = torch.randperm(films, generator=torch.Generator().manual_seed(SEED + epoch))
-        which = order[torch.arange(place, place + BATCH) % films].tolist()  # a smoke run has less than a batch
-        rng = Random(f"{SEED}/{step}")
-        return self.latents[which].float(), [prompt(self.scenes[k], rng, self.null) for k in which]
+        return order[torch.arange(place, place + BATCH) % films].tolist()  # a smoke run has less than a batch
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"x0": [BATCH, 5, 8, 8, 8], "ids": [BATCH, words]}."""
@@ -233,11 +265,10 @@ def train(name: str = "sora", steps: int | None = None) -> Trained:
     batches = pixel_batch
     if recipe.autoencoder:
         autoencoder, cache = load_autoencoder(recipe.autoencoder), RUNS / name / "latents"
-        batches = Curriculum(
-            LatentBatches(autoencoder, films, cache),
-            LatentBatches(autoencoder, films, cache.with_name("latents_hard"), hard_ones=True),
-            round(LATE * config.steps),
-        )
+        late, cached = round(LATE * config.steps), cache.with_name("latents_hard")
+        usual = LatentBatches(autoencoder, films, cache, steps=range(config.steps))
+        hard_ones = LatentBatches(autoencoder, films, cached, hard_ones=True, steps=range(late, config.steps))
+        batches = Curriculum(usual, hard_ones, late)
     loss = make_loss(recipe, compiled(model))
     result = loop.train(model, loss, batches, config, RUNS / name, parameters=parameters(model))
     result.ema.copy_to(model)

@@ -27,6 +27,7 @@ from soralab.files.checkpoints import (
     remove_checkpoint,
     save_checkpoint,
 )
+from soralab.files.lock import alone
 from soralab.training.data import Prefetch, batch_size
 from soralab.training.ema import EMA
 from soralab.training.interrupt import StopSignal
@@ -130,8 +131,8 @@ def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], c
 
     Ctrl-C or SIGTERM: the step is finished, the state saved, a line says how to go on, then
     KeyboardInterrupt or SystemExit(143). Raises FloatingPointError at a loss or gradient that is not finite
-    (the last good state stays), OSError for a full disk or unwritable folder (the same), ValueError for a
-    state of another run.
+    (the last good state stays), OSError for a full disk or unwritable folder (the same) and while another
+    training runs in `folder`, ValueError for a state of another run.
     """
     run = _Run(model, loss_fn, config, make_folder(folder), on_log, parameters)
     run.begin(resume)
@@ -141,7 +142,7 @@ def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], c
     was_training = model.training
     try:
         model.train()
-        with torch.random.fork_rng(devices), StopSignal() as stop, \
+        with alone(run.folder, "training"), torch.random.fork_rng(devices), StopSignal() as stop, \
              Prefetch(batch_fn, run.step, config.steps, device=run.device) as batches, \
              progress(total=config.steps, initial=run.step, desc=run.folder.name, unit="step") as bar:
             for batch in batches:
