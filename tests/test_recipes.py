@@ -237,9 +237,11 @@ def test_an_encoding_that_is_stopped_keeps_its_parts_and_goes_on(tmp_path, monke
 @pytest.mark.parametrize("hard_ones", [False, True])
 def test_a_short_training_encodes_only_what_it_needs(tmp_path, monkeypatch, hard_ones):
     model, encode, encoded = tiny_autoencoder(), SpacetimeAutoencoder.encode, []
-    whole = sora.LatentBatches(model, 1600, hard_ones=hard_ones)
+    films = 4000 if hard_ones else 1600
+    whole = sora.LatentBatches(model, films, hard_ones=hard_ones)
+    assert len(whole.scenes) > 2 * sora.BATCH
     monkeypatch.setattr(SpacetimeAutoencoder, "encode", lambda *given: encoded.append(len(given[1])) or encode(*given))
-    short = sora.LatentBatches(model, 1600, tmp_path / "latents", hard_ones=hard_ones, steps=range(1, 2))
+    short = sora.LatentBatches(model, films, tmp_path / "latents", hard_ones=hard_ones, steps=range(1, 2))
     assert sum(encoded) == sora.BATCH and list(tmp_path.iterdir()) == []
     got, wanted = short(1), whole(1)
     assert torch.equal(got["ids"], wanted["ids"]) and (got["x0"] - wanted["x0"]).abs().max() < 0.02
@@ -520,8 +522,7 @@ def test_train_the_autoencoder_then_sora_then_film(small, capsys):
         assert (maker.kind, maker.shift) == ("v" if autoencoder else "x", sora.RECIPES[name].shift)
         counts = film_scores.card_counts(name, "test")
         assert set(counts) == set(film_scores.COLUMNS) and all(0 <= k <= n == 4 for k, n in counts.values())
-    assert not (small.parent / "work" / "runs" / "sora_pixels" / "latents.json").exists()
-    assert (small.parent / "work" / "runs" / "sora" / "latents.json").exists()
+    assert not list((small.parent / "work").rglob("latents*"))  # two steps need few films: nothing of them is kept
 
 
 def test_an_experiment_that_fails_leaves_no_card_and_the_training_stays(small, monkeypatch, capsys):
