@@ -289,7 +289,8 @@ class Filmmaker:
         """Film each prompt: [prompts, frames, 3, height, width] in [-1, 1].
 
         Film k starts from the noise of seed + k, whatever is filmed beside it. `guidance` is the scale of
-        classifier-free guidance (1: none). `size` (frames, height, width) of the film; default: as trained.
+        classifier-free guidance (1: none). `size` (frames, height, width) of the film; default: as trained; others
+        were never learnt and mostly fail.
         `callback(step, t, x, x0)` is called after every step. Raises ValueError, before anything is computed, for an
         argument that is none of these, and for a word that is not the world's. It takes prompts as they are;
         `soralab.world.prompts.read_prompt` reads what people type.
