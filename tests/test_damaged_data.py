@@ -82,7 +82,9 @@ def test_damaged_sentences(data, content):
     one_line(error, "val.de.gz is damaged (", "multi30k/dataset")
 
 
-@pytest.mark.parametrize("content", [b"<html>", gzip.compress(bytes(5000))[:-9], gzip.compress(bytes(range(99)))[:20]])
+@pytest.mark.parametrize("content", [
+    b"<html>", gzip.compress(bytes(5000))[:-9], gzip.compress(bytes(range(99)))[:20],
+], ids=["HTML", "cut", "head"])  # fmt: skip
 def test_damaged_digits(data, content):
     mnist.folder().mkdir(parents=True)
     (mnist.folder() / "train-images-idx3-ubyte.gz").write_bytes(content)
@@ -95,7 +97,7 @@ def test_damaged_digits(data, content):
     urllib.error.HTTPError("http://x", 404, "Not Found", {}, None), urllib.error.URLError("no route"),
     urllib.error.HTTPError("http://x", 403, "Forbidden", {}, None), RuntimeError("File not found or corrupted.\nmore"),
     gzip.BadGzipFile("Not a gzipped file (b'<h')"), zlib.error("bad"), EOFError(), TimeoutError("timed out"),
-], ids=str)  # fmt: skip
+], ids=lambda error: type(error).__name__)  # fmt: skip
 def test_digits_that_cannot_be_fetched(data, monkeypatch, capsys, raised):
     import torchvision
 
