@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -271,6 +272,10 @@ def lab(arguments):
     options = ["--ServerApp.root_dir=" + ROOT, "--LabApp.default_url=" + FIRST_PAGE]
     if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in arguments:
         options.append("--allow-root")                                   # JupyterLab refuses root otherwise
+    if not WINDOWS:
+        # Where its output is no terminal, JupyterLab opens login shells, which set PATH anew and lose `soralab`.
+        shell = os.environ.get("SHELL") or shutil.which("bash") or "sh"
+        options.append("--ServerApp.terminado_settings=shell_command=" + shlex.quote(shell))
     say("JupyterLab is starting: its address stands below in a few seconds. Ctrl-C ends it.")
     return run([python(), "-m", "jupyterlab"] + options + list(arguments), inside())
 

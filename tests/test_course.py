@@ -2,6 +2,7 @@
 import errno
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -296,6 +297,19 @@ def test_lab_opens_the_first_notebook_and_passes_options_on(machine):
     assert "--LabApp.default_url=/lab/tree/notebooks/00_road_to_sora.ipynb" in command
     assert "--ServerApp.root_dir=" + course.ROOT in command
     assert machine.environments[-1]["PATH"].split(os.pathsep)[0] == os.path.dirname(course.python())
+
+
+@pytest.mark.parametrize("shell", ["/bin/bash", "/opt/it's mine/fish", ""])
+def test_a_terminal_in_jupyterlab_is_no_login_shell(machine, monkeypatch, shell):
+    """JupyterLab adds -l where its output is no terminal, unless it is told the shell; -l would reset PATH."""
+    monkeypatch.setattr(course, "WINDOWS", False)
+    monkeypatch.setenv("SHELL", shell)
+    course.main(["lab"])
+    [option] = [word for word in machine.commands[-1] if word.startswith("--ServerApp.terminado_settings=")]
+    server = pytest.importorskip("jupyter_server.serverapp").ServerApp()
+    server.parse_command_line([option])
+    [told] = shlex.split(server.terminado_settings["shell_command"])
+    assert told == shell or not shell and Path(told).name in ("bash", "sh")
 
 
 def test_windows_layout(machine, monkeypatch):

@@ -1,11 +1,14 @@
 """The notebooks as pages: every picture's words reach the reader, links lead somewhere, what only draws is folded, and
 opening a notebook does not change it."""
 import copy
+import importlib
 import json
+import os
 import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -233,6 +236,36 @@ def test_a_films_name_is_of_its_bytes_and_is_not_compared():
                for name in ("0123abcd", "fedc9876")]
     conftest.mask_pictures(outputs)
     assert outputs[0] == outputs[1]
+
+
+def test_a_prompt_that_cannot_be_read_is_one_line_in_a_notebook(tmp_path):
+    """Not the 53 lines of the way through the code: in English, in Hindi, and in a Filmmaker's own words."""
+    from nbclient import NotebookClient
+
+    hindi = "\u0932\u093e\u0932 \u0935\u0943\u0924"
+    nb = new_notebook(cells=[new_code_cell(f"from soralab.command.film import english\nenglish({prompt!r})")
+                             for prompt in ("a crimson elephant", hindi, "", "red " * 60)]
+                      + [new_code_cell("from soralab.world.language import encode\nencode('a crimson circle')")])
+    env = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
+    where = {"metadata": {"path": tmp_path}}
+    NotebookClient(nb, kernel_name="python3", allow_errors=True, resources=where).execute(env=env)
+    lines = [output.traceback for cell in nb.cells for output in cell.outputs]
+    assert all(len(trace) == 1 and "\n" not in trace[0] for trace in lines) and len(lines) == 5
+    for [line], words in zip(lines, ("elephant", "Hindi", "", "", "red"), strict=True):
+        assert words in line
+
+
+def test_the_server_is_told_to_clean_what_it_saves():
+    """The package brings a file that Jupyter's server reads, which names this module; what it loads registers."""
+    project = (FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8")
+    assert '"soralab/files/jupyter.json" = "etc/jupyter/jupyter_server_config.d/soralab.json"' in project
+    told = json.loads((FOLDER.parent / "soralab/files/jupyter.json").read_text(encoding="utf-8"))
+    [name] = told["ServerApp"]["jpserver_extensions"]
+    module, hooks = importlib.import_module(name), []
+    assert module._jupyter_server_extension_points() == [{"module": name}]
+    manager = SimpleNamespace(register_pre_save_hook=hooks.append)
+    module._load_jupyter_server_extension(SimpleNamespace(contents_manager=manager))
+    assert hooks == [on_save]
 
 
 def test_the_peak_of_memory_is_in_gigabytes():

@@ -575,6 +575,22 @@ def test_progress_is_silenced_by_the_environment(monkeypatch, capsys):
     assert loop.progress is progress
 
 
+def test_in_a_notebook_a_bar_ends_as_a_line_of_text(tmp_path):
+    """A widget would be dead when the saved notebook is opened again."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    code = ("import os; os.environ['TQDM_DISABLE'] = '0'\n"
+            "from soralab.training.progress import progress\n"
+            "for k in progress(range(7), desc='<filming>', mininterval=0): pass\n"
+            "with progress(total=4, desc='half', mininterval=0) as bar: bar.update(2)")
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    env = {**os.environ, "PYTHONPATH": str(Path(progress.__code__.co_filename).parents[2])}
+    nbclient.NotebookClient(nb, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute(env=env)
+    done, half = nb.cells[0].outputs
+    assert set(done.data) == set(half.data) == {"text/html", "text/plain"}
+    assert done.data["text/html"].startswith("&lt;filming&gt;: 7 of 7 [")
+    assert half.data["text/html"].startswith('<progress max="4" value="2"></progress> half: 2 of 4 [')
+
+
 def test_a_model_is_compiled_where_that_is_possible(monkeypatch):
     model, compiled = nn.Linear(2, 2), []
     monkeypatch.setenv("SORALAB_PROFILE", "laptop")

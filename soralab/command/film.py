@@ -72,18 +72,34 @@ def run(options) -> None:
 def english(prompt: str) -> str:
     """A prompt, in English or Hindi, as the film models take it: an English caption in the world's own words.
 
-    Hindi is translated by chapter 02's model. For notebooks too: `maker.film([english(PROMPT)])`. Raises ValueError, in
-    one line, for what is not understood, in English or in the translation, and CheckpointError without the translator.
+    Hindi is translated by chapter 02's model. For notebooks too: `maker.film([english(PROMPT)])`. Raises PromptError, a
+    ValueError of one line that a notebook shows alone, for what is not understood, in English or in the translation,
+    and CheckpointError without the translator.
     """
     from soralab.world.hindi_reader import is_hindi, read_hindi
-    from soralab.world.prompts import read_prompt
+    from soralab.world.prompt import PromptError
 
     if not isinstance(prompt, str) or not is_hindi(prompt):
-        return read_prompt(prompt).text
-    read_hindi(prompt)  # an unknown word is told before torch is loaded
-    from soralab.transformer import translate
+        return _whole(prompt)
+    try:
+        read_hindi(prompt)  # an unknown word is told before torch is loaded
+        from soralab.transformer import translate
 
-    return read_prompt(translate([prompt])[0]).text
+        translated = translate([prompt])[0]
+    except ValueError as error:
+        raise PromptError(str(error)) from None
+    return _whole(translated)
+
+
+def _whole(prompt: str) -> str:
+    """The prompt as `read_prompt` gives it, its ValueError one that a notebook shows as one line."""
+    from soralab.world.prompt import PromptError
+    from soralab.world.prompts import read_prompt
+
+    try:
+        return read_prompt(prompt).text
+    except ValueError as error:
+        raise PromptError(str(error)) from None
 
 
 def seen(report) -> str:

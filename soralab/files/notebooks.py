@@ -35,3 +35,14 @@ def on_save(model: dict, path: str = "", **_) -> None:
     """
     if model.get("type") == "notebook" and model.get("content") and OURS.search(path):
         clean(model["content"])
+
+
+# What Jupyter's server looks for; soralab/files/jupyter.json, installed with the package, tells it of this module.
+
+
+def _jupyter_server_extension_points() -> list[dict]:
+    return [{"module": "soralab.files.notebooks"}]
+
+
+def _load_jupyter_server_extension(server) -> None:
+    server.contents_manager.register_pre_save_hook(on_save)

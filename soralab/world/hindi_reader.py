@@ -7,6 +7,7 @@ import re
 import unicodedata
 
 from soralab.world.hindi import HINDI_VOCABULARY
+from soralab.world.prompt import PromptError
 
 LONGEST = 48  # words; no caption of the world has more than 40
 _BETWEEN = re.compile(r"[\s।॥.,;:!?\"'()\u2018-\u201d-]+")
@@ -22,17 +23,18 @@ def read_hindi(text: str, longest: int = LONGEST) -> list[str]:
     """The words of a Hindi text, spelt as `HINDI_VOCABULARY` spells them.
 
     The dot of फ़ and the difference between ँ and ं are often left out in typing, so they need not be there.
-    Raises ValueError, in one line: no words, more than `longest`, words that are not the world's (with the nearest).
+    Raises PromptError (a ValueError), in one line: no words, more than `longest`, words that are not the world's
+    (with the nearest).
     """
     found = [_typed(word) for word in _BETWEEN.split(_INVISIBLE.sub("", text)) if word]
     if not found:
-        raise ValueError('the Hindi text is empty; try "एक लाल वृत्त दाईं ओर खिसकता है"')
+        raise PromptError('the Hindi text is empty; try "एक लाल वृत्त दाईं ओर खिसकता है"')
     if len(found) > longest:
-        raise ValueError(f"the Hindi text has {len(found)} words; it takes at most {longest}")
+        raise PromptError(f"the Hindi text has {len(found)} words; it takes at most {longest}")
     known = {_typed(word): word for word in HINDI_VOCABULARY[1:]}
     unknown = list(dict.fromkeys(word for word in found if word not in known))
     if unknown:
-        raise ValueError(_unknown_words(unknown, known))
+        raise PromptError(_unknown_words(unknown, known))
     return [known[word] for word in found]
 
 

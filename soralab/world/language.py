@@ -20,6 +20,7 @@ import re
 import unicodedata
 from random import Random
 
+from soralab.world.prompt import PromptError
 from soralab.world.scene import (
     BACKGROUNDS,
     CAMERAS,
@@ -199,20 +200,20 @@ def words(text: str) -> list[str]:
 def encode(text: str, length: int = LENGTH, known: tuple[str, ...] = VOCABULARY) -> list[int]:
     """Indices into `VOCABULARY`, filled up with PAD (0) to `length` words; [length] integers.
 
-    Raises ValueError, in one line: no words, more than `length` words, words that `known` lacks (with the
-    nearest of `PROMPT_WORDS`), Hindi script (which chapter 02 translates).
+    Raises PromptError (a ValueError), in one line: no words, more than `length` words, words that `known` lacks
+    (with the nearest of `PROMPT_WORDS`), Hindi script (which chapter 02 translates).
     """
     if any("\u0900" <= character <= "\u097f" for character in text):
         mend = "translate it first, as chapter 02 does (soralab.transformer.translate)"
-        raise ValueError(f"the text is Hindi (Devanagari): {mend}")
+        raise PromptError(f"the text is Hindi (Devanagari): {mend}")
     found = words(text)
     if not found:
-        raise ValueError('the prompt is empty; try "a small red circle slides right"')
+        raise PromptError('the prompt is empty; try "a small red circle slides right"')
     if len(found) > length:
-        raise ValueError(f"the prompt has {len(found)} words; it takes at most {length}")
+        raise PromptError(f"the prompt has {len(found)} words; it takes at most {length}")
     unknown = list(dict.fromkeys(word for word in found if word not in known))
     if unknown:
-        raise ValueError(_unknown_words(unknown))
+        raise PromptError(_unknown_words(unknown))
     return [_INDEX[word] for word in found] + [0] * (length - len(found))
 
 
