@@ -5,6 +5,7 @@ import base64
 import io
 import itertools
 import json
+import re
 from html.parser import HTMLParser
 
 import matplotlib.text
@@ -555,3 +556,57 @@ def test_pairs_stand_beside_their_texts_and_every_cell_has_its_value(monkeypatch
 def test_pairs_that_do_not_fit_are_named(pictures, texts, shape):
     with pytest.raises(ValueError, match=f"values are .* and pictures {pictures}; {texts} texts take as many"):
         figures.pairs_table(torch.zeros(pictures, 3, 8, 8), ["text"] * texts, torch.zeros(shape))
+
+
+# ----------------------------------------------------------------------------------------------- figures with sliders
+
+
+def states(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def explored(figure):
+    """A figure's tags, the options that its script is given, and its picture."""
+    html = figure._repr_mimebundle_()["text/html"]
+    page = Page(html)
+    [image] = page["img"]
+    sheet = Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2])))
+    options = json.loads(re.search(r"o = (\{.*\});$", html, re.M).group(1))
+    return page, options, np.asarray(sheet.convert("RGB")), html
+
+
+def test_each_place_of_the_sliders_is_its_state_in_the_picture():
+    """What the script shows, `width` x `height` from `at` times these, is the state that was given for the place."""
+    films = states(3, 2, 2, 4, 3, 8, 10).round()  # few colours: none is lost
+    axes = {"s": (0.5, 1, 2), "seed": (7, 8)}
+    figure = figures.explorer(films, axes, "Noise.", rows=("a", "b"), scale=2, start=(1, 0))
+    _, options, sheet, _ = explored(figure)
+    assert options["axes"] == [["s", ["0.5", "1", "2"], 1], ["seed", ["7", "8"], 0]]
+    big = sheet.repeat(2, 0).repeat(2, 1).astype(int)
+    assert options["sheet"] == big.shape[1]
+    for one, two, row, frame in itertools.product(range(3), range(2), range(2), range(4)):
+        part = big[one * options["height"] :, two * options["width"] :][: options["height"], : options["width"]]
+        shown = part[row * 18 : row * 18 + 16, frame * 22 : frame * 22 + 20]
+        wanted = to_uint8(films[one, two, row, frame][None])[0].repeat(2, 0).repeat(2, 1)
+        assert np.abs(shown - wanted).max() <= 1
+
+
+def test_a_figure_with_sliders_says_what_it_shows_also_where_no_script_runs():
+    figure = figures.explorer(states(2, 1, 1, 3, 4, 4), {"t": (1, 0)}, 'A "film" <and> noise.', says=("far", "near"))
+    page, options, _, html = explored(figure)
+    assert figure._repr_mimebundle_()["text/plain"] == page["img"][0]["alt"] == 'A "film" <and> noise.'
+    assert "From top to bottom: t = 1, 0." in html and options["says"] == ["far", "near"]
+    assert not re.search(r"https?://|@import|\bimport\b", html)
+    [box] = page["div"]
+    assert f'getElementById("{box["id"]}")' in html
+    hostile = figures.explorer(states(1, 1, 1, 3, 4, 4), {"t": (1,)}, "x", says=("</script><b>",))
+    assert hostile.html().count("</script>") == 1, "a sentence cannot end the script"
+
+
+@pytest.mark.parametrize("axes, rows, says, alt, complaint", [
+    ({"s": (1, 2)}, (), (), "x", "axes: got"), ({"s": (1, 2, 3)}, ("a", "b"), (), "x", "rows"),
+    ({"s": (1, 2, 3)}, (), ("one",), "x", "says"), ({"s": (1, 2, 3)}, (), (), " ", "alt"),
+])  # fmt: skip
+def test_sliders_that_do_not_fit_are_refused(axes, rows, says, alt, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        figures.explorer(states(3, 1, 1, 3, 4, 4), axes, alt, rows, says)

@@ -1,6 +1,7 @@
 """Decks: what is tagged is on them, in order; nothing else; and a browser needs no network to show them."""
 import base64
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -292,3 +293,22 @@ def test_what_others_wrote_comes_with_its_licence():
     assert "reveal.js 5.2" in (STATIC / "reveal.js").read_text(encoding="utf-8")[:200]
     for path in STATIC.iterdir():
         assert path.name in words or path.name == "README.md"
+
+
+@pytest.mark.parametrize("draw", ["image_grid", "show_film", "explorer"])
+def test_a_figure_of_the_course_is_a_picture_on_its_slide(draw):
+    """Whatever stands round it in the notebook, a slide has the picture with its words, without a script."""
+    import torch
+
+    from soralab import figures
+
+    film = torch.full((3, 3, 8, 8), 0.2)
+    shown = {"image_grid": lambda: figures.image_grid(film, alt="a 'black' picture"),
+             "show_film": lambda: figures.show_film(film.cumsum(0) + film, alt="a black film"),
+             "explorer": lambda: figures.explorer(film[:, None, None], {"t": (0, 1, 2)}, "black states")}[draw]()
+    output = new_output("display_data", shown._repr_mimebundle_())
+    html = cells.output_html(output, Path("."))
+    assert html.startswith('<div class="picture"><img alt="') and html.count("<img") == 1
+    assert shown.alt in unescape(html)
+    assert "<script" not in html and "<details" not in html
+    assert "class=" in cells.output_html(new_output("display_data", {"text/html": "<table><tr><td>1"}), Path("."))

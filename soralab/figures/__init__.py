@@ -5,12 +5,14 @@ Films play in place (`show_film`, `show_films`) or lie as strips (`film_strip`, 
 stand in grids (`image_grid`, `before_after`) or beside their texts (`pairs_table`); runs are held against
 reference runs (`loss_curve`, `inside_band`) and shares against their intervals (`bars_with_intervals`,
 `wilson`); `road_map`, `road_strip`, `sora_parts` and
-`patches_diagram` draw the course's plans. For a plot of your own:
+`patches_diagram` draw the course's plans. `explorer` puts
+sliders on what was drawn beforehand. For a plot of your own:
 `fig, axes = figure()`, then `picture(fig, alt="what it shows")`.
 """
 
 from soralab.figures.curves import Band, bars_with_intervals, ema, inside_band, loss_curve, read_log, wilson
 from soralab.figures.diagrams import road_map, sora_parts
+from soralab.figures.explorer import explorer
 from soralab.figures.films import film_strip, film_strips, show_film, show_films
 from soralab.figures.grids import before_after, image_grid
 from soralab.figures.pairs import pairs_table
@@ -27,6 +29,7 @@ __all__ = [
     "bars_with_intervals",
     "before_after",
     "ema",
+    "explorer",
     "figure",
     "film_strip",
     "film_strips",

@@ -17,6 +17,7 @@ from pathlib import Path
 STATIC = Path(__file__).with_name("static")
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg", "image/gif", "image/webp")
 BARE_REPR = re.compile(r"<[^<>]*>")  # <Figure size 600x400 with 1 Axes>: no description
+OURS = re.compile(r'<img alt=|<details name="film-|<div id="film-')  # how soralab.figures begins
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # What would make a browser fetch something. A link that a reader may follow is another matter.
 FETCHES = re.compile(
@@ -172,6 +173,8 @@ def output_html(output, folder: Path) -> str:
             return _picture_html(kind, output)
     if any("widget" in kind for kind in data):
         return ""
+    if OURS.match(data.get("text/html", "")):  # of a film or a figure with sliders, the picture
+        return f'<div class="picture">{re.search(r"<img [^>]*>", data["text/html"]).group()}</div>'
     if "text/html" in data:
         return f'<div class="output">{data["text/html"]}</div>'
     if "text/markdown" in data:
