@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 import os
-import shlex
+import re
 import shutil
 import signal
 import subprocess
@@ -275,7 +275,8 @@ def lab(arguments):
     if not WINDOWS:
         # Where its output is no terminal, JupyterLab opens login shells, which set PATH anew and lose `soralab`.
         shell = os.environ.get("SHELL") or shutil.which("bash") or "sh"
-        options.append("--ServerApp.terminado_settings=shell_command=" + shlex.quote(shell))
+        escaped = re.sub(r"([\s'\"\\])", r"\\\1", shell)  # traitlets takes quotes round it away, and shlex splits it
+        options.append("--ServerApp.terminado_settings=shell_command=" + escaped)
     say("JupyterLab is starting: its address stands below in a few seconds. Ctrl-C ends it.")
     return run([python(), "-m", "jupyterlab"] + options + list(arguments), inside())
 

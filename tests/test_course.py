@@ -299,7 +299,7 @@ def test_lab_opens_the_first_notebook_and_passes_options_on(machine):
     assert machine.environments[-1]["PATH"].split(os.pathsep)[0] == os.path.dirname(course.python())
 
 
-@pytest.mark.parametrize("shell", ["/bin/bash", "/opt/it's mine/fish", ""])
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/it's my \\ fish", ""])
 def test_a_terminal_in_jupyterlab_is_no_login_shell(machine, monkeypatch, shell):
     """JupyterLab adds -l where its output is no terminal, unless it is told the shell; -l would reset PATH."""
     monkeypatch.setattr(course, "WINDOWS", False)

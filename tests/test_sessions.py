@@ -33,6 +33,8 @@ GOOD = f"""# Session 01 · U-Net
 
 ## Read before
 
+Preparation: 15 minutes for a leader who has read the paper, 40 for one who has not.
+
 - *Everybody*, 15 minutes: sections 1 and 2 and figure 1.
   Look for the crops.
 - *Everybody*, 10 minutes: section 3, as far as Eq. (2).
@@ -160,6 +162,8 @@ BREAK = {
     "the headings are": without("In 60 minutes"),
     "does not begin like": GOOD.replace("- *Everybody*, 10 minutes:", "- Everybody:"),
     "fewer than two things": GOOD.replace("- *Everybody*, 10 minutes: section 3, as far as Eq. (2).\n", ""),
+    "does not say 'Preparation: 15 minutes for a leader who has read the paper, 40":
+        GOOD.replace("paper, 40", "paper, 20"),
     "leader's own reading takes 25": GOOD.replace("*Leader*, 15", "*Leader*, 25"),
     "leader's own reading takes 0": GOOD.replace("*Leader*, 15", "*If there is time*, 15"),
     "In 90 minutes: no table": without("In 90 minutes"),

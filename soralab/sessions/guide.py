@@ -4,6 +4,7 @@
 
     ## Read before                        - *Everybody*, 15 minutes: sections 1 and 2; look for ...
                                           - *Leader*, 10 minutes: ...   (the leader's own: 20 minutes at most in all)
+                                          Preparation: 10 minutes for a leader who has read the paper, 40 for ...
                                           - *If there is time*, 20 minutes: ...
     ## In 60 minutes                      | minute | what | who |, minute as 0–5, to 60 without a gap
     ## In 90 minutes                      the same to 90
@@ -204,6 +205,10 @@ def _reading_problems(guide: Guide) -> Iterator[str]:
     own = [item.minutes for item in guide.reading if item.who == "Leader"]
     if not own or sum(own) > PREPARATION:
         yield f"{part}: the leader's own reading takes {sum(own)} minutes; it takes 1 to {PREPARATION}"
+    everything = sum(own) + sum(item.minutes for item in guide.reading if item.who == "Everybody")
+    line = f"Preparation: {sum(own)} minutes for a leader who has read the paper, {everything} for one who has not."
+    if line not in guide.sections.get(part, ""):
+        yield f"{part}: it does not say {line!r}"
 
 
 def _sheet_problems(guide: Guide, length: int) -> Iterator[str]:
