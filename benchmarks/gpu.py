@@ -1,17 +1,24 @@
 """Chapter 17's kernels on a GPU beside torch's: `python -m benchmarks gpu`. Needs CUDA, torch, triton and einops.
 
-Every mask of the course, head dimensions 64 and 128, bfloat16, forwards and backwards. Beside each time stands the
-error against float64 of one head, so that nothing is fast by being wrong. No GPU was at hand when this was written:
-it was never run to its end, and its first line says so where it still cannot.
+Every mask of the course, head dimensions 64 and 128, bfloat16, forwards and backwards, under four minutes. Beside each
+time stands the error against float64 of one head, so that nothing is fast by being wrong. "Kernel" is what the chip
+works, "call" what passes from one call to the next, the processor's part included.
+
+    --json FILE   writes what was measured there as well
+    --tuned       with FlexAttention autotuned too, which takes minutes more
+    --sweep       no comparison: which tiles are the fastest on this chip (gpu_sweep.py)
 """
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -24,22 +31,51 @@ DEVICE, BACKEND = "cuda", "triton"
 HEADS, TOKENS = 16, 16384
 FILM = (16, 32, 32)  # TOKENS as a film
 WINDOW, TILE, SEEN = (1, 16, 16), (4, 4, 4), (3, 3, 3)
+FEW = 256  # tokens of a call that is all processor's work
 
 
-def run() -> Iterator[str]:
+def run(*options: str) -> Iterator[str]:
     """The benchmark's lines, as they are measured; one line that says why where there is nothing to measure."""
     trouble = "there is no CUDA GPU here" if not torch.cuda.is_available() else why_no_triton()
     if trouble:
         yield f"gpu: not measured, {trouble}"
         return
+    if "--sweep" in options:
+        from benchmarks import gpu_sweep
+
+        yield from gpu_sweep.run()
+        return
     import triton
 
-    yield f"{date.today()}, {torch.cuda.get_device_name()}, {clocks()}"
-    yield f"torch {torch.__version__}, triton {triton.__version__}; bfloat16"
-    yield f"{HEADS} heads, {TOKENS} tokens; ms and TFLOP/s forwards | backwards | errors of o, dq, dk, dv (float64)"
+    found = {"date": str(date.today()), "card": torch.cuda.get_device_name(), "clocks": clocks(),
+             "torch": torch.__version__, "triton": triton.__version__, "heads": HEADS, "tokens": TOKENS}  # fmt: skip
+    yield ", ".join(f"{name} {value}" for name, value in found.items()) + "; bfloat16"
+    rows, calls = [], []
+    for row in host_work():
+        calls.append(row)
+        yield (f"{row['way']:16s}{FEW} tokens: {row['forward_us']:6.0f} us a call forwards, "
+               f"{row['both_us']:6.0f} us forwards and backwards")  # fmt: skip
+    yield "kernel ms forwards | backwards (TFLOP/s) || call ms forwards, both || errors of o, dq, dk, dv (float64)"
     for dim in (64, 128):
         for name, case in cases().items():
-            yield from compare(f"{name}, D {dim}", dim, *case)
+            for row in compare(name, dim, *case, tuned="--tuned" in options):
+                rows.append(row)
+                yield line(row)
+    if "--json" in options:
+        path = Path(options[options.index("--json") + 1])
+        path.write_text(json.dumps({**found, "calls": calls, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+def line(row: dict) -> str:
+    """A row in words."""
+    head = f"{row['mask']:14s}D {row['dim']:3d} {row['way']:13s}"
+    if "trouble" in row:
+        return f"{head}does not run: {row['trouble']}"
+    forward, backward = row["forward_ms"], row["backward_ms"]
+    rates = [flops * row["flops"] / ms / 1e9 for flops, ms in ((1, forward), (2.5, backward))]
+    errors = " ".join(f"{error:.1e}" for error in row["errors"])
+    times = f"{forward:8.3f} ({rates[0]:3.0f}) |{backward:8.3f} ({rates[1]:3.0f})"
+    return f"{head}{times} ||{row['forward_call_ms']:8.3f},{row['both_call_ms']:8.3f} || {errors}"
 
 
 def clocks() -> str:
@@ -78,8 +114,8 @@ def cases() -> dict[str, tuple[dict, Callable]]:
     }
 
 
-def compare(name: str, dim: int, given: dict, may_attend: Callable) -> Iterator[str]:
-    """One line for each way to compute a mask."""
+def compare(mask_name: str, dim: int, given: dict, may_attend: Callable, tuned: bool = False) -> Iterator[dict]:
+    """A row for each way to compute a mask: times in ms, operations forwards, errors of (o, dq, dk, dv)."""
     leaves = [torch.randn(1, HEADS, TOKENS, dim, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)]
     leaves = [x.requires_grad_() for x in leaves]
     do = torch.randn_like(leaves[0])
@@ -87,22 +123,31 @@ def compare(name: str, dim: int, given: dict, may_attend: Callable) -> Iterator[
     mask = may_attend(place[:, None], place[None, :]).expand(TOKENS, TOKENS)
     flops = 4 * mask.sum().item() * dim * HEADS
     want = reference([x[:, :1].detach() for x in leaves], mask, do[:, :1])
-    for way, fn in ways(given, may_attend).items():
+    del mask
+    for way, fn in ways(given, may_attend, tuned).items():
+        row = {"mask": mask_name, "dim": dim, "way": way, "flops": flops}
         try:
             o = fn(*leaves)
             grads = torch.autograd.grad(o, leaves, do, retain_graph=True)
-            forward = median(partial(fn, *leaves))
-            backward = median(lambda o=o: torch.autograd.grad(o, leaves, do, retain_graph=True))
+            forward = partial(fn, *(x.detach() for x in leaves))
+
+            def backward(o: Tensor = o) -> object:
+                return torch.autograd.grad(o, leaves, do, retain_graph=True)
+
+            def both(fn: Callable = fn) -> object:
+                return torch.autograd.grad(fn(*leaves), leaves, do)
+
+            times = {"forward_ms": on_the_chip(forward), "backward_ms": on_the_chip(backward),
+                     "forward_call_ms": by_the_clock(forward), "both_call_ms": by_the_clock(both)}  # fmt: skip
         except (RuntimeError, ImportError, ValueError) as error:
-            yield f"{name:20s}{way:16s} does not run: {str(error).splitlines()[0][:80]}"
+            yield {**row, "trouble": str(error).splitlines()[0][:80]}
             continue
         got = zip((o, *grads), want, strict=True)
         errors = [((a[:, :1].double() - b).norm() / b.norm()).item() for a, b in got]
-        yield (f"{name:20s}{way:16s}{forward:8.3f} ms {flops / forward / 1e9:5.0f} |{backward:8.3f} ms "
-               f"{2.5 * flops / backward / 1e9:5.0f} | " + " ".join(f"{error:.1e}" for error in errors))  # fmt: skip
+        yield {**row, **times, "errors": errors}
 
 
-def ways(given: dict, may_attend: Callable) -> dict[str, Callable]:
+def ways(given: dict, may_attend: Callable, tuned: bool) -> dict[str, Callable]:
     """{name: (q, k, v) -> o} on [1, heads, tokens, dim]: ours and torch's ways to compute one mask."""
     from torch.nn.attention import SDPBackend
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
@@ -110,12 +155,10 @@ def ways(given: dict, may_attend: Callable) -> dict[str, Callable]:
     torch._dynamo.reset()  # each mask compiles the same function anew, and dynamo stops compiling after a few
     block_mask = create_block_mask(lambda b, h, q, k: may_attend(q, k), None, None, TOKENS, TOKENS, device=DEVICE)
     flex = torch.compile(flex_attention, dynamic=False)
-    out = {
-        "ours": partial(ours, given),
-        "flex": partial(flex, block_mask=block_mask),
-        "flex, tuned": partial(torch.compile(flex_attention, dynamic=False, mode="max-autotune-no-cudagraphs"),
-                               block_mask=block_mask),
-    }  # fmt: skip
+    out = {"ours": partial(ours, given), "flex": partial(flex, block_mask=block_mask)}
+    if tuned:
+        best = torch.compile(flex_attention, dynamic=False, mode="max-autotune-no-cudagraphs")
+        out["flex, tuned"] = partial(best, block_mask=block_mask)
     if "cu_seqlens_q" in given and "row_map" not in given:
         out["varlen_attn"] = partial(varlen, given["cu_seqlens_q"])
     if set(given) <= {"causal"}:
@@ -140,12 +183,12 @@ def sdpa(backend, causal: bool, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 
-def varlen(bounds: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """torch's packed attention."""
+def varlen(bounds: Tensor, q: Tensor, k: Tensor, v: Tensor, longest: int = 0) -> Tensor:
+    """torch's packed attention; longest: of the segments, which it wants to be told."""
     from torch.nn.attention.varlen import varlen_attn
 
     packed = (x[0].transpose(0, 1) for x in (q, k, v))
-    longest = max(lengths())
+    longest = longest or max(lengths())
     return varlen_attn(*packed, bounds, bounds, longest, longest).transpose(0, 1)[None]
 
 
@@ -163,8 +206,51 @@ def reference(leaves: list[Tensor], mask: Tensor, do: Tensor) -> list[Tensor]:
     return [x[None, None] for x in (o, dq, dk, dv)]
 
 
-def median(work: Callable[[], object]) -> float:
-    """Milliseconds, the median of many runs with an empty cache."""
-    from triton.testing import do_bench
+def on_the_chip(work: Callable[[], object], repeats: int = 8) -> float:
+    """Milliseconds that the chip works on it: its kernels' own times, added up."""
+    from torch.profiler import ProfilerActivity, profile
 
-    return do_bench(work, quantiles=[0.5])
+    for _ in range(2):
+        work()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        for _ in range(repeats):
+            work()
+        torch.cuda.synchronize()
+    return sum(event.self_device_time_total for event in seen.key_averages()) / repeats / 1e3
+
+
+def by_the_clock(work: Callable[[], object], seconds: float = 0.04) -> float:
+    """Milliseconds from one call to the next, in a row of calls: the chip's or the processor's, whoever is slower."""
+    work()
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    times = max(5, int(seconds / (time.perf_counter() - begin)))
+    begin = time.perf_counter()
+    for _ in range(times):
+        work()
+    torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - begin) / times
+
+
+def host_work() -> Iterator[dict]:
+    """What a call costs the processor, where the chip has nearly nothing to do: microseconds."""
+    bounds = torch.tensor([0, 100, FEW], device=DEVICE, dtype=torch.int32)
+    ways = {
+        "ours": partial(ours, {}), "SDPA": F.scaled_dot_product_attention,
+        "ours, packed": partial(ours, {"cu_seqlens_q": bounds}), "varlen_attn": partial(varlen, bounds, longest=FEW),
+    }  # fmt: skip
+    for way, fn in ways.items():
+        leaves = [torch.randn(1, HEADS, FEW, 64, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)]
+        do, asked = torch.randn_like(leaves[0]), [x.clone().requires_grad_() for x in leaves]
+
+        def both(fn: Callable = fn, asked: list = asked, do: Tensor = do) -> object:
+            return torch.autograd.grad(fn(*asked), asked, do)
+
+        try:
+            times = [1e3 * by_the_clock(work, 0.1) for work in (partial(fn, *leaves), both)]
+        except (RuntimeError, ImportError):  # a torch without it
+            continue
+        yield {"way": way, "forward_us": times[0], "both_us": times[1]}

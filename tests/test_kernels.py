@@ -4,6 +4,7 @@ The kernels themselves are tested in processes of their own: tests/kernel_checks
 """
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -19,16 +20,22 @@ from kernel_checks.process import run_apart, triton_is_here
 from tiny_models import randomise
 
 from soralab.blocks import patchify
-from soralab.kernels import Packed, attention, dispatch, sliding_tile_attention, tables, windows
+from soralab.kernels import Packed, attention, configs, dispatch, sliding_tile_attention, tables, windows
 from soralab.sora import Sora, SoraConfig
 
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 TINY = SoraConfig(dim=32, depth=2, heads=2, size=(3, 4, 4), rotary=True)
 
 
+@pytest.fixture(autouse=True)
+def nothing_chosen():
+    dispatch._CHOSEN.clear()
+
+
 @triton_is_here
-def test_the_kernels_in_the_interpreter():
-    run_apart("interpreted.py", TRITON_INTERPRET="1")
+@pytest.mark.parametrize("file", ["interpreted.py", "launched.py"])
+def test_the_kernels_in_the_interpreter(file):
+    run_apart(file, TRITON_INTERPRET="1")
 
 
 # -------------------------------------------------------------------------------------------------- torch's backend
@@ -38,9 +45,9 @@ def on_torch(q, k, v, cu_q, cu_k, row_map, causal, scale, sliding):
     """The operator's signature for torch's backend, so that the kernels' cases judge the reference too."""
     if sliding:
         size, tile, window = sliding[:3], sliding[3:6], sliding[6:]
-        return (sliding_tile_attention(q, k, v, size, tile, window, scale, backend="torch"),)
+        return sliding_tile_attention(q, k, v, size, tile, window, scale, backend="torch")
     rest = dict(cu_seqlens_q=cu_q, cu_seqlens_k=cu_k, row_map=row_map, causal=causal, scale=scale)
-    return (attention(q, k, v, **rest, backend="torch"),)
+    return attention(q, k, v, **rest, backend="torch")
 
 
 @pytest.mark.parametrize("case", [*battery.cases(), *battery.large()], ids=lambda case: case.name)
@@ -213,11 +220,9 @@ CU = bounds([2, 4])
     (lambda: attention(P, P, P, cu_seqlens_q=CU, row_map=torch.tensor([0, 1, 2, 3, 4, 4])), "row_map is no perm"),
     (lambda: attention(P, P, P, cu_seqlens_q=CU, row_map=torch.arange(5)), r"row_map is \[5\] of int64; it takes"),
     (lambda: sliding_tile_attention(X, X, X, (1, 2, 2)), r"size is \(1, 2, 2\), 4 tokens; q has 6 and k 6"),
-    (lambda: sliding_tile_attention(X, X, X, (1, 2, 3), tile=(1, 3, 3)), r"tile is \(1, 3, 3\), 9 tokens; it takes"),
+    (lambda: sliding_tile_attention(X, X, X, (1, 2, 3), tile=(1, 0, 3)), r"tile is \(1, 0, 3\); it takes three whole"),
     (lambda: sliding_tile_attention(X, X, X, (1, 2, 3), window=(1, 2, 3)), r"window is \(1, 2, 3\); it takes odd"),
     (lambda: sliding_tile_attention(X, X, X, (1, 6)), r"size is \(1, 6\); it takes three whole numbers from 1"),
-    (lambda: sliding_tile_attention(*[X.float()] * 3, (1, 2, 3), backend="triton"),
-     r"tile is \(4, 4, 4\), 64 tokens; of float32 Triton's backend takes 16 or 32, or backend='torch'"),
     (lambda: attention(X, X, X, backend="triton"), "q is float64; Triton's backend takes float32, float16 or bfloat16"),
 ])  # fmt: skip
 def test_errors_name_the_argument(make, says):
@@ -290,18 +295,45 @@ def test_without_a_gpu_the_interpreter_is_offered(monkeypatch):
 # ------------------------------------------------------------------------------------------------------ the tile tables
 
 
+def ranges(tiles):
+    """{first place of a program's tile: where it counts from, its whole tiles, its pieces}."""
+    return {row[1]: (row[5], *row[6:]) for row in tiles.table.tolist()}
+
+
 def test_a_table_by_hand():
     """Segments of 3 and 5 queries in tiles of 2, keys in tiles of 2, causal: what each program visits."""
     layout = tables.packed(bounds([3, 5]), None, None, 8, 8, True)
-    table, visits = layout.table("queries", 2, 2)
-    assert visits is None and table.dtype == torch.int32
-    rows = {first: ranges for _, first, *_, a, b, c, d in table.tolist() for ranges in [(a, b, c, d)]}
+    tiles = layout.tiles("queries", 2, 2)
+    assert tiles.own_map is tiles.other_map is None and tiles.table.dtype == torch.int32
     # Tile [5, 7) of the second segment (places 3..7): its queries see 3 and 4 keys, so one whole tile and one not.
-    assert rows == {0: (0, 0, 0, 1), 2: (0, 1, 1, 2), 3: (0, 0, 0, 1), 5: (0, 1, 1, 2), 7: (0, 2, 2, 3)}
-    assert table[0, 1] == 7  # the longest first
-    keys, _ = layout.table("keys", 2, 2)
-    rows = {first: ranges for _, first, *_, a, b, c, d in keys.tolist() for ranges in [(a, b, c, d)]}
-    assert rows == {0: (1, 2, 0, 1), 2: (1, 2, 1, 1), 3: (1, 3, 0, 1), 5: (2, 3, 1, 2), 7: (2, 3, 2, 2)}
+    assert ranges(tiles) == {
+        0: (0, 0, 0, 0, 1), 2: (0, 0, 1, 1, 2), 3: (3, 0, 0, 0, 1), 5: (3, 0, 1, 1, 2), 7: (3, 0, 2, 2, 3),
+    }  # fmt: skip
+    assert tiles.table[0, 1] == 7  # the longest first
+    # Keys count back from their segment's last query: two tiles of queries from place -1, three from place 2.
+    assert ranges(layout.tiles("keys", 2, 2)) == {
+        0: (-1, 1, 2, 0, 1), 2: (-1, 2, 2, 1, 2), 3: (2, 1, 3, 0, 1), 5: (2, 2, 3, 1, 2), 7: (2, 3, 3, 2, 3),
+    }  # fmt: skip
+
+
+def test_cut_tiles_are_visited_in_pieces():
+    """100 keys in tiles of 64: one whole, and 36 in two pieces of 32; backwards the pieces come first."""
+    layout = tables.dense(1, 100, 100, False, torch.device("cpu"))
+    assert ranges(layout.tiles("queries", 128, 64)) == {0: (0, 0, 1, 2, 4)}
+    assert ranges(layout.tiles("keys", 128, 64)) == {0: (-28, 1, 1, 0, 4), 64: (-28, 1, 1, 0, 4)}
+    assert tables.piece(128) == tables.piece(64) == 32 and tables.piece(16) == 16
+
+
+def test_tiles_that_see_the_same_tiles_are_one_segment():
+    """4 x 4 tiles of a film, windows of 3 x 3: at the border two tiles of a row see the same, so 2 x 2 groups."""
+    layout = tables.sliding((1, 16, 16), (1, 4, 4), (1, 3, 3), 1, torch.device("cpu"))
+    tiles = layout.tiles("queries", 64, 16)
+    assert len(tiles.table) == 4 and layout.family == "sliding"  # of 64 queries: no 128 see the same
+    assert (tiles.table[:, 4] - tiles.table[:, 3]).tolist() == [9 * 16] * 4
+    assert sorted(tiles.own_map.tolist()) == list(range(256)) and len(tiles.other_map) == 4 * 9 * 16
+    wide = tables.sliding((4, 16, 16), (4, 4, 4), (1, 3, 3), 1, torch.device("cpu"))
+    assert wide.family == "sliding, wide"
+    assert tables.sliding((4, 32, 32), (4, 4, 4), (1, 3, 3), 1, torch.device("cpu")).family == "sliding"
 
 
 def test_the_layout_is_remembered_while_the_bounds_live_and_are_not_written_to():
@@ -344,25 +376,62 @@ def test_a_window_stops_at_the_border():
 # --------------------------------------------------------------------------------------------- the benchmark for a GPU
 
 
-@pytest.mark.parametrize("dim", [16, 64])
-def test_the_gpu_benchmark_measures_the_masks_that_it_names(monkeypatch, dim):
-    """Small, on the CPU and through torch's backend: its masks and its reference agree with what it times."""
+def test_hoppers_tiles_are_those_that_were_measured():
+    """data/benchmarks/gpu.json holds them. What has no time of its own is named in configs.py."""
+    path = PYPROJECT.parent / "data" / "benchmarks" / "gpu.json"
+    measured = {
+        (row["mask"], row["dim"], row["loads"], row["pass"]): tuple(row["tiles"])
+        for row in json.loads(path.read_text(encoding="utf-8"))["tiles"]
+    }
+    loads = {"dense": "descriptors", "causal": "pointers", "packed": "pointers", "windows": "pointers"}
+    for dim in (64, 128):
+        rows = configs.CONFIGS[90, 16, dim]
+        for family, how in loads.items():
+            for name, chosen in zip(configs.PASSES, rows[family], strict=True):
+                want = measured.get((family, dim, how, name), tuple(rows["dense"][configs.PASSES.index(name)][:4]))
+                assert chosen[:3] == want[:3] and chosen.stages >= want[3] and chosen.bulk == (family != "windows")
+        for name, *chosen in zip(configs.PASSES, rows["pointers"], rows["sliding"], strict=True):
+            by = [measured[mask, dim, "pointers", name] for mask in ("dense", "sliding tiles")]
+            assert chosen[0] == (*by[0], False) and (chosen[1] == (*by[1], False) or name == "backward_k")
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """The benchmark, small, on the CPU and through torch's backend."""
     monkeypatch.syspath_prepend(PYPROJECT.parent)
-    gpu = importlib.import_module("benchmarks.gpu")
+    module = importlib.import_module("benchmarks.gpu")
     small = dict(DEVICE="cpu", BACKEND="torch", HEADS=1, TOKENS=1024, FILM=(4, 16, 16), WINDOW=(1, 4, 4))
     for name, value in {**small, "SEEN": (1, 1, 3)}.items():
-        monkeypatch.setattr(gpu, name, value)
-    monkeypatch.setattr(gpu, "median", lambda work: work() is None or 1.0)
-    monkeypatch.setattr(gpu, "ways", lambda given, may_attend: {"ours": partial(gpu.ours, given)})
+        monkeypatch.setattr(module, name, value)
+    for clock in ("on_the_chip", "by_the_clock"):
+        monkeypatch.setattr(module, clock, lambda work, *_: 1.0 if work() is not None else 0.0)
+    monkeypatch.setattr(module, "ways", lambda given, may_attend, tuned: {"ours": partial(module.ours, given)})
+    return module
+
+
+@pytest.mark.parametrize("dim", [16, 64])
+def test_the_gpu_benchmark_measures_the_masks_that_it_names(gpu, dim):
+    """Its masks and its reference agree with what it times."""
     cases = gpu.cases()
     assert len(cases) == 5 and sum(gpu.lengths()) == 1024 and len(gpu.lengths()) > 1
     for name, case in cases.items():
-        (line,) = gpu.compare(name, dim, *case)
-        errors = [float(number) for number in line.split("|")[2].split()]
-        assert len(errors) == 4 and max(errors) < 0.02, line
+        (row,) = gpu.compare(name, dim, *case)
+        assert len(row["errors"]) == 4 and max(row["errors"]) < 0.02 and row["both_call_ms"] == 1.0, row
+        assert name in gpu.line(row) and str(dim) in gpu.line(row)
     wrong = cases["causal"][0], cases["packed"][1]  # another mask than what was computed
-    (line,) = gpu.compare("wrong", dim, *wrong)
-    assert min(float(number) for number in line.split("|")[2].split()) > 0.02
+    (row,) = gpu.compare("wrong", dim, *wrong)
+    assert min(row["errors"]) > 0.02
+
+
+def test_the_sweep_counts_the_pairs_of_the_masks_that_it_names(gpu):
+    sweep = importlib.import_module("benchmarks.gpu_sweep")
+    pairs = {name: case[1](*torch.meshgrid(*[torch.arange(1024)] * 2, indexing="ij")).sum().item()
+             for name, case in gpu.cases().items()}  # fmt: skip
+    pairs["sliding"] = pairs.pop("sliding tiles")
+    for family, count in pairs.items():
+        assert count <= sweep.visited(sweep.layout_of(family)) <= 1.1 * count
+        for direction in sweep.PASSES:
+            assert len(set(sweep.candidates(family, direction))) == len(sweep.candidates(family, direction)) > 10
 
 
 def test_the_gpu_benchmark_needs_no_more_than_the_kernels_do():

@@ -4,7 +4,8 @@
     dispatch.py        the functions, their arguments' checks, torch's backend
     tables.py          which tiles meet: built once a batch, for every layer and both directions
     triton_kernels.py  the three kernels
-    triton_launch.py   their configurations, and the operator that autograd and torch.compile know
+    configs.py         how large their tiles are, by chip, type and mask
+    triton_launch.py   starting them, for autograd and torch.compile
 """
 
 from soralab.kernels.dispatch import Packed, attention, sliding_tile_attention

@@ -51,7 +51,7 @@ def attention(
     if choose(backend, q) == "triton":
         from soralab.kernels import triton_launch
 
-        return triton_launch.attention(q, k, v, cu_seqlens_q, cu_seqlens_k, row_map, causal, scale, [])[0]
+        return triton_launch.attention(q, k, v, cu_seqlens_q, cu_seqlens_k, row_map, causal, scale, [])
     if not packed:
         return reference(q, k, v, causal, scale)
     layout = tables.packed(cu_seqlens_q, cu_seqlens_k, row_map, len(q), len(k), causal)
@@ -65,9 +65,8 @@ def sliding_tile_attention(
     """Attention of each token of a film to the tiles around its own (Zhang et al. 2025, 2502.04507).
 
     q, k, v [batch, heads, time * height * width, dim], tokens row by row; size: (time, height, width) in tokens; tile:
-    of a tile, together 16, 32 or 64 tokens (Triton takes 64 in 16 bit alone); window: how many tiles a query sees along
-    each axis, odd. At the border the window stops moving. Returns the shape of q; differentiable. Raises ValueError
-    that names the argument.
+    of a tile; window: how many tiles a query sees along each axis, odd. At the border the window stops moving. Returns
+    the shape of q; differentiable. Raises ValueError that names the argument.
     """
     check(q, k, v, packed=False)
     size, tile, window = tuple(size), tuple(tile), tuple(window)
@@ -75,13 +74,10 @@ def sliding_tile_attention(
     if not q.shape[2] == k.shape[2] == math.prod(size):
         raise ValueError(f"size is {size}, {math.prod(size)} tokens; q has {q.shape[2]} and k {k.shape[2]}")
     scale = check_scale(scale, q)
-    fits = q.dtype != torch.float32 or math.prod(tile) < 64  # else registers spill, and small chips lack shared memory
-    if backend == "triton" and not fits:
-        raise ValueError(f"tile is {tile}, 64 tokens; of float32 Triton's backend takes 16 or 32, or backend='torch'")
-    if choose(backend, q) == "triton" and fits:
+    if choose(backend, q) == "triton":
         from soralab.kernels import triton_launch
 
-        return triton_launch.attention(q, k, v, None, None, None, False, scale, [*size, *tile, *window])[0]
+        return triton_launch.attention(q, k, v, None, None, None, False, scale, [*size, *tile, *window])
     mask = tables.sliding(size, tile, window, len(q), q.device).mask()
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
@@ -184,8 +180,21 @@ def check_scale(scale: float | None, q: Tensor) -> float:
     return float(scale)
 
 
+_CHOSEN: dict[tuple, str] = {}  # what `choose` found: packages and chips do not change while a process runs
+
+
 def choose(backend: str, q: Tensor) -> str:
     """The backend to run: "torch" or "triton". Raises ValueError, with the remedy, if it cannot."""
+    if torch.compiler.is_compiling():
+        return find(backend, q)
+    key = (backend, q.device, q.dtype)
+    if key not in _CHOSEN:
+        _CHOSEN[key] = find(backend, q)
+    return _CHOSEN[key]
+
+
+def find(backend: str, q: Tensor) -> str:
+    """As `choose`, by asking the installed packages and the chip."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it takes {', '.join(map(repr, BACKENDS))}")
     interpreting = os.environ.get("TRITON_INTERPRET") == "1"  # slow, on a GPU too, and wrong in bfloat16

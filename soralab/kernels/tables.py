@@ -8,12 +8,34 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-COLUMNS = ("batch", "first", "end", "other_first", "other_end", "full_lo", "full_hi", "edge_lo", "edge_hi")
+COLUMNS = (
+    "batch", "first", "end", "other_first", "other_end", "origin", "full_lo", "full_hi", "edge_lo", "edge_hi",
+)  # fmt: skip
+
+
+class Tiles(NamedTuple):
+    """What a kernel is told: its table [programs, 10] of COLUMNS, and where the places of both sides lie in memory.
+
+    A program owns the places [first, end) up to a tile's size. It visits those of the other side's [other_first,
+    other_end) in tiles, of which every token exists and every pair may attend: tile t of [full_lo, full_hi) begins at
+    origin + t * block. Where the segment ends or the diagonal passes it visits pieces: piece t of [edge_lo, edge_hi)
+    begins at origin + t * piece(block). Maps are None where place and row are the same.
+    """
+
+    table: Tensor
+    own_map: Tensor | None
+    other_map: Tensor | None
+
+
+def piece(block: int) -> int:
+    """The size of the pieces in which a tile of so many tokens is visited where it is cut."""
+    return min(block, 32)
 
 
 class Layout:
@@ -22,32 +44,39 @@ class Layout:
     batch, q_first, q_end, k_first, k_end: [segments] on the CPU; places in packed order, within one batch entry.
     causal: query i of a segment may attend key j iff j <= i + keys - queries, so the last query sees the last key.
     row_map: [tokens], where the token at each place lies in memory; None if there.
+    family: which configurations the kernels take (soralab.kernels.configs).
     """
 
-    def __init__(self, batch, q_first, q_end, k_first, k_end, causal: bool, row_map: Tensor | None, device):
+    def __init__(self, batch, q_first, q_end, k_first, k_end, causal: bool, row_map: Tensor | None, device, family=""):
         self.batch, self.q_first, self.q_end, self.k_first, self.k_end = batch, q_first, q_end, k_first, k_end
         self.causal, self.device = causal, device
         self.row_map = None if row_map is None else row_map.to(torch.int32).contiguous()
-        self._tables = {}
+        self.family = family or ("windows" if row_map is not None else "causal" if causal else "packed")
+        self.prepared = {}  # by the launcher
+        self._tiles = {}
 
-    def table(self, owner: str, block_q: int, block_k: int) -> tuple[Tensor, Tensor | None]:
-        """The table [programs, 9] of COLUMNS for tiles of these sizes, and the list of visits it points into.
+    def tiles(self, owner: str, block_q: int, block_k: int) -> Tiles:
+        """The table and the maps for tiles of these sizes; owner: "queries" or "keys", whose tiles programs own.
 
-        owner: "queries" or "keys". A program visits the tiles [full_lo, full_hi), where every pair may attend, and
-        [edge_lo, edge_hi), where not every one may; without a list, tile t begins at other_first + t * block. Programs
-        with most to do come first, so that the last ones to end are short.
+        Programs with most to do come first, so that the last ones to end are short.
         """
         key = (owner, block_q, block_k)
-        if key not in self._tables:
-            columns, visits = self.build(*key)
+        if key not in self._tiles:
+            *columns, own_map, other_map = self.build(*key)
             table = torch.stack(torch.broadcast_tensors(*columns), 1)
-            work = table[:, 6] - table[:, 5] + table[:, 8] - table[:, 7]
-            table = table[work.argsort(descending=True, stable=True)]
-            self._tables[key] = (table.to(torch.int32).to(self.device), visits)
-        return self._tables[key]
+            block = block_k if owner == "queries" else block_q
+            work = (table[:, 7] - table[:, 6]) * block + (table[:, 9] - table[:, 8]) * piece(block)
+            table = table[work.argsort(descending=True, stable=True)].to(torch.int32)
+            self._tiles[key] = Tiles(table.to(self.device), own_map, other_map)
+        return self._tiles[key]
 
-    def build(self, owner: str, block_q: int, block_k: int) -> tuple[list[Tensor], Tensor | None]:
-        """The columns of `table`, in the order of the segments, and the list of visits (None: there is no list)."""
+    def build(self, owner: str, block_q: int, block_k: int) -> tuple[Tensor | None, ...]:
+        """The columns of the table, in the order of the segments, and both maps."""
+        return *self.columns(owner, block_q, block_k), self.row_map, self.row_map
+
+    def columns(self, owner: str, block_q: int, block_k: int) -> tuple[Tensor, ...]:
+        """Queries visit keys from the segment's first on, keys visit queries back from its last: so the diagonal and
+        the cut tile are at the same end, and one range holds the edges."""
         queries, keys, zero = self.q_end - self.q_first, self.k_end - self.k_first, torch.tensor(0)
         if owner == "queries":
             s, first = split(self.q_first, self.q_end, block_q)
@@ -56,18 +85,20 @@ class Layout:
             if self.causal:
                 seen = [i + 1 - self.q_end[s] + keys[s] for i in (first, last)]
                 all_see, any_sees = (n.clamp(min=0) for n in seen)
-            full, some = all_see // block_k, ceil_div(any_sees, block_k)
-            ranges = [zero, full, full, some]
-            return [self.batch[s], first, self.q_end[s], self.k_first[s], self.k_end[s], *ranges], None
+            full, small = all_see // block_k, piece(block_k)
+            ranges = [self.k_first[s], zero, full, full * block_k // small, ceil_div(any_sees, small)]
+            return self.batch[s], first, self.q_end[s], self.k_first[s], self.k_end[s], *ranges
         s, first = split(self.k_first, self.k_end, block_k)
         last = torch.minimum(first + block_k, self.k_end[s]) - 1
-        lo = mid = torch.zeros_like(first)  # the first query that any key of the tile is seen by, and that all are
+        all_seen = any_seen = queries[s]  # by how many queries every key of the tile is seen, and by how many any
         if self.causal:
-            shift = queries[s] - self.k_end[s]
-            lo = (first + shift).clamp(min=0) // block_q
-            mid = ceil_div((last + shift).clamp(min=0), block_q)
-        ranges = [mid, ceil_div(queries[s], block_q), lo, mid]
-        return [self.batch[s], first, self.k_end[s], self.q_first[s], self.q_end[s], *ranges], None
+            seen = [self.k_end[s] - j for j in (last, first)]
+            all_seen, any_seen = (torch.minimum(n, queries[s]) for n in seen)
+        tiles, full, small = ceil_div(queries[s], block_q), all_seen // block_q, piece(block_q)
+        pieces = block_q // small
+        ranges = [tiles - full, tiles, tiles * pieces - ceil_div(any_seen, small), (tiles - full) * pieces]
+        return (self.batch[s], first, self.k_end[s], self.q_first[s], self.q_end[s],
+                self.q_end[s] - tiles * block_q, *ranges)  # fmt: skip
 
 
 class SlidingTiles(Layout):
@@ -75,8 +106,10 @@ class SlidingTiles(Layout):
 
     Sliding-tile attention (Zhang et al. 2025, 2502.04507). size: (time, height, width) of the film in tokens; tile: of
     a tile; window: how many tiles of keys a query sees along each axis. At the film's border the window stops moving,
-    so every query sees as many tiles. Of two tiles either all pairs may attend or none, so nothing has to be compared,
-    except in tiles that the film's end cuts off: those are the partial ones. The row map puts a tile's tokens together.
+    so every query sees as many tiles.
+
+    Tiles that see the same tiles are one segment, and the rows that they see are listed one after the other: the other
+    side's map. So nothing has to be compared but the end of the list, and a tile that the film cuts is a short entry.
     """
 
     def __init__(self, size, tile, window, batch: int, device):
@@ -84,39 +117,40 @@ class SlidingTiles(Layout):
         counts = [-(-n // t) for n, t in zip(size, tile, strict=True)]
         grid = torch.cartesian_prod(*(torch.arange(n) // t for n, t in zip(size, tile, strict=True))).reshape(-1, 3)
         self.tile_of = (grid[:, 0] * counts[1] + grid[:, 1]) * counts[2] + grid[:, 2]  # [tokens]: row to tile
-        lengths = self.tile_of.bincount()
-        self.ends = lengths.cumsum(0)
-        self.begins, self.volume, self.entries = self.ends - lengths, math.prod(tile), batch
+        self.entries = batch
         axes = [window_of(n, w) for n, w in zip(counts, window, strict=True)]
         near = [a[:, None, None, :, None, None] & b[None, :, None, None, :, None] & c[None, None, :, None, None, :]
                 for a, b, c in [axes]][0]  # fmt: skip
-        self.near = near.reshape(len(lengths), len(lengths))  # [query tile, key tile]
+        self.near = near.reshape(math.prod(counts), math.prod(counts))  # [query tile, key tile]
         one, n = torch.zeros(1, dtype=torch.long), torch.tensor([math.prod(size)])
-        super().__init__(one, one, n, one, n, False, self.tile_of.argsort(stable=True).to(device), device)
+        super().__init__(one, one, n, one, n, False, self.tile_of.argsort(stable=True), device)
+        alike = torch.unique(self.near, dim=0, return_inverse=True)[1][self.tile_of].bincount()
+        wide = 128 * ceil_div(alike, 128).sum() <= 1.1 * len(self.tile_of)  # else a wide tile would be half empty
+        self.family = "sliding, wide" if wide else "sliding"
 
     def mask(self) -> Tensor:
         """[tokens, tokens], True = may attend, in the order of memory: for the reference."""
         return self.near[self.tile_of[:, None], self.tile_of[None, :]].to(self.device)
 
-    def build(self, owner: str, block_q: int, block_k: int) -> tuple[list[Tensor], Tensor | None]:
-        """As Layout.build, with lists: for each tile first the full ones, then the partial ones."""
-        if (block_q, block_k) != (self.volume, self.volume):
-            raise ValueError(f"blocks are {block_q} and {block_k}; sliding tiles take {self.volume}, a tile's tokens")
-        whole = self.ends - self.begins == self.volume
-        near = self.near if owner == "queries" else self.near.T
-        if owner == "keys":  # a query that does not exist has no weight anyway (triton_kernels.backward_k_visits)
-            whole = torch.ones_like(whole)
-        own, other = torch.nonzero(near & whole).T, torch.nonzero(near & ~whole).T
-        both = torch.cat([own, other], 1)
-        order = (2 * both[0] + torch.arange(both.shape[1]).ge(own.shape[1])).argsort(stable=True)
-        listed = both[1, order]
-        full, partial = (near & whole).sum(1), (near & ~whole).sum(1)
-        hi = (full + partial).cumsum(0)
-        lo, mid = hi - full - partial, hi - partial
-        batch = torch.arange(self.entries).repeat_interleave(len(hi))
-        columns = [self.begins, self.ends, torch.zeros_like(hi), self.ends[-1:].expand_as(hi), lo, mid, mid, hi]
-        visits = torch.stack([self.begins[listed], self.ends[listed]], 1).to(torch.int32).to(self.device)
-        return [batch, *(column.repeat(self.entries) for column in columns)], visits
+    def build(self, owner: str, block_q: int, block_k: int) -> tuple[Tensor | None, ...]:
+        """As Layout.build; the segments and what they see are those of the owner's side."""
+        seen, group = torch.unique(self.near if owner == "queries" else self.near.T, dim=0, return_inverse=True)
+        own_map = (group[self.tile_of] * len(group) + self.tile_of).argsort(stable=True)
+        own_end = group[self.tile_of].bincount().cumsum(0)
+        lengths, rows = self.tile_of.bincount(), self.row_map.long()
+        begins = lengths.cumsum(0) - lengths
+        segment, tile = torch.nonzero(seen).T
+        n = lengths[tile]
+        listed = rows[torch.arange(n.sum()) + (begins[tile] - n.cumsum(0) + n).repeat_interleave(n)]
+        end = torch.zeros(len(seen), dtype=torch.long).index_add_(0, segment, n).cumsum(0)
+        bounds = (torch.cat([torch.zeros(1, dtype=torch.long), x]) for x in (own_end, end))
+        own, other = ((x[:-1], x[1:]) for x in bounds)
+        q, k = (own, other) if owner == "queries" else (other, own)
+        lists = Layout(torch.zeros_like(end), *q, *k, False, None, self.device)
+        columns = torch.stack(torch.broadcast_tensors(*lists.columns(owner, block_q, block_k)))
+        entry = torch.arange(self.entries).repeat_interleave(columns.shape[1])
+        maps = (x.to(torch.int32).to(self.device) for x in (own_map, listed))
+        return entry, *columns[1:].repeat(1, self.entries), *maps
 
 
 def ceil_div(a: Tensor, b: int) -> Tensor:
@@ -143,7 +177,8 @@ def window_of(tiles: int, window: int) -> Tensor:
 def dense(batch: int, queries: int, keys: int, causal: bool, device: torch.device) -> Layout:
     """The layout of dense tensors: one segment a batch entry."""
     zero = torch.zeros(batch, dtype=torch.long)
-    return Layout(torch.arange(batch), zero, zero + queries, zero, zero + keys, causal, None, device)
+    family = "causal" if causal else "dense"
+    return Layout(torch.arange(batch), zero, zero + queries, zero, zero + keys, causal, None, device, family)
 
 
 @lru_cache(maxsize=64)
@@ -213,8 +248,6 @@ def check_sliding(size, tile, window) -> None:
     for name, value in (("size", size), ("tile", tile), ("window", window)):
         if len(value) != 3 or not all(isinstance(n, int) and n > 0 for n in value):
             raise ValueError(f"{name} is {value}; it takes three whole numbers from 1: time, height, width")
-    if math.prod(tile) not in (16, 32, 64):  # 128 by 128 spill their registers, or do not fit at all
-        raise ValueError(f"tile is {tile}, {math.prod(tile)} tokens; it takes one of 16, 32 or 64 tokens")
     if not all(n % 2 for n in window):
         raise ValueError(f"window is {window}; it takes odd numbers, so that a tile has a middle")
 

@@ -1,87 +1,140 @@
-"""Launching the kernels, as an operator that autograd and torch.compile know. Imports triton; see dispatch.py."""
+"""Launching the kernels, for autograd, and as an operator for torch.compile. Imports triton; see dispatch.py.
+
+A call costs little: what depends on the layout, the strides and the alignment is prepared at the first call and kept
+with the layout; later calls hand pointers to the compiled kernel.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import partial
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from soralab.kernels import tables
 from soralab.kernels import triton_kernels as kernels
+from soralab.kernels.configs import block_dim, config
+
+try:
+    from triton.tools.tensor_descriptor import TensorDescriptor
+except ImportError:  # a Triton without them: whole tiles are loaded by pointers too
+    TensorDescriptor = None
 
 # Whether TRITON_INTERPRET was 1 when triton itself came in: its own tl.zeros is decorated then, the kernels only here.
 INTERPRETED = not any(isinstance(fn, triton.runtime.JITFunction) for fn in (tl.zeros, kernels.forward))
 
 
-class Config(NamedTuple):
-    """Tile sizes and what the compiler is told: warps a program, tiles loaded ahead."""
-
-    block_q: int
-    block_k: int
-    warps: int
-    stages: int
+def empty_like(x: Tensor) -> Tensor:
+    """Memory in the layout of x that a kernel will write. Tests put NaN into it."""
+    return torch.empty_like(x)
 
 
-# (rows for, bits of a number, head dimension rounded up): forward, backward_q, backward_k. Chosen so that the compiled
-# kernels use tensor cores, spill no register and fit into shared memory, as the tests check without a GPU. Their speed
-# was not measured on one: `python -m benchmarks gpu` does that. Rows: see `rows_for`.
-CONFIGS = {
-    (90, 16, 64): (Config(128, 64, 4, 3), Config(128, 64, 8, 2), Config(64, 128, 8, 2)),
-    (90, 16, 128): (Config(128, 64, 8, 3), Config(128, 64, 8, 2), Config(64, 64, 8, 2)),
-    (80, 16, 64): (Config(128, 64, 8, 2), Config(64, 64, 4, 2), Config(64, 64, 8, 2)),
-    (80, 16, 128): (Config(128, 32, 8, 2), Config(64, 32, 4, 2), Config(32, 64, 8, 2)),
-    (80, 32, 64): (Config(32, 32, 4, 2), Config(32, 32, 4, 2), Config(32, 32, 8, 2)),
-    (80, 32, 128): (Config(32, 32, 8, 2), Config(32, 16, 8, 2), Config(32, 32, 8, 2)),
-}
-PASSES = ("forward", "backward_q", "backward_k")
+def empty_rows(q: Tensor) -> Tensor:
+    """Memory for a number a query, [batch, heads, tokens]. Sums are float32; float64 is for checking gradients in the
+    interpreter."""
+    shape = q.shape[:3] if q.ndim == 4 else (1, q.shape[1], q.shape[0])
+    return torch.empty(shape, dtype=torch.float64 if q.dtype == torch.float64 else torch.float32, device=q.device)
 
 
-def rows_for(x: Tensor) -> int:
-    """Which rows of CONFIGS the tensor's GPU takes: 90 where a program has Hopper's shared memory (data-centre chips of
-    capability 9 and 10), else 80, which fits into the 99 KB of the smaller chips, older and newer."""
-    large = x.is_cuda and torch.cuda.get_device_capability(x.device)[0] in (9, 10)
-    return 90 if large else 80
-
-
-def config(direction: str, x: Tensor, layout: tables.Layout) -> Config:
-    """The configuration of a pass for tensors like x [batch, heads, tokens, dim]."""
-    bits, dim = (16 if x.element_size() == 2 else 32), max(64, block_dim(x.shape[-1]))
-    rows = rows_for(x)
-    chosen = CONFIGS[rows if (rows, bits, dim) in CONFIGS else 80, bits, dim][PASSES.index(direction)]
-    if isinstance(layout, tables.SlidingTiles):
-        chosen = for_film_tiles(chosen, direction, bits, layout.volume)
-    return chosen
-
-
-def for_film_tiles(chosen: Config, direction: str, bits: int, volume: int) -> Config:
-    """The configuration where a tile of the film is a tile of the kernel. The list of visits takes registers that
-    float32 has not to spare forwards, so nothing is loaded ahead there."""
-    stages = 1 if (direction, bits) == ("forward", 32) else chosen.stages
-    return chosen._replace(block_q=volume, block_k=volume, stages=stages)
-
-
-def block_dim(dim: int) -> int:
-    """The head dimension rounded up to a power of two, at least 16: tl.dot takes nothing else."""
-    return max(16, triton.next_power_of_2(dim))
-
-
-def empty(shape, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Memory that a kernel will write. Tests put NaN into it."""
-    return torch.empty(tuple(shape), dtype=dtype or like.dtype, device=like.device)
-
-
-def four_axes(x: Tensor) -> Tensor:
-    """[batch, heads, tokens, dim] of a dense or packed ([tokens, heads, dim]) tensor; its last axis contiguous."""
-    x = x.transpose(0, 1)[None] if x.ndim == 3 else x
+def rows_together(x: Tensor) -> Tensor:
+    """The tensor with its last axis contiguous, as the kernels take it."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+# ----------------------------------------------------------------------------------------------------- launching a pass
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, layout: tables.Layout, scale: float) -> tuple[Tensor, Tensor]:
+    """(o like q, lse [batch, heads, tokens] in log2, +inf for a query without keys)."""
+    o, lse = empty_like(q), empty_rows(q)
+    launch("forward", layout, (q, k, v, o), (lse,), (k, v), (scale * math.log2(math.e),))
+    return o, lse
+
+
+def backward(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, layout: tables.Layout, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients (dq, dk, dv)."""
+    dq, dk, dv, delta = empty_like(q), empty_like(k), empty_like(v), empty_rows(q)
+    numbers = scale * math.log2(math.e), scale
+    launch("backward_q", layout, (q, k, v, o, do, dq), (lse, delta), (k, v), numbers)
+    launch("backward_k", layout, (q, k, v, do, dk, dv), (lse, delta), (q, do), numbers)
+    return dq, dk, dv
+
+
+def launch(direction: str, layout: tables.Layout, tensors: tuple, rows: tuple, visited: tuple, numbers: tuple) -> None:
+    """Start one kernel: a program for each row of the table and each head.
+
+    tensors: those with a head dimension; rows: those with a number a query; visited: those whose tiles are visited.
+    """
+    like = tensors[0]
+    places = (*[x.stride() for x in tensors], *[x.data_ptr() % 16 for x in (*tensors, *rows)])
+    key = (direction, like.dtype, like.shape, places)
+    if key not in layout.prepared:
+        layout.prepared[key] = Pass(direction, layout, tensors, visited)
+    if like.is_cuda and like.device.index != torch.cuda.current_device():
+        with torch.cuda.device(like.device):
+            layout.prepared[key](tensors, rows, visited, numbers)
+    else:
+        layout.prepared[key](tensors, rows, visited, numbers)
+
+
+class Pass:
+    """One kernel over one layout, ready for tensors of known strides and alignment."""
+
+    def __init__(self, direction: str, layout: tables.Layout, tensors: tuple, visited: tuple):
+        like, dim = tensors[0], block_dim(tensors[0].shape[-1])
+        c = config(direction, like, layout, layout.row_map is None and all(map(describable, visited)))
+        table, *maps = layout.tiles("keys" if direction == "backward_k" else "queries", c.block_q, c.block_k)
+        self.maps = (*maps, table)
+        *_, heads, tokens, _ = four_axes(like)[0]
+        at = [tuple(four_axes(x)[1][:3]) for x in tensors]
+        acc = tl.float64 if like.dtype == torch.float64 else tl.float32
+        rows = c.block_q if direction == "backward_k" else c.block_k
+        self.rest = (*at, (heads * tokens, tokens, 1), layout.causal, maps[0] is not None, c.bulk, c.block_q, c.block_k,
+                     tables.piece(rows), like.shape[-1], dim, acc)  # fmt: skip
+        self.described = [(*four_axes(x), [1, 1, rows, dim]) for x in visited] if c.bulk else None
+        self.grid = (len(table), heads, 1)
+        self.start = partial(getattr(kernels, direction)[self.grid], num_warps=c.warps, num_stages=c.stages)
+        self.compiled = None if len(table) else lambda *arguments: None
+
+    def __call__(self, tensors: tuple, rows: tuple, visited: tuple, numbers: tuple) -> None:
+        """Start it. The first time, Triton compiles it or finds it compiled; in its interpreter every time is one."""
+        tiles = (None, None)
+        if self.described:
+            tiles = [TensorDescriptor(x, *known) for x, known in zip(visited, self.described, strict=True)]
+        arguments = (*tensors, *rows, *tiles, *self.maps, *numbers, *self.rest)
+        if self.compiled is not None:
+            self.compiled(*arguments)
+            return
+        compiled = self.start(*arguments)
+        if not INTERPRETED:
+            self.compiled = compiled[self.grid]
+
+
+def four_axes(x: Tensor) -> tuple[list[int], list[int]]:
+    """Shape and strides as [batch, heads, tokens, dim] of a dense or packed ([tokens, heads, dim]) tensor."""
+    shape, stride = list(x.shape), list(x.stride())
+    if x.ndim == 3:
+        shape, stride = [1, shape[1], shape[0], shape[2]], [shape[0] * stride[0], stride[1], stride[0], stride[2]]
+    return shape, stride
+
+
+def describable(x: Tensor) -> bool:
+    """Whether a tensor descriptor can describe x: the copy engine takes addresses in steps of 16 bytes."""
+    steps = (x.data_ptr(), *(stride * x.element_size() for stride in x.stride()[:-1]))
+    return TensorDescriptor is not None and x.numel() > 0 and all(step % 16 == 0 for step in steps)
+
+
+# ------------------------------------------------------------------------------------------ for autograd, torch.compile
+
+
 def layout_of(q: Tensor, k: Tensor, cu_q, cu_k, row_map, causal: bool, sliding: list[int]) -> tables.Layout:
-    """The layout that the operator's arguments describe, built at the first call and remembered."""
+    """The layout that the arguments describe, built at the first call and remembered."""
     if sliding:
         s = tuple(sliding)
         return tables.sliding(s[:3], s[3:6], s[6:], q.shape[0], q.device)
@@ -90,87 +143,76 @@ def layout_of(q: Tensor, k: Tensor, cu_q, cu_k, row_map, causal: bool, sliding: 
     return tables.dense(q.shape[0], q.shape[2], k.shape[2], causal, q.device)
 
 
-def launch(direction: str, layout: tables.Layout, like: Tensor, tensors: list[Tensor], numbers: list[float], strided):
-    """Start one kernel: a program for each row of the table and each head."""
-    c = config(direction, like, layout)
-    table, visits = layout.table("keys" if direction == "backward_k" else "queries", c.block_q, c.block_k)
-    if not len(table):
-        return
-    constants = dict(
-        CAUSAL=layout.causal, MAPPED=layout.row_map is not None, LISTED=visits is not None, BLOCK_Q=c.block_q,
-        BLOCK_K=c.block_k, DIM=like.shape[-1], BLOCK_D=block_dim(like.shape[-1]),
-        ACC=tl.float64 if like.dtype == torch.float64 else tl.float32,
-    )  # fmt: skip
-    strides = [tuple(x.stride()[:3]) for x in strided]
-    absent = table  # a pointer that is not followed
-    where = [absent if layout.row_map is None else layout.row_map, table, absent if visits is None else visits]
-    kernel = getattr(kernels, direction)[(len(table), like.shape[1])]
-    with torch.cuda.device_of(like):
-        kernel(*tensors, *where, *numbers, *strides, **constants, num_warps=c.warps, num_stages=c.stages)
+def attention(q, k, v, cu_q, cu_k, row_map, causal: bool, scale: float, sliding: list[int]) -> Tensor:
+    """The output, differentiable. Arguments as in dispatch.attention; sliding: [*size, *tile, *window] or []."""
+    if torch.compiler.is_compiling():
+        return operator(q, k, v, cu_q, cu_k, row_map, causal, scale, sliding)[0]
+    layout = layout_of(q, k, cu_q, cu_k, row_map, causal, sliding)
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        return Attention.apply(q, k, v, layout, scale)
+    return forward(rows_together(q), rows_together(k), rows_together(v), layout, scale)[0]
 
 
+class Attention(torch.autograd.Function):
+    """What the backward pass needs are the inputs, the output and lse; never the matrix of weights."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, layout, scale):
+        q, k, v = map(rows_together, (q, k, v))
+        o, lse = forward(q, k, v, layout, scale)
+        ctx.save_for_backward(q, k, v, o, lse)
+        ctx.layout, ctx.scale = layout, scale
+        return o
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, do):
+        return *backward(rows_together(do), *ctx.saved_tensors, ctx.layout, ctx.scale), None, None
+
+
+# While torch.compile traces, the same as an operator that it does not look into.
 SCHEMA = (
     "Tensor q, Tensor k, Tensor v, Tensor? cu_q, Tensor? cu_k, Tensor? row_map, bool causal, float scale, int[] sliding"
 )
 
 
 @torch.library.custom_op("soralab::attention", mutates_args=(), schema=f"({SCHEMA}) -> (Tensor, Tensor)")
-def attention(q, k, v, cu_q, cu_k, row_map, causal, scale, sliding):
-    """(o like q, lse [batch, heads, tokens] in log2, +inf for a query without keys)."""
+def operator(q, k, v, cu_q, cu_k, row_map, causal, scale, sliding):
+    """As `forward`."""
     layout = layout_of(q, k, cu_q, cu_k, row_map, causal, sliding)
-    o = empty(q.shape, q)
-    lse = empty(lse_shape(q), q, lse_dtype(q))
-    q4, k4, v4, o4 = map(four_axes, (q, k, v, o))
-    launch("forward", layout, q4, [q4, k4, v4, o4, lse], [scale * math.log2(math.e)], [q4, k4, v4, o4, lse[..., None]])
-    return o, lse
+    return forward(*map(rows_together, (q, k, v)), layout, scale)
 
 
 @torch.library.custom_op(
     "soralab::attention_backward", mutates_args=(),
     schema=f"(Tensor do, Tensor o, Tensor lse, {SCHEMA}) -> (Tensor, Tensor, Tensor)",
 )  # fmt: skip
-def attention_backward(do, o, lse, q, k, v, cu_q, cu_k, row_map, causal, scale, sliding):
-    """The gradients (dq, dk, dv)."""
+def operator_backward(do, o, lse, q, k, v, cu_q, cu_k, row_map, causal, scale, sliding):
+    """As `backward`."""
     layout = layout_of(q, k, cu_q, cu_k, row_map, causal, sliding)
-    dq, dk, dv = (empty(x.shape, x) for x in (q, k, v))
-    delta = empty(lse.shape, lse)
-    q4, k4, v4, o4, do4, dq4, dk4, dv4 = map(four_axes, (q, k, v, o, do, dq, dk, dv))
-    numbers, at = [scale * math.log2(math.e), scale], lse[..., None]
-    launch("backward_q", layout, q4, [q4, k4, v4, o4, do4, lse, delta, dq4], numbers, [q4, k4, v4, o4, do4, at, dq4])
-    launch("backward_k", layout, q4, [q4, k4, v4, do4, lse, delta, dk4, dv4], numbers, [q4, k4, v4, do4, at, dk4, dv4])
-    return dq, dk, dv
+    return backward(*map(rows_together, (do, q, k, v)), o, lse, layout, scale)
 
 
-def lse_shape(q: Tensor) -> tuple[int, int, int]:
-    """[batch, heads, tokens], for dense and packed queries."""
-    return tuple(q.shape[:3]) if q.ndim == 4 else (1, q.shape[1], q.shape[0])
-
-
-def lse_dtype(q: Tensor) -> torch.dtype:
-    """Sums are float32; float64 is for checking gradients in the interpreter."""
-    return torch.float64 if q.dtype == torch.float64 else torch.float32
-
-
-@attention.register_fake
+@operator.register_fake
 def _(q, k, v, cu_q, cu_k, row_map, causal, scale, sliding):
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty(lse_shape(q), dtype=lse_dtype(q))
+    return torch.empty_like(rows_together(q)), empty_rows(q)
 
 
-@attention_backward.register_fake
+@operator_backward.register_fake
 def _(do, o, lse, q, k, v, cu_q, cu_k, row_map, causal, scale, sliding):
-    return tuple(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    return tuple(torch.empty_like(rows_together(x)) for x in (q, k, v))
 
 
 def keep(ctx, inputs, output):
-    """What the backward pass needs: the inputs, the output and lse; never the matrix of weights."""
+    """As Attention.forward."""
     q, k, v, cu_q, cu_k, row_map, ctx.causal, ctx.scale, ctx.sliding = inputs
     ctx.save_for_backward(*output, q, k, v, cu_q, cu_k, row_map)
 
 
 def differentiate(ctx, do, _):
-    """Gradients for q, k and v. Of lse there is none: it is for the backward pass alone."""
+    """As Attention.backward. Of lse there is no gradient: it is for the backward pass alone."""
     o, lse, *inputs = ctx.saved_tensors
-    return *attention_backward(do, o, lse, *inputs, ctx.causal, ctx.scale, ctx.sliding), *[None] * 6
+    return *operator_backward(do, o, lse, *inputs, ctx.causal, ctx.scale, ctx.sliding), *[None] * 6
 
 
-attention.register_autograd(differentiate, setup_context=keep)
+operator.register_autograd(differentiate, setup_context=keep)

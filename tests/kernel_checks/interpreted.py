@@ -7,31 +7,29 @@ import random
 import re
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 import battery
 import bfloat16
 import pytest
 import torch
-from battery import dense, mapped, numbers, packed, sliding
+from battery import dense, mapped, packed, sliding
 
 import soralab.kernels
-from soralab.kernels import attention, sliding_tile_attention, tables, triton_launch
-from soralab.sora import Sora, SoraConfig
+from soralab.kernels import tables, triton_launch
 
 operator = triton_launch.attention
 
 
 @pytest.fixture(autouse=True)
 def poison(monkeypatch):
-    monkeypatch.setattr(triton_launch, "empty", battery.poisoned)
+    battery.poison(monkeypatch, triton_launch)
     monkeypatch.setattr(triton_launch, "config", triton_launch.config)  # battery.prepare sets it; put back afterwards
     battery.GUARDED.clear()
 
 
 def output(case):
     battery.prepare(triton_launch, case)
-    return operator(case.q, case.k, case.v, *case.arguments())[0]
+    return operator(case.q, case.k, case.v, *case.arguments())
 
 
 def test_the_interpreter_is_what_runs():
@@ -42,6 +40,37 @@ def test_the_interpreter_is_what_runs():
 def test_a_case_of_the_battery(case):
     battery.prepare(triton_launch, case)
     assert battery.trouble(operator, case) == ""
+
+
+@pytest.mark.parametrize("scene", battery.SCENES, ids=lambda scene: scene.__name__)
+def test_a_scene_of_several_calls(scene):
+    assert scene(triton_launch) == ""
+
+
+@pytest.mark.parametrize("name", ["packed", "packed, causal, other lengths", "dense, causal, whole tiles"])
+def test_pointers_give_the_numbers_of_descriptors(name, monkeypatch):
+    """To the last bit, where there are none and where they cannot describe: they load the same tiles."""
+    (case,) = (case for case in battery.cases() if case.name == name)
+    do, runs, described = battery.grad_of(case), [], []
+    whole = triton_launch.TensorDescriptor
+    monkeypatch.setattr(triton_launch, "TensorDescriptor", lambda *given: described.append(1) or whole(*given))
+    for bulk, there in ((True, triton_launch.TensorDescriptor), (False, None), (True, None)):
+        monkeypatch.setattr(triton_launch, "TensorDescriptor", there)
+        battery.prepare(triton_launch, case, bulk)
+        runs.append(battery.run(operator, case, do))
+    assert len(described) == 6  # two a pass, of the first run alone
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+@pytest.mark.parametrize("wrong", ["begins between", "row stride", "head stride", "batch stride"])
+def test_what_no_descriptor_describes_is_known(wrong):
+    """The copy engine's addresses are multiples of 16 bytes: four numbers of float32."""
+    at = ["batch stride", "head stride", "row stride"].index(wrong) if "stride" in wrong else None
+    strides = [1024 + (at == 0), 256 + (at == 1), 20 + (at == 2), 1]
+    x = torch.zeros(4096)[8 + (at is None) :]
+    assert triton_launch.describable(torch.zeros(4096)[8:].as_strided((2, 2, 3, 16), (1024, 256, 20, 1)))
+    assert not triton_launch.describable(x.as_strided((2, 2, 3, 16), strides))
 
 
 @pytest.mark.skipif(not bfloat16.there(), reason="this Triton's interpreter is another one than we know how to mend")
@@ -132,7 +161,7 @@ def test_packed_segments_equal_each_alone():
     together = output(case)
     for part in (slice(0, 9), slice(9, 42)):
         q, k, v = (x[part].transpose(0, 1)[None] for x in (case.q, case.k, case.v))
-        alone = operator(q, k, v, None, None, None, False, 24**-0.5, [])[0]
+        alone = operator(q, k, v, None, None, None, False, 24**-0.5, [])
         torch.testing.assert_close(together[part].transpose(0, 1)[None], alone, rtol=1e-5, atol=1e-6)
 
 
@@ -170,7 +199,7 @@ def test_queries_and_segments_without_keys_get_zeros():
     battery.prepare(triton_launch, case)
     o, dq, dk, dv = battery.run(operator, case, battery.grad_of(case))
     assert o[:6].abs().max() == 0 and dq[:6].abs().max() == 0 and o[6:].abs().min() > 0
-    lse = operator(case.q, case.k, case.v, *case.arguments())[1]
+    lse = triton_launch.operator(case.q, case.k, case.v, *case.arguments())[1]
     assert lse[0, 0, :6].tolist() == [float("inf")] * 6 and lse[0, 0, 6:].isfinite().all()
 
 
@@ -188,7 +217,7 @@ def test_gradients_in_float64_are_those_of_finite_differences():
     leaves = [x.contiguous().requires_grad_() for x in (case.q, case.k, case.v)]
     # Scalars reach the kernel as float32, so its scale is off by 1e-8.
     assert torch.autograd.gradcheck(
-        lambda *x: operator(*x, *case.arguments())[0], leaves, fast_mode=True, atol=1e-5, rtol=1e-3
+        lambda *x: operator(*x, *case.arguments()), leaves, fast_mode=True, atol=1e-5, rtol=1e-3
     )
 
 
@@ -199,122 +228,11 @@ def test_gradients_for_some_of_the_inputs(wanted):
     want = battery.reference(case, torch.ones_like(case.q))[1:]
     leaves = [x.detach().clone().requires_grad_(n in wanted) for n, x in enumerate((case.q, case.k, case.v))]
     battery.prepare(triton_launch, case)
-    operator(*leaves, *case.arguments())[0].sum().backward()  # its gradient is expanded: all strides 0
+    operator(*leaves, *case.arguments()).sum().backward()  # its gradient is expanded: all strides 0
     for n, leaf in enumerate(leaves):
         assert (leaf.grad is not None) == (n in wanted)
         if n in wanted:
             torch.testing.assert_close(leaf.grad, want[n].float(), rtol=1e-4, atol=1e-5)
-
-
-def test_offsets_beyond_31_bits():
-    """Rows 2^30 numbers apart: the third lies at 2^31, which as an int32 is -2^31. Memory is reserved, not used."""
-    try:
-        far = torch.empty(2**32 + 64, dtype=torch.float16)
-    except RuntimeError:
-        pytest.skip("this machine reserves no 8 GB")
-    q = far.as_strided((1, 1, 3, 16), (1, 1, 2**30, 1), 2**31 - 2**30)
-    near = numbers(1, 1, 3, 16, dtype=torch.float16)
-    q.copy_(near)
-    arguments = [None, None, None, False, 0.25, []]
-    assert torch.equal(operator(q, q, q, *arguments)[0], operator(near, near, near, *arguments)[0])
-
-
-# ------------------------------------------------------------------------------------------ the operator and its cache
-
-
-def test_the_operator_is_registered_as_torch_wants_it():
-    case = packed("", [5, 12])
-    case.blocks = ((16, 16),) * 3
-    battery.prepare(triton_launch, case)
-    triton_launch.empty = torch_empty
-    leaves = [x.clone().requires_grad_() for x in (case.q, case.k, case.v)]
-    torch.library.opcheck(operator, (*leaves, *case.arguments()))
-
-
-def torch_empty(shape, like, dtype=None):
-    """Zeros, so that two calls agree where nothing is written (opcheck compares NaN with NaN as unequal)."""
-    return torch.zeros(tuple(shape), dtype=dtype or like.dtype)
-
-
-def test_torch_compile_takes_it_whole():
-    case = packed("", [5, 12])
-    case.blocks = ((16, 16),) * 3
-    battery.prepare(triton_launch, case)
-    bounds = case.rest["cu_q"]
-
-    def layer(x):
-        return (attention(x, x * 2, x + 1, cu_seqlens_q=bounds, backend="triton") * 2).square().sum()
-
-    x = case.q.clone().requires_grad_()
-    want = torch.autograd.grad(layer(x), x)[0]
-    got = torch.autograd.grad(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), x)[0]
-    torch.testing.assert_close(got, want)
-
-
-def test_the_table_is_made_once_for_all_layers(monkeypatch):
-    made = []
-    build = tables.Layout.build
-    monkeypatch.setattr(tables.Layout, "build", lambda self, *key: made.append(key) or build(self, *key))
-    case = packed("", [5, 12])
-    battery.prepare(triton_launch, case)
-    for _ in range(3):
-        battery.run(operator, case, battery.grad_of(case))
-    assert len(made) == 3  # forward, backward_q and backward_k: each has tile sizes of its own here
-
-
-def test_bounds_that_are_written_to_are_read_again():
-    case, other = packed("", [5, 12]), packed("", [12, 5])
-    before = output(case)
-    case.rest["cu_q"].copy_(other.rest["cu_q"])
-    after = output(case)
-    assert not torch.equal(before, after)
-    case.rest["cu_q"] = other.rest["cu_q"].clone()
-    assert torch.equal(output(case), after)
-
-
-@pytest.mark.parametrize("make", [
-    lambda **b: attention(numbers(1, 1, 5, 24).float(), numbers(1, 1, 7, 24, seed=1).float(),
-                          numbers(1, 1, 7, 24, seed=2).float(), causal=True, scale=0.3, **b),
-    lambda **b: attention(*[numbers(17, 1, 16, seed=n).float() for n in range(3)], **b,
-                          cu_seqlens_q=battery.bounds([5, 12]), row_map=torch.arange(17).flip(0)),
-    lambda **b: sliding_tile_attention(*[numbers(1, 1, 40, 16, seed=n).float() for n in range(3)], (1, 4, 10),
-                                       (1, 4, 4), (1, 1, 1), **b),
-])  # fmt: skip
-def test_both_backends_say_the_same(make):
-    torch.testing.assert_close(make(backend="triton"), make(backend="torch"), rtol=1e-5, atol=1e-6)
-
-
-def test_what_the_interpreter_multiplies_wrongly_is_refused():
-    x = numbers(1, 1, 4, 16, dtype=torch.bfloat16)
-    with pytest.raises(ValueError, match="q is bfloat16, and Triton's interpreter multiplies it wrongly"):
-        attention(x, x, x, backend="triton")
-
-
-@pytest.mark.parametrize("capability, rows", [(8, 80), (9, 90), (10, 90), (12, 80)])
-def test_a_gpu_takes_the_configurations_that_fit_it(monkeypatch, capability, rows):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, 0))
-    assert triton_launch.rows_for(SimpleNamespace(is_cuda=True, device="cuda")) == rows
-
-
-def test_chapter_16s_model_computes_on_the_kernels_forwards_and_backwards():
-    """Two blocks, RoPE and all, 32 tokens in one tile: the same film and the same gradients as through torch's."""
-    torch.manual_seed(0)
-    model = Sora(SoraConfig(dim=32, depth=2, heads=2, size=(2, 8, 8), rotary=True))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))  # gates and head start at 0, and would hide everything
-    triton_launch.config = lambda direction, x, layout: triton_launch.Config(32, 32, 4, 1)
-    x, t, ids = torch.randn(2, 2, 8, 8, 8), torch.tensor([0.2, 0.9]), torch.tensor([[3, 4, 0], [5, 0, 0]])
-    found = {}
-    for backend in ("torch", "triton"):
-        model.backend = backend
-        model.zero_grad()
-        film = model(x, t, ids)
-        film.square().mean().backward()
-        found[backend] = [film.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
-    for mine, theirs in zip(found["triton"], found["torch"], strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
-    assert battery.GUARDED  # the kernels did run
 
 
 # ------------------------------------------------------------------------------------------------- reading the source
@@ -324,26 +242,36 @@ def test_no_load_without_what_to_put_where_the_mask_is_false():
     """The interpreter puts zeros there, a GPU anything: so it must be said."""
     source = Path(soralab.kernels.__file__).with_name("triton_kernels.py").read_text(encoding="utf-8")
     loads = re.findall(r"tl\.load\(((?:[^()]|\([^()]*\))*)\)", source)
-    assert len(loads) == source.count("tl.load(") >= 12
+    assert len(loads) == source.count("tl.load(") >= 8
     assert [load for load in loads if "mask=" in load and "other=" not in load] == []
 
 
-@pytest.mark.parametrize("case", [sliding("", (1, 4, 18), (1, 4, 4), (1, 1, 3)), mapped("", [16, 21])], ids=str)
-def test_no_tile_is_visited_twice_or_in_vain(case):
-    """Every pair of tiles with a pair of tokens that may attend is visited once, from both sides; no other is."""
+@pytest.mark.parametrize("case", [
+    packed("", [5, 0, 40, 7, 3], [0, 4, 57, 3, 3], causal=True), packed("", [1, 0, 19, 33]), mapped("", [16, 21]),
+    mapped("", [70, 3], causal=True), sliding("", (1, 4, 18), (1, 4, 4), (1, 1, 3)),
+    sliding("", (5, 6, 7), (2, 2, 4), (3, 3, 1), batch=2),
+])  # fmt: skip
+@pytest.mark.parametrize("blocks", [(16, 16), (64, 32), (32, 64), (64, 64)])
+def test_no_pair_is_visited_twice_and_no_tile_in_vain(case, blocks):
+    """Of every tile that counts as whole all pairs may attend; whole tiles and pieces hold each pair that may attend
+    once, for each batch entry, and none that holds no such pair is visited."""
     layout = triton_launch.layout_of(case.q, case.k, *case.arguments()[:4], case.arguments()[5])
-    order = torch.arange(len(case.mask)) if layout.row_map is None else layout.row_map.long()
-    mask = case.mask[order][:, order]
-    for owner, seen in (("queries", mask), ("keys", mask.T)):
-        table, visits = layout.table(owner, 16, 16)
-        for _, first, _, other, other_end, *ranges in table.tolist():
-            tiles = [*range(*ranges[:2]), *range(*ranges[2:])]
-            spans = [visits[t].tolist() if visits is not None else [other + 16 * t, other_end] for t in tiles]
-            met = sorted(begin for begin, end in spans)
-            end_of = table[table[:, 1] == first][0, 2].item()
-            columns = seen[first : min(first + 16, end_of)].any(0)
-            begins = sorted({b for b in met if columns[b : b + 16].any()})
-            assert met == begins and sum(columns[b : min(b + 16, e)].sum() for b, e in spans) == columns.sum()
+    for owner, seen in (("queries", case.mask), ("keys", case.mask.T)):
+        table, *maps = layout.tiles(owner, *blocks)
+        own, other = (torch.arange(n) if m is None else m.long() for n, m in zip(seen.shape, maps, strict=True))
+        size, block = blocks if owner == "queries" else blocks[::-1]
+        found = torch.zeros(len(case.q) if case.q.ndim == 4 else 1, *seen.shape, dtype=torch.int)
+        for entry, first, end, begin, stop, origin, full_lo, full_hi, edge_lo, edge_hi in table.tolist():
+            mine = own[first : min(first + size, end)]
+            spans = [(origin + t * block, block, True) for t in range(full_lo, full_hi)]
+            small = tables.piece(block)
+            spans += [(origin + t * small, small, False) for t in range(edge_lo, edge_hi)]
+            for place, length, whole in spans:
+                theirs = other[max(place, begin) : min(place + length, stop)]
+                pairs = seen[mine[:, None], theirs]
+                assert pairs.any() and (not whole or (len(theirs) == length and pairs.all()))
+                found[entry, mine[:, None], theirs] += pairs.int()
+        assert torch.equal(found, seen.int().expand_as(found))
 
 
 def test_cases_are_what_they_say():

@@ -36,11 +36,20 @@ MUTANTS = {
     "masked with -20": (K, 's = tl.where(allowed, s, float("-inf"))', "s = tl.where(allowed, s, -20.0)", 0),
     "weights are rounded to half precision": (K, "p.to(v.dtype)", "p.to(tl.float16).to(v.dtype)", 0),
     "o is not divided by the sum": (K, "o / ell[:, None]", "o", 0),
-    "o has the strides of q": (
-        K, "row, inside, o_at[2], DIM, BLOCK_D)\n    lse",
-        "row, inside, q_at[2], DIM, BLOCK_D)\n    lse", 0),
-    "keys of the first head for all": (K, "k_in += batch * k_at[0] + head * k_at[1]", "k_in += batch * k_at[0]", 0),
-    "values of the first film for all": (K, "v_in += batch * v_at[0] + head * v_at[1]", "v_in += head * v_at[1]", 0),
+    "o has the strides of q": (K, "row, inside, o_at[2], DIM", "row, inside, q_at[2], DIM", 0),
+    "k is read with v's strides": (K, "other, k_at[2], v_at[2]", "other, v_at[2], v_at[2]", 1),
+    "q is read with do's strides": (K, "other, q_at[2],\n        do_at[2]", "other, do_at[2],\n        do_at[2]", 0),
+    "keys of the first head for all": (K, "slab(k_in, batch, head, k_at)", "slab(k_in, batch, head * 0, k_at)", 0),
+    "values of the first film for all": (K, "slab(v_in, batch, head, v_at)", "slab(v_in, batch * 0, head, v_at)", 0),
+    "every second head is the first": (K, "return batch, tl.program_id(1)", "return batch, tl.program_id(1) % 2", 0),
+    "every third head is the first": (K, "return batch, tl.program_id(1)", "return batch, tl.program_id(1) % 3", 0),
+    "a batch entry's offset has 32 bits": (K, "batch.to(tl.int64)", "batch", 0),
+    "a head's offset has 32 bits": (K, "head.to(tl.int64)", "head", 0),
+    "a row's offset has 32 bits": (K, "row.to(tl.int64)", "row", 0),
+    "a descriptor's tile is the first head's": (K, "[batch, head, first, 0]", "[batch, 0, first, 0]", 0),
+    "a descriptor's tile is the first film's": (K, "[batch, head, first, 0]", "[0, head, first, 0]", 0),
+    "a cut tile is loaded by a descriptor": (K, "if WHOLE and BULK", "if BULK", 0),
+    "whole tiles are read past the head's dimension": (K, "if WHOLE and DIM == BLOCK_D", "if WHOLE", 0),
     "the head dimension is not masked on loading": (
         K, "inside[:, None] & (d[None, :] < DIM), other",
         "inside[:, None], other", 0),
@@ -49,8 +58,8 @@ MUTANTS = {
         "mask=inside[:, None])", 0),
     "lse is in another base": (K, "m + tl.log2(ell)", "m + tl.log(ell)", 0),
     "lse of a row without keys is -inf": (K, 'tl.log2(ell), float("inf"))', 'tl.log2(ell), float("-inf"))', 0),
-    "lse is written by place, not by row": (K, "lse_at[1] + row, lse", "lse_at[1] + i, lse", 0),
-    "the row map is not followed": (K, "row = tl.load(map + place, mask=inside, other=0)", "row = place", 0),
+    "lse is written by place, not by row": (K, "lse_at) + row, lse", "lse_at) + i, lse", 0),
+    "the row map is not followed": (K, "row = load_numbers(map, place, inside, 0, WHOLE)", "row = place", 0),
     "delta is forgotten in dq": (
         K, "(product(do, tl.trans(v), ACC) - delta[:, None])",
         "product(do, tl.trans(v), ACC)", 0),
@@ -61,29 +70,35 @@ MUTANTS = {
     "dq lacks the scale": (K, "dq * dq_scale", "dq", 0),
     "dk lacks the scale": (K, "dk * dk_scale", "dk", 0),
     "the scale is a thousandth too large": (
-        L, "[scale * math.log2(math.e)],",
-        "[1.001 * scale * math.log2(math.e)],", 0),
+        L, "(scale * math.log2(math.e),)",
+        "(1.001 * scale * math.log2(math.e),)", 0),
     "2^x for e^x": (L, "scale * math.log2(math.e)", "scale", 0),
+    "the strides of the first call are kept": (L, "*[x.stride() for x in tensors]", "*[x.ndim for x in tensors]", 0),
+    "the alignment of the first call is kept": (L, "x.data_ptr() % 16 for x", "0 for x", 0),
+    "what descriptors cannot describe is not asked": (L, "all(map(describable, visited))", "True", 0),
     "the last tile counts as whole": (
-        T, "full, some = all_see // block_k,",
-        "full, some = ceil_div(all_see, block_k),", 0),
-    "one key tile of the diagonal is skipped": (
-        T, "ceil_div(any_sees, block_k)",
-        "ceil_div(any_sees - block_k, block_k)", 0),
+        T, "full, small = all_see // block_k,",
+        "full, small = ceil_div(all_see, block_k),", 0),
+    "the last piece of the diagonal is skipped": (
+        T, "ceil_div(any_sees, small)",
+        "ceil_div(any_sees - small, small)", 0),
     "the keys' diagonal is not masked": (
-        T, "mid = ceil_div((last + shift)",
-        "mid = lo + 0 * ceil_div((last + shift)", 0),
-    "the last tile of queries is skipped": (T, "ceil_div(queries[s], block_q), lo", "queries[s] // block_q, lo", 0),
-    "a key tile visits the queries it would see itself": (T, "else self.near.T", "else self.near", 0),
-    "a tile that the film cuts counts as whole": (
-        T, "whole = self.ends - self.begins == self.volume",
-        "whole = self.ends > 0", 0),
+        T, "ceil_div(queries[s], block_q), all_seen // block_q",
+        "ceil_div(queries[s], block_q), any_seen // block_q", 0),
+    "the first queries are skipped": (
+        T, "tiles * pieces - ceil_div(any_seen, small)",
+        "tiles * pieces - any_seen // small", 0),
+    "a key tile visits the queries it would see itself": (T, "else self.near.T,", "else self.near,", 0),
+    "a list of rows runs on into the next": (T, "n.cumsum(0) + n).repeat", "n.cumsum(0)).repeat", 0),
+    "a tile that the film cuts is listed as whole": (T, "n = lengths[tile]", "n = lengths.max().expand(len(tile))", 0),
     "the window leaves the film": (T, ".clamp(0, tiles - window)[:, None]", "[:, None]", 0),
+    "a row map's stride is not seen": (T, "row_map.to(torch.int32).contiguous()", "row_map.to(torch.int32)", 0),
+    "bounds that died are remembered": (T, "kept[key] = (given[1:], layout)", "kept[key] = ([], layout)", 0),
 }  # fmt: skip
 
 
 def mutant(name: str, folder: Path):
-    """The operator with one slip in it, and the module whose `empty` and `config` it uses."""
+    """The module with one slip in it, and under which name the launcher knows it ("": it is the launcher)."""
     file, right, wrong, which = MUTANTS[name]
     source = (FOLDER / file).read_text(encoding="utf-8")
     parts = source.split(right)
@@ -98,21 +113,26 @@ def mutant(name: str, folder: Path):
 
 
 def failure(launch) -> str:
-    """The first case of the battery that an operator fails, "" if it passes all."""
-    for case in battery.cases():
-        battery.prepare(launch, case)
+    """The first case or scene of the battery that a launcher fails, "" if it passes all."""
+    checks = [(case.name, case) for case in battery.cases()] + [(f.__name__, f) for f in battery.SCENES]
+    for name, check in checks:
         battery.GUARDED.clear()
         try:
-            found = battery.trouble(launch.attention, case)
+            if isinstance(check, battery.Case):
+                battery.prepare(launch, check)
+                found = battery.trouble(launch.attention, check)
+            else:
+                found = check(launch)
         except Exception as error:  # a wrong kernel may also stop
-            found = f"{case.name}: {type(error).__name__}"
+            found = type(error).__name__
         if found:
-            return found
+            return f"{name.replace('_', ' ')}: {found}"
     return ""
 
 
 def test_the_course_own_kernels_pass(monkeypatch):
-    monkeypatch.setattr(triton_launch, "empty", battery.poisoned)
+    battery.poison(monkeypatch, triton_launch)
+    monkeypatch.setattr(triton_launch, "config", triton_launch.config)
     assert failure(triton_launch) == ""
 
 
@@ -123,8 +143,8 @@ def rejected(name: str, folder: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
         if part:
             patch.setattr(triton_launch, part, module)
-            triton_launch.tables.dense.cache_clear()
-        patch.setattr(launch, "empty", battery.poisoned)
+        patch.setattr(launch, "config", launch.config)
+        battery.poison(patch, launch)
         return failure(launch)
 
 
