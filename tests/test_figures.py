@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from soralab import figures
-from soralab.figures import curves, diagrams, strip, style
+from soralab.figures import diagrams, strip, style
 from soralab.figures.films import _padded
 from soralab.figures.grids import GAP, MARGIN, lay_out
 from soralab.figures.pictures import RAMP, Board
@@ -305,73 +305,6 @@ def test_ema_is_corrected_at_the_start():
 
 def run_of(values, step=10):
     return {"step": np.arange(len(values)) * step, "loss": np.array(values, float)}
-
-
-def test_the_share_inside_the_band():
-    band = {"step": [0, 90], "min": [0, 0], "mean": [0.5, 1], "max": [1, 2]}  # upper edge: 1 + step / 90
-    assert figures.inside_band(run_of([0.5] * 10), band, margin=0) == 1
-    assert figures.inside_band(run_of([0.5] * 7 + [2.5] * 3), band, margin=0) == pytest.approx(0.7)
-    assert figures.inside_band(run_of([1.5] * 10), band, margin=0) == pytest.approx(0.5)  # at steps 50, 60, 70, 80, 90
-    assert figures.inside_band(run_of([-0.1] * 10), band, margin=0) == 0
-    assert figures.inside_band(run_of([-0.1] * 10), band, margin=0.2) == 1
-    # Steps past the band's end do not count.
-    assert figures.inside_band(run_of([0.5] * 10 + [9.0] * 10), band, margin=0) == 1
-    with pytest.raises(ValueError, match="steps 200 to 200.*0 and 90"):
-        figures.inside_band({"step": [200], "loss": [1.0]}, band, margin=0)
-
-
-def test_three_runs_make_a_band_that_holds_most_steps_of_a_fourth():
-    """Many bands of three runs each, and a fourth run like them; then one that learns a tenth more slowly."""
-    rng = np.random.default_rng(0)
-
-    def run(rate=1.0, wander=0.01):
-        return run_of(np.exp(-rate * np.arange(40) / 20) + rng.normal(0, wander))
-
-    shares = {0: [], None: []}
-    for _ in range(400):
-        band = figures.Band.of([run() for _ in range(3)], smooth=0)
-        fourth = run()
-        shares[0].append(figures.inside_band(fourth, band, margin=0))
-        shares[None].append(figures.inside_band(fourth, band))
-    assert np.mean(shares[0]) == pytest.approx(0.5, abs=0.08)  # (k - 1) / (k + 1)
-    assert np.mean(shares[None]) == pytest.approx(0.88, abs=0.05)
-    band = figures.Band.of([run() for _ in range(3)], smooth=0)
-    assert figures.inside_band(run(rate=0.8), band) < 0.4
-
-
-def test_a_band_has_a_name(tmp_path, monkeypatch):
-    """`band="unet"` is the file data/bands/unet.json; a name that there is no file of is told those that there are."""
-    logs = [{"step": [1, 2, 3], "loss": [3.0, 2.0, high]} for high in (1.0, 1.4)]
-    (tmp_path / "unet.json").write_text(json.dumps(logs), encoding="utf-8")
-    monkeypatch.setattr(curves, "BANDS", tmp_path)
-    run = {"step": np.array([1.0, 2.0, 3.0]), "loss": np.array([3.0, 2.0, 1.2])}
-    assert figures.inside_band(run, "unet") == figures.inside_band(run, logs) == 1
-    assert figures.loss_curve(run, band="unet").data == figures.loss_curve(run, band=logs).data
-    assert figures.loss_curve(run, band="unet").data != figures.loss_curve(run).data
-    with pytest.raises(ValueError, match="band: got 'vit', takes .* one of: unet"):
-        figures.loss_curve(run, band="vit")
-
-
-def test_a_band_of_runs_holds_each_of_them_and_survives_json():
-    rng = np.random.default_rng(0)
-    logs = [run_of(np.exp(-np.arange(50) / 20) + 0.1 * rng.standard_normal(50)) for _ in range(4)]
-    band = figures.Band.of(logs, smooth=0.8)
-    again = figures.Band(**json.loads(json.dumps(band.to_json())))
-    for log in logs:
-        assert figures.inside_band(log, band) == 1
-        assert figures.inside_band(log, again) == 1
-    assert figures.inside_band(run_of(np.exp(-np.arange(50) / 20) + 1), again) == 0
-    # The run is smoothed as the band was: unsmoothed, the same run would leave it.
-    rough = figures.Band(band.step, band.min, band.mean, band.max, smooth=0.0)
-    assert figures.inside_band(logs[0], rough) < 1
-    middle = np.mean([figures.ema(log["loss"], 0.8) for log in logs], axis=0)
-    assert band.mean == pytest.approx(middle)
-
-
-def test_the_loss_curve_tells_the_share_in_words():
-    band = {"step": [0, 90], "min": [0, 0], "mean": [0.5, 1], "max": [1, 2], "runs": 3}
-    picture = figures.loss_curve(run_of([0.5] * 7 + [9.0] * 3), band, log=True, title="Loss")
-    assert "inside the band for 70% of its steps" in picture.alt and picture.width == 720
 
 
 # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.

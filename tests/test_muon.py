@@ -25,6 +25,41 @@ def test_orthogonal_keeps_the_directions_and_levels_the_singular_values(shape):
     torch.testing.assert_close(orthogonal(1e-3 * matrices), out, rtol=1e-3, atol=1e-3)  # the scale does not matter
 
 
+def test_each_matrix_of_a_stack_is_alone():
+    """A large neighbour changes nothing: normalised over the stack, a small matrix would come out at a hundredth."""
+    small, large = numbers(1, 8, 8), 100 * numbers(1, 8, 8, seed=1)
+    both = orthogonal(torch.cat([small, large]))
+    torch.testing.assert_close(both[:1], orthogonal(small), rtol=0, atol=1e-12)
+    torch.testing.assert_close(both[1:], orthogonal(large), rtol=0, atol=1e-12)
+
+
+def test_a_step_is_as_long_as_the_larger_side_says():
+    """0.2 sqrt(max(rows, columns)) lr for each singular direction, after decay; matrices of several shapes at once."""
+    tall, wide = nn.Parameter(numbers(32, 8)), nn.Parameter(numbers(4, 64))
+    starts = [p.detach().clone() for p in (tall, wide)]
+    optimizer = MuonAdamW([{"params": [tall, wide], "muon": True}], lr=0.1, weight_decay=0.5, dtype=torch.float64)
+    tall.grad, wide.grad = numbers(32, 8, seed=2), numbers(4, 64, seed=3)
+    optimizer.step()
+    for p, start in ((tall, starts[0]), (wide, starts[1])):
+        expected = start * (1 - 0.1 * 0.5) - 0.1 * 0.2 * max(p.shape) ** 0.5 * orthogonal(p.grad)
+        torch.testing.assert_close(p.detach(), expected, rtol=0, atol=1e-9)
+
+
+def test_momentum_looks_ahead():
+    """The second step is of g + mu (mu m + g), Nesterov's; a frozen matrix, without a gradient, stays."""
+    matrix, frozen = nn.Parameter(numbers(6, 6)), nn.Parameter(numbers(6, 6, seed=9))
+    optimizer = MuonAdamW([{"params": [matrix, frozen], "muon": True}], lr=0.1, momentum=0.5, weight_decay=0.0,
+                          dtype=torch.float64)  # fmt: skip
+    first, second = numbers(6, 6, seed=1), numbers(6, 6, seed=2)
+    matrix.grad = first
+    optimizer.step()
+    before, matrix.grad = matrix.detach().clone(), second
+    optimizer.step()
+    step = orthogonal(second + 0.5 * (0.5 * first + second))
+    torch.testing.assert_close(matrix.detach(), before - 0.1 * 0.2 * 6**0.5 * step, rtol=0, atol=1e-9)
+    assert torch.equal(frozen, numbers(6, 6, seed=9))
+
+
 def test_step_is_torchs_muon():
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("torch.optim.Muon came with torch 2.9")

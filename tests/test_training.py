@@ -155,6 +155,82 @@ def test_one_step_is_adamw_with_clipping(tmp_path):
     assert math.isclose(record["grad_norm"], norm, rel_tol=1e-4)
 
 
+def test_many_steps_are_torchs_adamw(tmp_path):
+    """Betas, weight decay and the rate of each step: one step alone would tell none of the first."""
+    config = TrainConfig(steps=12, lr=0.05, warmup=4, cooldown=0.25, betas=(0.5, 0.7), weight_decay=0.2, clip=math.inf,
+                         precision="float32", log_every=1)
+    model, by_hand = nn.Linear(8, 1).double(), nn.Linear(8, 1).double()
+    by_hand.load_state_dict(model.state_dict())
+
+    def loss(m, b, g):
+        return (m(b["x"].double()) - b["y"]).square().mean()
+
+    train(model, loss, batch_fn, config, tmp_path)
+    optimizer = torch.optim.AdamW(by_hand.parameters(), lr=1.0, betas=(0.5, 0.7), weight_decay=0.2)
+    rates = [0.05 * min((step + 1) / 4, 1, (12 - step) / 3) for step in range(12)]
+    for step, rate in enumerate(rates):
+        optimizer.zero_grad()
+        loss(by_hand, batch_fn(step), None).backward()
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+    torch.testing.assert_close(model.weight, by_hand.weight, rtol=1e-9, atol=1e-12)
+    train(model, loss, batch_fn, config, tmp_path)  # a card without infinity, and the same configuration again
+    assert load_checkpoint(tmp_path / "state")[1]["config"]["clip"] is None
+    assert [record["lr"] for record in read_log(tmp_path / "log.jsonl")] == pytest.approx(rates, rel=1e-9)
+
+
+def test_it_trains_in_train_mode_and_gives_the_mode_back(tmp_path):
+    modes = []
+
+    def loss(model, batch, generator):
+        modes.append(model.training)
+        return loss_fn(model, batch, generator)
+
+    model = build().eval()
+    train(model, loss, batch_fn, dataclasses.replace(CONFIG, steps=3), tmp_path)
+    assert modes == [True] * 3 and not model.training
+    assert model[2].num_batches_tracked == 3  # in eval mode batch norm would not have counted
+
+
+def test_groups_learn_at_their_own_rates(tmp_path):
+    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 1))
+    before = [layer.weight.detach().clone() for layer in model]
+    groups = [{"params": list(model[k].parameters()), "scale": scale} for k, scale in enumerate((1, 0.25))]
+    config = TrainConfig(steps=1, lr=0.1, warmup=0, cooldown=0, precision="float32")
+    train(model, lambda m, b, g: (m(b["x"]) - b["y"]).square().mean(), batch_fn, config, tmp_path, parameters=groups)
+    for layer, old, rate in zip(model, before, (0.1, 0.025), strict=True):  # Adam's first step is the rate itself
+        torch.testing.assert_close((layer.weight - old).abs(), torch.full_like(old, rate), rtol=1e-3, atol=0)
+
+
+def test_samples_a_second_count_the_samples(tmp_path, monkeypatch):
+    """A clock that ticks once whenever it is asked: 7 steps of 12 examples."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(loop, "Prefetch", Instant)
+    result = train(build(), loss_fn, batch_fn, dataclasses.replace(CONFIG, steps=14), tmp_path)
+    for record in read_log(result.log):
+        assert record["samples_s"] == 12.0 and record["wait_share"] == 0.5
+    assert result.seconds == 14 and result.wait_s == 7
+
+
+class Instant:
+    """In the place of Prefetch: batches without a thread, and half a second of waiting for each."""
+
+    def __init__(self, batch_fn, start, stop, device):
+        self.batch_fn, self.steps, self.wait_s = batch_fn, range(start, stop), 0.0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def __iter__(self):
+        for step in self.steps:
+            self.wait_s += 0.5
+            yield self.batch_fn(step)
+
+
 def test_learning_rate_rises_holds_and_falls():
     config = TrainConfig(steps=100, lr=2.0, warmup=10, cooldown=0.2)
     rates = [learning_rate(step, config) for step in range(100)]
@@ -425,6 +501,29 @@ def test_log_lines_are_whole_and_trimmed(tmp_path):
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
+def test_half_a_line_of_the_log_is_an_error(tmp_path, monkeypatch):
+    """The disk has room for a part of it: os.write says how much, and nobody else does."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:3]))
+    with pytest.raises(OSError, match="log.jsonl") as caught:
+        append_log(tmp_path / "log.jsonl", {"step": 1})
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_the_stable_state_is_that_of_the_step_at_which_the_rate_begins_to_fall(tmp_path):
+    config = dataclasses.replace(CONFIG, steps=20, cooldown=0.25, save_every=100)
+    train(build(), loss_fn, batch_fn, config, tmp_path)
+    card = load_checkpoint(tmp_path / "stable")[1]
+    assert card["step"] == 15 == config.cooldown_start
+    assert learning_rate(15, config) == config.lr > learning_rate(16, config)
+    short = train(build(), loss_fn, batch_fn, dataclasses.replace(config, steps=15, cooldown=0.0), tmp_path / "short")
+    saved, there = load_checkpoint(tmp_path / "stable")[0], load_checkpoint(short.state)[0]
+    assert all(torch.equal(saved[name], value) for name, value in there.items())
+    for cooldown in (0.0, 1.0):  # no fall, or nothing but: there is no state to lengthen from
+        train(build(), loss_fn, batch_fn, dataclasses.replace(config, cooldown=cooldown), tmp_path / f"{cooldown}")
+        assert not (tmp_path / f"{cooldown}" / "stable.json").exists()
+
+
 # ---------------------------------------------------------------- EMA
 
 
@@ -497,6 +596,42 @@ def test_prefetch_raises_an_error_at_its_own_step():
         for batch in batches:
             seen.append(batch)
     assert seen == [0, 1] and not batches._thread.is_alive()
+
+
+def test_prefetch_makes_nothing_after_an_error():
+    made = []
+
+    def make(step):
+        made.append(step)
+        if step == 2:
+            raise ValueError("clip 2 is broken")
+        return step
+
+    with Prefetch(make, 0, 9, depth=9) as batches:
+        batches._thread.join(5)
+        assert not batches._thread.is_alive()
+    assert made == [0, 1, 2]
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_batches_come_on_the_models_device(tmp_path, trained):
+    """The device "meta" stands for any other than the CPU: it exists everywhere."""
+    with Prefetch(lambda step: {"x": torch.ones(2), "words": ["a"]}, 0, 2, device="meta") as batches:
+        assert [batch["x"].device.type for batch in batches] == ["meta"] * 2
+    seen = []
+
+    class Seen(Instant):
+        def __init__(self, batch_fn, start, stop, device):
+            seen.append(torch.device(device))
+            super().__init__(batch_fn, start, stop, device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "Prefetch", Seen)
+        model = build()
+        if not trained:  # the first parameter tells the device, whether it learns or not
+            model[0].requires_grad_(False)
+        train(model, loss_fn, batch_fn, dataclasses.replace(CONFIG, steps=1), tmp_path)
+    assert seen == [torch.device("cpu")]
 
 
 def test_batches_may_be_nested():

@@ -1,6 +1,5 @@
 """Chapter 01: the network's sizes, its equations, its tiles, its data, how it is judged, and its recipe."""
 
-import json
 import math
 from dataclasses import replace
 
@@ -14,11 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from soralab.datasets import cells
 from soralab.diffusion import RectifiedFlow, diffusion_loss
 from soralab.exercises import exercises
-from soralab.experiments import bands, make, unet_isbi
+from soralab.experiments import make, unet_isbi
 from soralab.experiments import unet as experiments
 from soralab.experiments import unet_scores as segmentation_scores
 from soralab.experiments.unet_scores import components, count_error, otsu, overlap, pixel_error, rand_error
-from soralab.figures.curves import load_band
 from soralab.files.checkpoints import load_checkpoint
 from soralab.recipes import unet as recipe
 from soralab.unet import (
@@ -512,21 +510,17 @@ def test_the_target_lies_under_its_picture():
         assert torch.equal(centre_crop(view(truth), 60, 60), batch["target"][0])
 
 
-def test_a_short_run_learns_and_its_band_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipe, "BATCH", 2)
-    monkeypatch.setattr(recipe, "PICTURES", 4)
+def test_a_short_run_learns_is_probed_and_shows_what_it_makes(tmp_path, monkeypatch):
+    for name, value in (("BATCH", 2), ("PICTURES", 4), ("PROBED", 4)):
+        monkeypatch.setattr(recipe, name, value)
     log = recipe.short_run(1, steps=12, folder=tmp_path / "run")
     assert len(log["step"]) == 6 and log["loss"][-1] < log["loss"][0]
-    path = bands.write_band("unet", lambda seed: {**log, "lr": [seed] * 6}, folder=tmp_path)
-    assert path == tmp_path / "unet.json"
-    written = json.loads(path.read_text(encoding="utf-8"))
-    assert len(written) == 3 and set(written[0]) == {"step", "loss"}
-    assert load_band("unet", tmp_path) == written
-    with pytest.raises(ValueError, match="run: got a log with step, takes one with step and loss"):
-        bands.write_band("x", lambda seed: {"step": [1]}, folder=tmp_path)
-    with pytest.raises(ValueError):
-        bands.write_band("x", lambda seed: {"step": [1], "loss": [math.nan]}, folder=tmp_path)
-    assert not (tmp_path / "x.json").exists()
+    assert [s for s, held in zip(log["step"], log["held"], strict=True) if held == held] == [2, 4, 12]
+    assert {"pairing", "lag", "way", "still"} <= set(log)
+    *made, truth = log["samples"].items()
+    assert [step for step, _ in made] == [2, 4, 12] and truth[0] == "truth"
+    assert all(shown.shape == (4, 1, 60, 60) and shown.abs().max() <= 1 for _, shown in (*made, truth))
+    assert set(truth[1].unique().tolist()) == {-1.0, 1.0}
 
 
 def test_train_evaluate_and_load(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """The bands of reference runs, data/bands/NAME.json: where right runs went, so that a reader's run can be held to them.
 
-`python -m soralab.experiments.bands unet` makes a chapter's band again: three of its recipe's short runs, which
+`python -m soralab.experiments.bands unet` makes a chapter's band again: eight of its recipe's short runs, which
 differ in their seed alone. The notebook draws it with `figures.loss_curve(log, band="unet")`.
 """
 
@@ -12,31 +12,35 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from soralab.figures.curves import BANDS
+from soralab.figures.bands import BANDS, Band
 from soralab.files.atomic import atomic_write, make_folder
 
 NAMES = ("unet", "transformer", "vit", "clip", "vqvae", "latent_diffusion", "sora")  # chapters with a short run
+SEEDS = range(1, 9)
 
 
 def write_band(
-    name: str, run: Callable[[int], Mapping], seeds: Sequence[int] = (1, 2, 3), folder: Path | None = None
+    name: str, run: Callable[[int], Mapping], seeds: Sequence[int] = SEEDS, folder: Path | None = None
 ) -> Path:
-    """Run `run(seed)` for each seed and keep the losses in data/bands/NAME.json; returns the file's path.
+    """Run `run(seed)` for each seed and keep the band of the logs in data/bands/NAME.json; returns the file's path.
 
-    run: gives a log as columns {"step", "loss", ...}, as `figures.read_log` does; all else than these two is left out.
-    folder: another one than data/bands. Raises ValueError for a log that lacks one of the columns, or has a loss that
-    is not finite: JSON cannot hold it, and no run should be held to it.
+    run: gives a log as columns {"step", "loss", ...}, as `figures.read_log` does. folder: another one than data/bands.
+    Raises ValueError for logs that lack a column, hold nothing finite, or differ in length.
     """
-    logs = []
-    for seed in seeds:
-        log = run(seed)
-        if not {"step", "loss"} <= set(log):
-            raise ValueError(f"run: got a log with {', '.join(log) or 'nothing'}, takes one with step and loss")
-        logs.append({key: [round(float(value), 5) for value in log[key]] for key in ("step", "loss")})
+    band = Band.of([run(seed) for seed in seeds])
     path = make_folder(folder or BANDS) / f"{name}.json"
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(logs, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(rounded(band.to_json()), allow_nan=False) + "\n", encoding="utf-8")
     return path
+
+
+def rounded(value):
+    """A nest of lists and dicts with its numbers to five significant digits."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def main(name: str) -> None:

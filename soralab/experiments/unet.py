@@ -20,11 +20,11 @@ from soralab.diffusion import diffusion_loss
 from soralab.experiments.unet_isbi import ISBI_STEPS, isbi_runs
 from soralab.experiments.unet_scores import mean, scores
 from soralab.recipes import RUNS, Trained
-from soralab.recipes.unet import CONFIG, PROCESS, SEED, Dish, fit
+from soralab.recipes.unet import CONFIG, PROCESS, SEED, TEST_SEED, Dish, fit
 from soralab.training.profiles import by_profile
 from soralab.unet import UNet, UNetConfig, load_unet, mirror, overlap_tile, separate
 
-TEST_SEED, TEST_SIDE, TEST_TILE, TEST_PICTURES = 10**6, 160, 144, 100
+TEST_SIDE, TEST_TILE, TEST_PICTURES = 160, 144, 100
 
 
 def unseen_picture(index: int, side: int | None = None) -> tuple[Tensor, np.ndarray]:

@@ -3,14 +3,15 @@ shows it.
 
 Films play in place (`show_film`, `show_films`) or lie as strips (`film_strip`, `film_strips`); pictures
 stand in grids (`image_grid`, `before_after`) or beside their texts (`pairs_table`); runs are held against
-reference runs (`loss_curve`, `inside_band`) and shares against their intervals (`bars_with_intervals`,
+reference runs (`loss_curve`, `verdict`) and shares against their intervals (`bars_with_intervals`,
 `wilson`); `road_map`, `road_strip`, `sora_parts` and
 `patches_diagram` draw the course's plans. `explorer` puts
 sliders on what was drawn beforehand. For a plot of your own:
 `fig, axes = figure()`, then `picture(fig, alt="what it shows")`.
 """
 
-from soralab.figures.curves import Band, bars_with_intervals, ema, inside_band, loss_curve, read_log, wilson
+from soralab.figures.bands import Band, Verdict, verdict
+from soralab.figures.curves import bars_with_intervals, ema, loss_curve, read_log, wilson
 from soralab.figures.diagrams import road_map, sora_parts
 from soralab.figures.explorer import explorer
 from soralab.figures.films import film_strip, film_strips, show_film, show_films
@@ -21,11 +22,14 @@ from soralab.figures.pictures import Picture, picture
 from soralab.figures.strip import road_strip
 from soralab.figures.style import figure
 from soralab.figures.syllabus import CHAPTERS
+from soralab.figures.watched import Watched
 
 __all__ = [
     "CHAPTERS",
     "Band",
     "Picture",
+    "Verdict",
+    "Watched",
     "bars_with_intervals",
     "before_after",
     "ema",
@@ -34,7 +38,6 @@ __all__ = [
     "film_strip",
     "film_strips",
     "image_grid",
-    "inside_band",
     "loss_curve",
     "pairs_table",
     "patches_diagram",
@@ -45,5 +48,6 @@ __all__ = [
     "show_film",
     "show_films",
     "sora_parts",
+    "verdict",
     "wilson",
 ]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import re
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -16,13 +17,8 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from soralab.figures import style
-from soralab.figures.pictures import Picture, picture
-
-Log = Mapping[str, np.ndarray]
-BANDS = Path(__file__).resolve().parents[2] / "data" / "bands"
-"""Where the logs of the course's own reference runs lie, one file a chapter."""
-MARGIN = 1.0
-"""A band is widened by its own height on each side: of three runs, it then holds 87 % of a right one's steps."""
+from soralab.figures.bands import STRETCHES, Band, Log, as_band, curve, stretches, verdict
+from soralab.figures.pictures import Picture, picture, to_array, to_pixels
 
 
 def read_log(path) -> dict[str, np.ndarray]:
@@ -72,164 +68,92 @@ def ema(values, smooth: float) -> np.ndarray:
     return out
 
 
-def _curve(log: Log, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """The steps and values of one column, without the lines that lack it."""
-    for name in ("step", key):
-        if name not in log:
-            raise ValueError(f"run: got a log with {', '.join(log) or 'nothing'}, takes one with step and {key}")
-    step, value = np.asarray(log["step"], float), np.asarray(log[key], float)
-    if step.shape != value.shape:
-        raise ValueError(f"run: got {len(step)} steps and {len(value)} values of {key}, takes as many of each")
-    # The step of a finite entry only: a log may note its losses and its evaluations on lines of their own.
-    keep = np.isfinite(step) & np.isfinite(value)
-    if not keep.any():
-        raise ValueError(f"run: got no finite value of {key}, takes at least one")
-    return step[keep], value[keep]
-
-
-@dataclass(frozen=True)
-class Band:
-    """Where reference runs went: at each step [n] the lowest, mean and highest of their smoothed losses.
-
-    smooth: the smoothing of those losses, and so of any run that is held against them. runs: how many there
-    were. A right run lies between the lowest and highest of k others for (k − 1)/(k + 1) of the time: half
-    with 3. So where a run is held against the band, MARGIN widens it.
-    """
-
-    step: np.ndarray
-    min: np.ndarray
-    mean: np.ndarray
-    max: np.ndarray
-    smooth: float = 0.0
-    runs: int = 0
-
-    def __post_init__(self):
-        for name in ("step", "min", "mean", "max"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), float))
-        sizes = {name: getattr(self, name).shape for name in ("step", "min", "mean", "max")}
-        if len(set(sizes.values())) > 1 or self.step.ndim != 1 or not len(self.step):
-            raise ValueError(f"band: got sizes {sizes}, takes four arrays of one length")
-        if (np.diff(self.step) <= 0).any() or (self.min > self.max).any():
-            raise ValueError(
-                "band: got steps out of order or a minimum above its maximum, takes rising steps, min <= max"
-            )
-
-    @classmethod
-    def of(cls, logs: Sequence[Log], key: str = "loss", smooth: float = 0.9) -> Band:
-        """The band of several logs, on the steps of the first that all of them reach."""
-        if not logs:
-            raise ValueError("band: got no logs, takes at least one")
-        curves = [(step, ema(value, smooth)) for step, value in (_curve(log, key) for log in logs)]
-        low, high = max(step[0] for step, _ in curves), min(step[-1] for step, _ in curves)
-        grid = np.unique(curves[0][0])
-        grid = grid[(grid >= low) & (grid <= high)]
-        values = np.stack([np.interp(grid, step, value) for step, value in curves])
-        return cls(grid, values.min(0), values.mean(0), values.max(0), smooth, len(curves))
-
-    def to_json(self) -> dict:
-        """Plain lists and numbers, for `json.dump`; `Band(**loaded)` reads them back."""
-        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
-
-    def at(self, step: np.ndarray, margin: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """The band's lower and upper edge at each of `step` [n]."""
-        low, high = np.interp(step, self.step, self.min), np.interp(step, self.step, self.max)
-        return low - margin * (high - low), high + margin * (high - low)
-
-
-def load_band(name: str, folder: Path | None = None) -> list[dict[str, list[float]]]:
-    """The logs of the reference runs that the course ships as `name` ("unet"), each as columns {"step", "loss"}.
-
-    folder: another one than data/bands. Raises ValueError for a name that there is no band of.
-    """
-    path = (folder or BANDS) / f"{name}.json"
-    if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in (folder or BANDS).glob("*.json"))) or "none"
-        raise ValueError(f"band: got {name!r}, takes a Band, its JSON, logs, or a name that there is one of: {there}")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def as_band(band, key: str = "loss", smooth: float = 0.9) -> Band:
-    """A `Band`, its JSON (a mapping with step, min, mean, max), a list of logs, or a shipped one's name, as a `Band`.
-
-    Raises ValueError for a name that there is no band of.
-    """
-    if isinstance(band, Band):
-        return band
-    if isinstance(band, str):
-        band = load_band(band)
-    return Band(**band) if isinstance(band, Mapping) else Band.of(list(band), key, smooth)
-
-
-def inside_band(run: Log, band, key: str = "loss", smooth: float = 0.9, margin: float = MARGIN) -> float:
-    """The share, 0 to 1, of the run's logged steps at which its smoothed loss lies inside the band, edges
-    included, when `margin` of its height is added on each side.
-
-    run: columns with step and `key`, as `read_log` gives. band: see `as_band`; a ready one brings its own
-    smoothing. Only steps that the band covers count. Raises ValueError where there are none.
-    """
-    band = as_band(band, key, smooth)
-    step, value = _curve(run, key)
-    value = ema(value, band.smooth)
-    covered = (step >= band.step[0]) & (step <= band.step[-1])
-    if not covered.any():
-        raise ValueError(
-            f"run: got steps {step[0]:g} to {step[-1]:g}, takes some between {band.step[0]:g} and "
-            f"{band.step[-1]:g}, which the band covers"
-        )
-    low, high = band.at(step[covered], margin)
-    tiny = 1e-12 * np.maximum(np.abs(low), np.abs(high))  # a run is inside the band of itself, whatever the rounding
-    return float(((value[covered] >= low - tiny) & (value[covered] <= high + tiny)).mean())
-
-
 @matplotlib.rc_context(style.STYLE)
 def loss_curve(
     run,
     band=None,
     key: str = "loss",
     smooth: float = 0.9,
-    margin: float = MARGIN,
     log: bool = False,
     title: str | None = None,
     alt: str | None = None,
 ) -> Picture:
-    """A run's loss against its step, faint as logged and bold when smoothed, inside the band of reference
-    runs.
+    """A run's loss against its step, faint as logged and bold when smoothed; with a band also the verdict on it.
 
-    run: columns with step and `key`, or several such by name, `{"velocity": log, "noise": log}`.
-    band: see `as_band`; "unet" is the one shipped with that chapter. It sets the smoothing, and is widened by
-    `margin` of its height on each side. log: logarithmic axis for the loss.
+    run: columns with step and `key`, or several such by name, `{"velocity": log, "noise": log}`. If one has "samples"
+    (what the network made on the way, pictures [n, channel, height, width] or texts, by the step), they stand below.
+    band: see `as_band`; "unet" is the one shipped with that chapter. The bold line is then the mean of each of the
+    stretches that the verdict compares, in place of the smoothed one. log: logarithmic axis for the loss.
     """
     runs = {"your run": run} if "step" in run else dict(run)
-    fig, axes = style.figure(7.2, 3.6)
-    says = []
+    samples = next((columns["samples"] for columns in runs.values() if columns.get("samples")), {})
+    heights = [3.6, 0.3 * len(samples) if _texts(samples) else 1.1][: 1 + bool(samples)]
+    fig, parts = style.figure(7.2, sum(heights) + 0.4, len(heights), height_ratios=heights, squeeze=False)
+    axes, says = parts[0, 0], []
     if band is not None:
-        band = as_band(band, key, smooth)
-        smooth = band.smooth
-        _draw_band(axes, band, margin)
+        band = as_band(band, key)
+        _draw_band(axes, band)
     for number, (name, columns) in enumerate(runs.items()):
-        step, value = _curve(columns, key)
+        step, value = curve(columns, key)
         colour, dashes = style.CYCLE[number % len(style.CYCLE)], style.DASHES[number % len(style.DASHES)]
-        line = ema(value, smooth)
+        places, line = (step, ema(value, smooth)) if band is None else _means(columns, band, key)
         axes.plot(step, value, color=colour, linewidth=0.8, alpha=0.25, label=None if number else "as logged")
-        axes.plot(step, line, color=colour, linewidth=2, linestyle=dashes, label=name)
-        says.append(f"{name} from {line[0]:.3g} at step {step[0]:g} to {line[-1]:.3g} at step {step[-1]:g}")
+        axes.plot(places, line, color=colour, linewidth=2, linestyle=dashes, label=name)
+        says.append(f"{name} from {value[0]:.3g} at step {step[0]:g} to {value[-1]:.3g} at step {step[-1]:g}")
         if band is not None:
-            share = inside_band(columns, band, key, margin=margin)
-            says[-1] += f", inside the band for {share:.0%} of its steps"
+            said = verdict(columns, band, key=key)
+            says[-1] += f". Verdict at {said}"
     axes.set(xlabel="step", ylabel=key, yscale="log" if log else "linear")
     axes.margins(x=0.01)
     if title:
         axes.set_title(title)
     if len(runs) > 1 or band is not None:
         axes.legend(loc="upper right")
+    if band is not None and len(runs) == 1:
+        colour = style.VERMILLION if said.right is False else style.INK
+        axes.set_xlabel("step\n" + "\n".join(textwrap.wrap(str(said), 95)), color=colour)
+    if samples:
+        says.append(_draw_samples(parts[1, 0], samples))
     return picture(fig, alt or f"{key} against step: {'; '.join(says)}.")
 
 
-def _draw_band(axes, band: Band, margin: float) -> None:
-    low, high = band.at(band.step, margin)
-    name = f"{band.runs} reference runs" if band.runs else "reference runs"
-    axes.fill_between(band.step, low, high, color=style.FAINT, alpha=0.7, linewidth=0, label=name)
-    axes.plot(band.step, band.mean, color=style.MUTED, linewidth=1.2, linestyle="--", label="their mean")
+def _texts(samples: Mapping) -> bool:
+    return any(isinstance(one, str) for made in samples.values() for one in made)
+
+
+def _draw_samples(axes, samples: Mapping) -> str:
+    """What the network made at each step, and the truth, in one row or in lines; returns what is shown, in words."""
+    axes.axis("off")
+    names = [f"step {key}" if isinstance(key, int) else str(key) for key in samples]
+    if _texts(samples):
+        lines = [f"{name}: {'; '.join(made)}" for name, made in zip(names, samples.values(), strict=True)]
+        short = (textwrap.shorten(re.sub(r"[^ -~]+", "?", line), 100, placeholder=" ...") for line in lines)
+        axes.text(0, 1, "\n".join(short), va="top", fontsize=9, linespacing=1.5)
+        return f"what it makes: {'; '.join(lines)}"
+    x, wide = 0.0, sum(len(made) for made in samples.values()) + 0.6 * (len(samples) - 1)
+    for name, made in zip(names, samples.values(), strict=True):
+        axes.text(x, 1.05, name, va="bottom", fontsize=9)
+        for picture_ in to_array(made, "samples", "n channel height width"):
+            pixels = to_pixels(np.clip(picture_, -1, 1))
+            axes.imshow(pixels, extent=(x, x + 0.95, 0, 0.95), interpolation="nearest")
+            x += 1
+        x += 0.6
+    axes.set(xlim=(0, wide), ylim=(0, 1.25), aspect="equal")
+    return f"what it makes, as pictures: {', '.join(names)}"
+
+
+def _draw_band(axes, band: Band) -> None:
+    middle = (np.arange(STRETCHES) + 0.5) * band.steps / STRETCHES
+    low, high = (np.exp(edge) for edge in band.limits())
+    axes.fill_between(middle, low, high, color=style.FAINT, alpha=0.7, linewidth=0, label="right runs")
+    axes.plot(middle, np.exp(band.mean), color=style.MUTED, linewidth=1.2, linestyle="--", label="their mean")
+
+
+def _means(run: Log, band: Band, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """The middle of each stretch of the band that the run has done, and the run's (geometric) mean in it."""
+    middle = (np.arange(STRETCHES) + 0.5) * band.steps / STRETCHES
+    line = np.exp(stretches(run, band.steps, key))
+    return middle[np.isfinite(line)], line[np.isfinite(line)]
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

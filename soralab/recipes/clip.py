@@ -23,14 +23,16 @@ from soralab.datasets.still_captions import (
     sample,
     short,
 )
-from soralab.figures import read_log
+from soralab.figures import Watched
 from soralab.files.checkpoints import load_model
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
+from soralab.training.probes import Probes
 from soralab.training.profiles import by_profile
 
 SEED, BATCH = 4, 128
+PROBED = 128  # unseen pairs that a short run is probed with
 SCENES = 40_000  # of the shipped model's training
 MERGES, LEARNED_FROM = 128, 1000  # merges of the tokenizer, at most, and the scenes whose texts it is learned from
 TRAINING = TrainConfig(
@@ -63,13 +65,14 @@ def loss(model: CLIP, batch: dict[str, Tensor], generator: torch.Generator):
 
 
 def fit(
-    build: Callable[[], nn.Module], training: TrainConfig, batches: Callable, folder: Path, loss_fn: Callable = loss
+    build: Callable[[], nn.Module], training: TrainConfig, batches: Callable, folder: Path, loss_fn: Callable = loss,
+    probes: Probes | None = None,
 ) -> tuple[nn.Module, loop.TrainResult]:
     """Train what `build` makes from the training's seed, or go on with it: the averaged model and the result."""
     torch.manual_seed(training.seed)
     model = build()
     groups = decay_groups(model, training.weight_decay)
-    result = loop.train(model, loss_fn, batches, training, folder, parameters=groups)
+    result = loop.train(model, loss_fn, batches, training, folder, parameters=groups, probes=probes)
     result.ema.copy_to(model)
     return model.eval(), result
 
@@ -78,6 +81,13 @@ def load(name: str = "clip") -> tuple[CLIP, Tokenizer]:
     """The shipped CLIP, verified, in float32, and its tokenizer. Raises CheckpointError."""
     model, card = load_model(name, lambda sizes: CLIP(CLIPConfig(**sizes)), "CLIP", ("merges",))
     return model, Tokenizer(tuple(pair.split(" ")) for pair in card["merges"])
+
+
+@torch.no_grad()
+def found(model: CLIP, batch: dict[str, Tensor]) -> list[str]:
+    """The text of a batch that is nearest to its first picture."""
+    I_e, T_e = model.encode_image(batch["pixels"][:1]), model.encode_text(batch["ids"])
+    return [tokenizer().decode(batch["ids"][int((I_e @ T_e.T).argmax())].tolist())]
 
 
 def short_run(seed: int, steps: int = 150, folder: str | Path | None = None) -> dict:
@@ -91,9 +101,13 @@ def short_run(seed: int, steps: int = 150, folder: str | Path | None = None) -> 
     )
     scenes = [sample(SEED, index) for index in range(min(2000, steps * BATCH // 2))]
     batches = Pairs(scenes, tokenizer(), BATCH // 2, seed)
+    unseen = Pairs([sample(SEED, index, "test") for index in range(PROBED)], tokenizer(), PROBED)
+    held = unseen(0)
+    probes = Watched("clip", loss, held, steps, swap=("ids",), sample=lambda model: found(model, held),
+                     truth=[tokenizer().decode(held["ids"][0].tolist())])  # fmt: skip
     with TemporaryDirectory() as temporary:
-        _, result = fit(partial(CLIP, config()), training, batches, Path(folder or temporary))
-        return read_log(result.log)
+        _, result = fit(partial(CLIP, config()), training, batches, Path(folder or temporary), probes=probes)
+        return probes.log(result.log)
 
 
 def train(name: str = "clip", steps: int | None = None) -> Trained:

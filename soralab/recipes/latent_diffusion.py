@@ -22,11 +22,12 @@ from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig, first_sta
 from soralab.blocks.perception import Features, PatchDiscriminator
 from soralab.datasets import stills
 from soralab.diffusion import diffusion_loss
-from soralab.figures import read_log
+from soralab.figures import Watched
 from soralab.latent_diffusion import (
     PROCESS,
     LatentDiffusion,
     LatentDiffusionConfig,
+    Painter,
     UNetConfig,
     build_autoencoder,
     load_autoencoder,
@@ -36,6 +37,7 @@ from soralab.recipes import RUNS, Trained
 from soralab.recipes import vit as chapter_03
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
+from soralab.training.probes import Probes
 from soralab.training.profiles import by_profile
 from soralab.training.progress import progress
 from soralab.world.language import VOCABULARY
@@ -125,6 +127,7 @@ CONFIG = LatentDiffusionConfig(
 )
 BATCH = 64
 PICTURES = 30_000
+PROBED = 128  # unseen pictures that a short run is probed with
 TRAINING = TrainConfig(
     steps=5000, lr=1.5e-3, warmup=200, cooldown=0.4, ema=0.998, seed=SEED, log_every=50, save_every=500
 )
@@ -172,12 +175,13 @@ def loss(model: LatentDiffusion, batch: dict[str, Tensor], generator: torch.Gene
 
 
 def fit_second_stage(
-    config: LatentDiffusionConfig, training: TrainConfig, batches: LatentBatches, folder: Path
+    config: LatentDiffusionConfig, training: TrainConfig, batches: LatentBatches, folder: Path,
+    probes: Probes | None = None,
 ) -> tuple[LatentDiffusion, loop.TrainResult]:
     """Train a diffusion model on latents, or go on with it: the averaged weights, and the result."""
     torch.manual_seed(training.seed)
     model = LatentDiffusion(config)
-    result = loop.train(model, loss, batches, training, folder)
+    result = loop.train(model, loss, batches, training, folder, probes=probes)
     result.ema.copy_to(model)
     return model.eval(), result
 
@@ -194,10 +198,17 @@ def short_run(seed: int, steps: int = 150, folder: str | Path | None = None) -> 
         TRAINING, steps=steps, seed=seed, warmup=50, cooldown=0.0, log_every=2, save_every=steps, precision="float32"
     )
     scenes, pictures = library(min(2000, steps * BATCH))
-    batches = LatentBatches(encoded(load_autoencoder(), pictures), prompts_of(scenes))
+    first = load_autoencoder()
+    batches = LatentBatches(encoded(first, pictures), prompts_of(scenes))
+    unseen = [stills.mixed(SEED, k, "test") for k in range(PROBED)]
+    ids = word_ids([stills.caption(scene) for scene in unseen], CONFIG.words)
+    shown = stills.pictures(unseen, SIDE)
+    held, texts = {"z": encoded(first, shown).float(), "ids": ids}, [stills.caption(scene) for scene in unseen[:4]]
+    probes = Watched(SECOND, loss, held, steps, swap=("ids",), truth=shown[:4],
+                     sample=lambda model: Painter(model, first, SIDE).paint(texts, steps=10))  # fmt: skip
     with TemporaryDirectory() as temporary:
-        _, result = fit_second_stage(CONFIG, training, batches, Path(folder or temporary))
-        return read_log(result.log)
+        _, result = fit_second_stage(CONFIG, training, batches, Path(folder or temporary), probes)
+        return probes.log(result.log)
 
 
 def train(name: str = SECOND, steps: int | None = None) -> Trained:

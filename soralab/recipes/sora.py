@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from soralab import world
 from soralab.diffusion import RectifiedFlow, diffusion_loss, sample_times
-from soralab.figures import read_log
+from soralab.figures import Watched
 from soralab.files.checkpoints import load_checkpoint, read_card, save_checkpoint
 from soralab.recipes import RUNS, Trained
-from soralab.sora import Sora, SoraConfig, SpacetimeAutoencoder, load_autoencoder, word_ids
+from soralab.sora import Filmmaker, Sora, SoraConfig, SpacetimeAutoencoder, load_autoencoder, word_ids
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
 from soralab.training.muon import muon_groups
@@ -128,7 +128,7 @@ class LatentBatches:
 
     def __init__(
         self, autoencoder: SpacetimeAutoencoder, films: int, cache: Path | None = None, hard_ones: bool = False,
-        steps: range | None = None,
+        steps: range | None = None, batch: int = BATCH,
     ):  # fmt: skip
         """Encode what is used of so many films, in parts that are kept as the checkpoints `cache`_0, _1, ...
 
@@ -136,12 +136,12 @@ class LatentBatches:
         any; where they need less than half of the films, only these are encoded, and nothing is kept.
         """
         self.scenes = list(hard(range(films, 3 * films)) if hard_ones else used(range(films)))
-        self.null = 0.0 if hard_ones else NULL
+        self.null, self.batch = 0.0 if hard_ones else NULL, batch
         weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
         digest = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
         want = {"films": films, "every": HARD if hard_ones else {**EVERY, "rest": REST}, "autoencoder": digest}
         self.rows = torch.arange(len(self.scenes))  # of each scene in `latents`
-        if steps is not None and 2 * BATCH * len(steps) < len(self.scenes):
+        if steps is not None and 2 * self.batch * len(steps) < len(self.scenes):
             needed = sorted({scene for step in steps for scene in self._which(step)})
             self.rows[needed] = torch.arange(len(needed))
             self.latents = self._encode(autoencoder, [self.scenes[scene] for scene in needed])
@@ -177,19 +177,19 @@ class LatentBatches:
             return autoencoder.encode(films).half()
 
     def films(self, step: int) -> tuple[Tensor, list[str]]:
-        """Latents [BATCH, 5, 8, 8, 8] and prompts of batch `step`."""
+        """Latents [batch, 5, 8, 8, 8] and prompts of batch `step`."""
         which, rng = self._which(step), Random(f"{SEED}/{step}")
         return self.latents[self.rows[which]].float(), [prompt(self.scenes[k], rng, self.null) for k in which]
 
     def _which(self, step: int) -> list[int]:
         """The scenes of batch `step`."""
         films = len(self.scenes)
-        epoch, place = divmod(step * BATCH, max(1, films // BATCH) * BATCH)
+        epoch, place = divmod(step * self.batch, max(1, films // self.batch) * self.batch)
         order = torch.randperm(films, generator=torch.Generator().manual_seed(SEED + epoch))
-        return order[torch.arange(place, place + BATCH) % films].tolist()  # a smoke run has less than a batch
+        return order[torch.arange(place, place + self.batch) % films].tolist()  # a smoke run has less than a batch
 
     def __call__(self, step: int) -> dict[str, Tensor]:
-        """Batch `step`: {"x0": [BATCH, 5, 8, 8, 8], "ids": [BATCH, words]}."""
+        """Batch `step`: {"x0": [batch, 5, 8, 8, 8], "ids": [batch, words]}."""
         return as_batch(*self.films(step))
 
 
@@ -232,13 +232,15 @@ def make_loss(recipe: Recipe, network: nn.Module | None = None):
     return loss
 
 
-SHORT_STEPS, SHORT_FILMS = 80, 5200
+SHORT_STEPS, SHORT_BATCH, SHORT_FILMS = 80, 32, 5200
+PROBED = 64  # unseen films that a short run is probed with
 
 
 def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = None) -> dict:
-    """Train `sora` for its first `steps` steps; returns the log as columns {"step", "loss", ...}.
+    """A short training like that of `sora`; returns the log as columns {"step", "loss", ...}.
 
-    Float32 on any machine, so that the band holds on any machine; a constant learning rate after the warm-up.
+    Half the batch; float32 on any machine, so that the band holds on any machine; a constant learning rate after the
+    warm-up.
     """
     recipe = RECIPES["sora"]
     torch.manual_seed(seed)
@@ -247,12 +249,29 @@ def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = N
         recipe.training, steps=steps, seed=seed, warmup=50, cooldown=0.0, log_every=2, save_every=steps,
         precision="float32",
     )  # fmt: skip
-    films = min(SHORT_FILMS, 4 * steps * BATCH)  # a quarter of them is used
-    batches = LatentBatches(load_autoencoder(recipe.autoencoder), films)
+    films = min(SHORT_FILMS, 4 * steps * SHORT_BATCH)  # a quarter of them is used
+    autoencoder, loss = load_autoencoder(recipe.autoencoder), make_loss(recipe)
+    batches = LatentBatches(autoencoder, films, batch=SHORT_BATCH)
+    held, film, text = unseen(autoencoder)
+    frames = [0, FRAMES // 2, FRAMES - 1]
+
+    def filmed(model: Sora) -> Tensor:
+        return Filmmaker(model, autoencoder, recipe.kind, recipe.shift).film([text], steps=10)[0, frames]
+
+    probes = Watched("sora", loss, held, steps, swap=("ids",), sample=filmed, truth=film[frames])
     with TemporaryDirectory() as temporary:
         where = folder or temporary
-        result = loop.train(model, make_loss(recipe), batches, config, where, parameters=parameters(model))
-        return read_log(result.log)
+        result = loop.train(model, loss, batches, config, where, parameters=parameters(model), probes=probes)
+        return probes.log(result.log)
+
+
+@torch.no_grad()
+def unseen(autoencoder: SpacetimeAutoencoder) -> tuple[dict[str, Tensor], Tensor, str]:
+    """What a short run is probed with: PROBED unseen films as a batch; the first of them, and its caption."""
+    scenes = [world.sample_scene(SEED, index, "simple", "test") for index in range(PROBED)]
+    films = world.to_film(world.render(scenes, FRAMES, SIDE, SIDE))
+    texts = [short_caption(scene) for scene in scenes]
+    return as_batch(autoencoder.encode(films), texts), films[0], texts[0]
 
 
 def train(name: str = "sora", steps: int | None = None) -> Trained:

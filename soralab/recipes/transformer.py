@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from soralab import world
-from soralab.figures import read_log
+from soralab.figures import Watched
 from soralab.files.checkpoints import load_checkpoint, save_checkpoint
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
@@ -25,6 +25,7 @@ from soralab.transformer import (
     START,
     Transformer,
     TransformerConfig,
+    Translator,
     average_checkpoints,
     label_smoothing_loss,
 )
@@ -172,6 +173,7 @@ def kept(folder: Path, steps: int) -> list[dict[str, Tensor]]:
 
 SHORT = TransformerConfig.small(len(TOKENS_OF_WORLD), N=2, d_model=64, d_ff=256, d_k=16, d_v=16)
 SHORT_STEPS, SHORT_PAIRS, SHORT_TOKENS = 400, 4000, 1500
+PROBED = 128  # unseen sentences that a short run is probed with
 
 
 def short_run(
@@ -188,6 +190,11 @@ def short_run(
         TRAINING, steps=steps, lr=4e-3, warmup=100, cooldown=0.3, seed=seed, log_every=4, save_every=steps,
         precision="float32",
     )  # fmt: skip
+    unseen = [pair(world.sample_scene(TEST_SEED, k, "full", "test")) for k in range(PROBED)]
+    held = Batches(to_ids(unseen), tokens=10**6)(0)
+    hindi, english = unseen[0]
+    probes = Watched("transformer", loss, held, steps, swap=("source",), truth=[english],
+                     sample=lambda model: Translator(model, TOKENS_OF_WORLD)([hindi], beam=1))  # fmt: skip
     with TemporaryDirectory() as temporary:
-        result = loop.train(model, loss, batches, config, folder or temporary)
-        return read_log(result.log), model.eval()
+        result = loop.train(model, loss, batches, config, folder or temporary, probes=probes)
+        return probes.log(result.log), model.eval()

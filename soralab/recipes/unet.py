@@ -18,10 +18,11 @@ from torch import Tensor
 from soralab import world
 from soralab.datasets import cells
 from soralab.diffusion import RectifiedFlow, diffusion_loss
-from soralab.figures import read_log
+from soralab.figures import Watched
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
+from soralab.training.probes import Probes
 from soralab.training.profiles import by_profile
 from soralab.unet import (
     UNet,
@@ -32,9 +33,10 @@ from soralab.unet import (
     weighted_cross_entropy,
 )
 
-SEED = 1
+SEED, TEST_SEED = 1, 10**6
 TILE, BATCH, PICTURES = 100, 4, 400  # pixels of a side in (60 come out), pictures a step, and in all
 CONFIG = TrainConfig(steps=3000, lr=2e-3, warmup=50, cooldown=0.3, ema=0.99, seed=SEED, log_every=20)
+PROBED = 12  # unseen tiles that a short run is probed with
 PROCESS = RectifiedFlow()
 
 # ------------------------------------------------------------------------------------------------- touching cells
@@ -70,12 +72,13 @@ def loss(model: UNet, batch: dict[str, Tensor], generator: torch.Generator) -> T
 
 
 def fit(
-    config: UNetConfig, training: TrainConfig, batch_fn: Callable, folder: Path, loss_fn: Callable = loss
+    config: UNetConfig, training: TrainConfig, batch_fn: Callable, folder: Path, loss_fn: Callable = loss,
+    probes: Probes | None = None,
 ) -> tuple[UNet, loop.TrainResult]:
     """Train a network from its seed, or go on where a run in `folder` stopped: the averaged network and the result."""
     torch.manual_seed(training.seed)
     model = UNet(config)
-    result = loop.train(model, loss_fn, batch_fn, training, folder)
+    result = loop.train(model, loss_fn, batch_fn, training, folder, probes=probes)
     result.ema.copy_to(model)
     return model.eval(), result
 
@@ -86,10 +89,15 @@ def short_run(seed: int, steps: int = 120, folder: str | Path | None = None) -> 
     Float32 on any machine, and a constant learning rate after the warm-up, so that the band holds for every reader.
     """
     training = replace(CONFIG, steps=steps, seed=seed, cooldown=0.0, log_every=2, save_every=steps, precision="float32")
+    dish, test = Dish(seed, pictures=min(PICTURES, steps * BATCH)), Dish(TEST_SEED, pictures=PROBED)
+    held = {"x": test.x, "target": test.target, "weights": test.weights}
+    probes = Watched(
+        "unet", loss, held, steps, swap=("target", "weights"), groups=PROBED // 2,
+        sample=lambda model: 2 * model(test.x[:4]).softmax(1)[:, 1:] - 1, truth=2.0 * test.target[:4, None] - 1,
+    )  # fmt: skip
     with TemporaryDirectory() as temporary:
-        where = Path(folder or temporary)
-        _, result = fit(UNetConfig.small(), training, Dish(seed, pictures=min(PICTURES, steps * BATCH)), where)
-        return read_log(result.log)
+        _, result = fit(UNetConfig.small(), training, dish, Path(folder or temporary), probes=probes)
+        return probes.log(result.log)
 
 
 # ----------------------------------------------------------------------------------------------------- the denoiser

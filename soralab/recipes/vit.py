@@ -12,16 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from soralab.datasets.what_and_where import CLASSES, Batches, frames
-from soralab.figures import read_log
+from soralab.datasets.what_and_where import CLASSES, Batches, frames, name_of, to_pixels
+from soralab.figures import Watched
 from soralab.files.checkpoints import load_model
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
+from soralab.training.probes import Probes
 from soralab.training.profiles import by_profile
 from soralab.vit import ViT, ViTConfig
 
 SEED, BATCH = 3, 32
+PROBED = 256  # unseen frames that a short run is probed with
 CONFIG = ViTConfig(classes=CLASSES, hidden=64)
 FRAMES = 60_000  # of the shipped model's training
 TRAINING = TrainConfig(
@@ -38,12 +40,13 @@ def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator)
 
 
 def fit(
-    build: Callable[[], nn.Module], training: TrainConfig, batches: Callable, folder: Path
+    build: Callable[[], nn.Module], training: TrainConfig, batches: Callable, folder: Path,
+    probes: Probes | None = None,
 ) -> tuple[nn.Module, loop.TrainResult]:
     """Train what `build` makes from the training's seed, or go on with it: the averaged model and the result."""
     torch.manual_seed(training.seed)
     model = build()
-    result = loop.train(model, loss, batches, training, folder)
+    result = loop.train(model, loss, batches, training, folder, probes=probes)
     result.ema.copy_to(model)
     return model.eval(), result
 
@@ -51,6 +54,11 @@ def fit(
 def load(name: str = "vit") -> ViT:
     """The shipped ViT, verified, in float32. Raises CheckpointError."""
     return load_model(name, lambda sizes: ViT(ViTConfig(**sizes)), "ViT")[0]
+
+
+def names(classes: Tensor) -> list[str]:
+    """What these classes [n] are called, in one text."""
+    return ["; ".join(name_of(k) for k in classes.tolist())]
 
 
 def short_run(seed: int, steps: int = 400, folder: str | Path | None = None) -> dict:
@@ -62,9 +70,15 @@ def short_run(seed: int, steps: int = 400, folder: str | Path | None = None) -> 
         TRAINING, steps=steps, seed=seed, warmup=50, cooldown=0.0, log_every=2, save_every=steps, precision="float32"
     )
     batches = Batches(*frames(SEED, range(steps * BATCH)), BATCH, seed)
+    pictures, labels = frames(SEED, range(PROBED), split="test")
+    held = {"pixels": to_pixels(pictures), "label": labels}
+    probes = Watched(
+        "vit", loss, held, steps, swap=("label",), truth=names(labels[:3]),
+        sample=lambda model: names(model(held["pixels"][:3]).argmax(-1)),
+    )  # fmt: skip
     with TemporaryDirectory() as temporary:
-        _, result = fit(partial(ViT, CONFIG), training, batches, Path(folder or temporary))
-        return read_log(result.log)
+        _, result = fit(partial(ViT, CONFIG), training, batches, Path(folder or temporary), probes)
+        return probes.log(result.log)
 
 
 def train(name: str = "vit", steps: int | None = None) -> Trained:

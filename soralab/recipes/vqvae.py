@@ -16,14 +16,16 @@ from torch import Tensor, nn
 
 from soralab import world
 from soralab.datasets.what_and_where import CELLS, Batches, frames, to_pixels
-from soralab.figures import read_log
+from soralab.figures import Watched
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
+from soralab.training.probes import Probes
 from soralab.training.profiles import by_profile
 from soralab.vqvae import VQVAE, PixelCNN, PriorConfig, VQVAEConfig, load, vqvae_loss
 
 SEED, BATCH, FILM_BATCH = 5, 32, 8
+PROBED = 128  # unseen frames that a short run is probed with
 FRAMES = 40_000  # of the shipped model's training, and of its prior's
 FILM_FRAMES, SIDE = 9, 32
 VARIANCE = 0.15  # of the values of a frame: the unit of an error's square, as in the official code
@@ -48,10 +50,11 @@ def prior_loss(model: PixelCNN, batch: dict[str, Tensor], generator: torch.Gener
 
 
 def fit(
-    model: nn.Module, loss_fn: Callable, training: TrainConfig, batches: Callable, folder: Path
+    model: nn.Module, loss_fn: Callable, training: TrainConfig, batches: Callable, folder: Path,
+    probes: Probes | None = None,
 ) -> tuple[nn.Module, loop.TrainResult]:
     """Train a model, or go on with it: the (averaged) model and the result."""
-    result = loop.train(model, loss_fn, batches, training, folder)
+    result = loop.train(model, loss_fn, batches, training, folder, probes=probes)
     result.ema.copy_to(model)
     return model.eval(), result
 
@@ -99,9 +102,12 @@ def short_run(seed: int, steps: int = 300, folder: str | Path | None = None) -> 
         TRAINING, steps=steps, seed=seed, warmup=50, cooldown=0.0, log_every=2, save_every=steps, precision="float32"
     )
     batches = Batches(*frames(SEED, range(max(BATCH, steps * BATCH))), BATCH, seed)
+    held = {"pixels": to_pixels(frames(SEED, range(PROBED), split="test")[0])}
+    few = held["pixels"][:6]
+    probes = Watched("vqvae", loss, held, steps, sample=lambda model: model(few)[0], truth=few)
     with TemporaryDirectory() as temporary:
-        _, result = fit(build(CONFIG, seed), loss, training, batches, Path(folder or temporary))
-        return read_log(result.log)
+        _, result = fit(build(CONFIG, seed), loss, training, batches, Path(folder or temporary), probes)
+        return probes.log(result.log)
 
 
 def train(name: str = "vqvae", steps: int | None = None) -> Trained:

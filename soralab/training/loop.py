@@ -32,6 +32,7 @@ from soralab.training.data import Prefetch, batch_size
 from soralab.training.ema import EMA
 from soralab.training.interrupt import StopSignal
 from soralab.training.muon import MuonAdamW
+from soralab.training.probes import Probes
 from soralab.training.profiles import hardware
 from soralab.training.progress import progress
 from soralab.training.state import append_log, gather, restore, trim_log
@@ -51,7 +52,7 @@ class TrainConfig:
     cooldown: float = 0.2  # share of the steps
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.99)
-    clip: float = 1.0  # largest norm of the gradient; math.inf: none
+    clip: float | None = 1.0  # largest norm of the gradient; math.inf or None: none
     ema: float = 0.999
     seed: int = 0
     log_every: int = 50  # steps
@@ -60,6 +61,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
+        object.__setattr__(self, "clip", math.inf if self.clip is None else self.clip)
         for name in ("steps", "log_every", "save_every"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, it takes a whole number from 1")
@@ -71,6 +73,10 @@ class TrainConfig:
             raise ValueError("ema is 1, it takes a number below 1: with 1 the average would never move")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {self.precision!r}, it takes one of {', '.join(PRECISIONS)}")
+
+    def card(self) -> dict[str, Any]:
+        """The fields as JSON holds them, which has no infinity; `TrainConfig(**card)` is this configuration."""
+        return asdict(self) | {"betas": list(self.betas), "clip": None if math.isinf(self.clip) else self.clip}
 
     @property
     def cooldown_start(self) -> int:
@@ -114,7 +120,7 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
 def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], config: TrainConfig,
           folder: str | Path, resume: bool = True, on_log: Callable[[dict], None] | None = None,
-          parameters: Iterable | None = None) -> TrainResult:
+          parameters: Iterable | None = None, probes: Probes | None = None) -> TrainResult:
     """Train `model` for config.steps steps in all; keep its state and log in `folder`.
 
     loss_fn(model, batch, generator) -> scalar tensor, or (scalar tensor, {name: number to log}). generator: a
@@ -128,13 +134,14 @@ def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], c
     on_log: called with each record of the log. parameters: what is trained, as tensors or as groups; by default
         all parameters that require gradients. A group trains with AdamW, with `muon=True` with Muon (see
         soralab.training.muon), at the learning rate times its `scale`.
+    probes: what else to measure on the way and to write into the log (see soralab.training.probes).
 
     Ctrl-C or SIGTERM: the step is finished, the state saved, a line says how to go on, then
     KeyboardInterrupt or SystemExit(143). Raises FloatingPointError at a loss or gradient that is not finite
     (the last good state stays), OSError for a full disk or unwritable folder (the same) and while another
     training runs in `folder`, ValueError for a state of another run.
     """
-    run = _Run(model, loss_fn, config, make_folder(folder), on_log, parameters)
+    run = _Run(model, loss_fn, config, make_folder(folder), on_log, parameters, probes)
     run.begin(resume)
     if run.step >= config.steps:
         return run.result(wait_s=0.0)
@@ -164,9 +171,11 @@ class _Run:
     """One run in progress: the model, its optimizer and average, the step, the open stretch of the log."""
 
     def __init__(self, model: nn.Module, loss_fn: Callable, config: TrainConfig, folder: Path,
-                 on_log: Callable | None, parameters: Iterable | None):
+                 on_log: Callable | None, parameters: Iterable | None, probes: Probes | None = None):
         self.model, self.loss_fn, self.config = model, loss_fn, config
-        self.folder, self.on_log = folder, on_log
+        self.folder, self.on_log, self.probes = folder, on_log, probes
+        if probes is not None:
+            probes.begin(model)
         if parameters is None:
             parameters = (p for p in model.parameters() if p.requires_grad)
         groups = list(parameters)
@@ -230,7 +239,7 @@ class _Run:
         return None
 
     def _same_config(self, saved: dict) -> None:
-        here = asdict(self.config) | {"betas": list(self.config.betas)}
+        here = self.config.card()
         for name in (f.name for f in fields(TrainConfig) if f.name not in MAY_CHANGE):
             if saved.get(name) != here[name]:
                 raise ValueError(f"{name} is {here[name]!r}, but the state in {self.folder} was trained with "
@@ -293,6 +302,8 @@ class _Run:
                   "seconds": round(self.seconds, 3),
                   "samples_s": round(self.samples / self.spent, 2),
                   "wait_share": round(self.waited / self.spent, 4)}
+        if self.probes is not None:
+            record |= self.probes(record, self.model, self.ema)
         append_log(self.log, record)
         bar.set_postfix_str(f"loss {self.loss:.4g}, {record['samples_s']:.3g} samples/s")
         if self.on_log is not None:
@@ -302,7 +313,7 @@ class _Run:
     def save(self, path: Path | None = None) -> None:
         """Save everything that the next step depends on as `path` (by default the folder's state)."""
         stretch = {name: getattr(self, name) for name in ("sums", "count", "samples", "spent", "waited")}
-        card = {"config": asdict(self.config), "step": self.step, "seconds": self.seconds,
+        card = {"config": self.config.card(), "step": self.step, "seconds": self.seconds,
                 "loss": self.loss if math.isfinite(self.loss) else None, "stretch": stretch,
                 "precision": str(self.dtype or torch.float32).removeprefix("torch."), "hardware": hardware()}
         save_checkpoint(path or self.state, gather(self.model, self.ema, self.optimizer), card)
