@@ -89,7 +89,7 @@ def test_an_epoch_of_latents_shows_every_film_once_and_the_next_comes_in_another
     index = {film.float().numpy().tobytes(): k for k, film in enumerate(latent_batches.latents)}
     films = len(latent_batches.scenes)
     assert len(index) == films > sora.BATCH
-    monkeypatch.setattr(sora, "BATCH", films)  # a batch that is an epoch
+    monkeypatch.setattr(latent_batches, "batch", films)  # a batch that is an epoch
     epochs = [[index[film.numpy().tobytes()] for film in latent_batches(step)["x0"]] for step in (0, 1)]
     assert all(sorted(order) == [*range(films)] for order in epochs)
     assert epochs[0] != epochs[1]

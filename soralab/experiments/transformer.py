@@ -15,7 +15,8 @@ import torch
 
 from soralab import world
 from soralab.experiments.transformer_multi30k import train_multi30k
-from soralab.figures.curves import BANDS, wilson
+from soralab.figures.bands import BANDS
+from soralab.figures.curves import wilson
 from soralab.files.atomic import atomic_write, make_folder
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.transformer import CHUNK, TEST_SEED, TOKENS_OF_WORLD, Batches, kept, loss, pair, short_run, to_ids

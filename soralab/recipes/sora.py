@@ -128,7 +128,7 @@ class LatentBatches:
 
     def __init__(
         self, autoencoder: SpacetimeAutoencoder, films: int, cache: Path | None = None, hard_ones: bool = False,
-        steps: range | None = None, batch: int = BATCH,
+        steps: range | None = None, batch: int | None = None,
     ):  # fmt: skip
         """Encode what is used of so many films, in parts that are kept as the checkpoints `cache`_0, _1, ...
 
@@ -136,7 +136,7 @@ class LatentBatches:
         any; where they need less than half of the films, only these are encoded, and nothing is kept.
         """
         self.scenes = list(hard(range(films, 3 * films)) if hard_ones else used(range(films)))
-        self.null, self.batch = 0.0 if hard_ones else NULL, batch
+        self.null, self.batch = 0.0 if hard_ones else NULL, batch or BATCH
         weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
         digest = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
         want = {"films": films, "every": HARD if hard_ones else {**EVERY, "rest": REST}, "autoencoder": digest}
