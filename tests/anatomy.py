@@ -152,7 +152,7 @@ def training(chapter: Chapter) -> Iterator[str]:
         return
     if not re.search(r"\bby_profile\(", code):
         yield "its length does not follow the profile: by_profile"
-    if not re.search(r"\bloss_curve\(.*?\bband=", code, re.S) or not re.search(r"\bverdict\(", code):
+    if not re.search(r"\bloss_curve\(.*?\bband=", code, re.S) or not re.search(r"\b(?:verdict|inside_band)\(", code):
         yield "the loss is not held against the reference runs: loss_curve(..., band=...) and verdict"
     if not re.search(r"\bloss\b", words) or not re.search(r"\d", words):
         yield "does not say which loss to expect"

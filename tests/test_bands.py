@@ -174,6 +174,7 @@ def test_one_stretch_outside_is_no_fault(band):
         bad = np.isin(np.ceil(log["step"] / 10) - 1, places)
         said = verdict(log | {"loss": np.where(bad, 3 * log["loss"], log["loss"])}, band)
         assert said.right is right and said.share == pytest.approx(1 - len(places) / 20)
+    assert figures.inside_band(log, band) == 1
 
 
 def test_stretches_are_means_of_the_logarithm():

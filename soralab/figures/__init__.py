@@ -10,7 +10,7 @@ sliders on what was drawn beforehand. For a plot of your own:
 `fig, axes = figure()`, then `picture(fig, alt="what it shows")`.
 """
 
-from soralab.figures.bands import Band, Verdict, verdict
+from soralab.figures.bands import Band, Verdict, inside_band, verdict
 from soralab.figures.curves import bars_with_intervals, ema, loss_curve, read_log, wilson
 from soralab.figures.diagrams import road_map, sora_parts
 from soralab.figures.explorer import explorer
@@ -38,6 +38,7 @@ __all__ = [
     "film_strip",
     "film_strips",
     "image_grid",
+    "inside_band",
     "loss_curve",
     "pairs_table",
     "patches_diagram",

@@ -237,6 +237,11 @@ def verdict(run: Log, band, after: float = 1.0, key: str = "loss") -> Verdict:
     return Verdict(True, share, f"step {last}: right so far, {counted}")
 
 
+def inside_band(run: Log, band, key: str = "loss") -> float:
+    """The share of the run's finished stretches that lie inside the band, 0 to 1; NaN before the first."""
+    return verdict(run, band, key=key).share
+
+
 def _trace(marks: list[Mark], curves: np.ndarray, band: Band) -> str:
     """What a wrong run looks like: of all that is unlike right runs, what says most about the cause."""
     out = {mark.name: mark for mark in reversed(marks) if mark.outside}  # of each probe the first mark outside
