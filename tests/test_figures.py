@@ -530,6 +530,7 @@ def test_a_figure_with_sliders_says_what_it_shows_also_where_no_script_runs():
     assert figure._repr_mimebundle_()["text/plain"] == page["img"][0]["alt"] == 'A "film" <and> noise.'
     assert "From top to bottom: t = 1, 0." in html and options["says"] == ["far", "near"]
     assert not re.search(r"https?://|@import|\bimport\b", html)
+    assert 'input.dataset.lmSuppressShortcuts = "true"' in html, "JupyterLab takes the arrow keys from other inputs"
     [box] = page["div"]
     assert f'getElementById("{box["id"]}")' in html
     hostile = figures.explorer(states(1, 1, 1, 3, 4, 4), {"t": (1,)}, "x", says=("</script><b>",))

@@ -202,6 +202,18 @@ def test_a_saved_notebook_has_no_dead_progress_bar():
     assert nb.cells[1].outputs == [film] and "widgets" not in nb.metadata
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_was_printed_in_pieces_is_saved_as_one(whole):
+    """JupyterLab joins the pieces when it opens a notebook, and would save another file."""
+    pieces = [("stdout", "a\n"), ("stdout", "b\nc\n"), ("stderr", "oh\n"), ("stdout", "d\n")]
+    outputs = [new_output("stream", name=name, text=text if whole else text.splitlines(True)) for name, text in pieces]
+    nb = page(new_code_cell("x", outputs=[*outputs, new_output("display_data", {"text/plain": "1"})]))
+    clean(nb)
+    *streams, shown = nb.cells[1].outputs
+    wanted = [("stdout", "a\nb\nc\n"), ("stderr", "oh\n"), ("stdout", "d\n")]
+    assert [(stream.name, "".join(stream.text)) for stream in streams] == wanted and shown.data == {"text/plain": "1"}
+
+
 def test_other_files_are_saved_as_they_are():
     nb = page(kernelspec={"name": "julia-1.10", "display_name": "Julia"})
     before = copy.deepcopy(nb)

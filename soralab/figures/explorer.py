@@ -38,6 +38,7 @@ SCRIPT = """
     const label = document.createElement("label"), input = document.createElement("input");
     label.style.cssText = "display:inline-flex;gap:8px;align-items:center;margin-right:24px";
     Object.assign(input, { type: "range", min: 0, max: values.length - 1, step: 1, value: start });
+    input.dataset.lmSuppressShortcuts = "true";  // JupyterLab would take the arrow keys for itself
     input.addEventListener("input", show);
     label.append(name, input);
     box.append(label);

@@ -25,7 +25,19 @@ def clean(nb: dict) -> None:
         for key in ("execution", "ExecuteTime", "collapsed", "scrolled"):
             cell["metadata"].pop(key, None)
         if "outputs" in cell:
-            cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
+            cell["outputs"] = _joined([output for output in cell["outputs"] if WIDGET not in output.get("data", {})])
+
+
+def _joined(outputs: list[dict]) -> list[dict]:
+    """The outputs with what was printed in several pieces in one, as JupyterLab shows and saves it."""
+    kept: list[dict] = []
+    for output in outputs:
+        last = kept[-1] if kept else {}
+        if output["output_type"] == "stream" and last.get("name") == output["name"]:
+            last["text"] = "".join(last["text"]) + "".join(output["text"])
+        else:
+            kept.append(output)
+    return kept
 
 
 def on_save(model: dict, path: str = "", **_) -> None:
