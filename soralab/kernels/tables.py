@@ -134,7 +134,8 @@ class SlidingTiles(Layout):
 
     def build(self, owner: str, block_q: int, block_k: int) -> tuple[Tensor | None, ...]:
         """As Layout.build; the segments and what they see are those of the owner's side."""
-        seen, group = torch.unique(self.near if owner == "queries" else self.near.T, dim=0, return_inverse=True)
+        blind, group = torch.unique(~(self.near if owner == "queries" else self.near.T), dim=0, return_inverse=True)
+        seen = ~blind  # sorted so, the groups that see the first tiles come first
         own_map = (group[self.tile_of] * len(group) + self.tile_of).argsort(stable=True)
         own_end = group[self.tile_of].bincount().cumsum(0)
         lengths, rows = self.tile_of.bincount(), self.row_map.long()

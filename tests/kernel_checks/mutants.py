@@ -88,7 +88,7 @@ MUTANTS = {
     "the first queries are skipped": (
         T, "tiles * pieces - ceil_div(any_seen, small)",
         "tiles * pieces - any_seen // small", 0),
-    "a key tile visits the queries it would see itself": (T, "else self.near.T,", "else self.near,", 0),
+    "a key tile visits the queries it would see itself": (T, "else self.near.T)", "else self.near)", 0),
     "a list of rows runs on into the next": (T, "n.cumsum(0) + n).repeat", "n.cumsum(0)).repeat", 0),
     "a tile that the film cuts is listed as whole": (T, "n = lengths[tile]", "n = lengths.max().expand(len(tile))", 0),
     "the window leaves the film": (T, ".clamp(0, tiles - window)[:, None]", "[:, None]", 0),
