@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -29,56 +28,32 @@ from soralab.transformer import (
     average_checkpoints,
     label_smoothing_loss,
 )
-from soralab.world.hindi import ADJECTIVES, FEMININE, HINDI_VOCABULARY, MASCULINE, agree, hindi_caption
+from soralab.world.hindi import HINDI_VOCABULARY
+from soralab.world.hindi_prompts import pair, typed
 from soralab.world.hindi_reader import read_hindi
-from soralab.world.language import PROMPT_WORDS, article, short_caption, words
+from soralab.world.language import PROMPT_WORDS, words
 
 SEED, TEST_SEED = 2, 402
-PAIRS = 96_000  # sentence pairs, drawn once
+PAIRS = 120_000  # sentence pairs, drawn once
 TOKENS = 3000  # source and target together, padding counted, in a batch
 KEPT, EVERY = 5, 50  # checkpoints that are averaged, and the steps between them
 CHUNK = 100  # sentences translated at once
 TOKENS_OF_WORLD = ("<pad>", "<start>", "<end>", *HINDI_VOCABULARY[1:], *PROMPT_WORDS)
 TRAINING = TrainConfig(
-    steps=1800, lr=1.5e-3, warmup=300, cooldown=0.4, betas=(0.9, 0.98), seed=SEED, log_every=EVERY, save_every=250,
+    steps=3000, lr=1.5e-3, warmup=300, cooldown=0.4, betas=(0.9, 0.98), seed=SEED, log_every=EVERY, save_every=250,
     precision="float32",
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------- sentence pairs
 
 
-def _forms(names: tuple[str, ...]) -> str:
-    """The Hindi forms of these adjectives, as alternatives of a regular expression."""
-    cases = ((MASCULINE, False), (MASCULINE, True), (FEMININE, False))
-    return "|".join(sorted({agree(ADJECTIVES[name], *case) for name in names for case in cases}))
-
-
-# In both languages size, colour and noun follow each other; "बड़ा होता जाता है" (grows) has no colour behind it.
-_HINDI_SIZE = re.compile(rf"(?:{_forms(world.SIZES)}) (?={_forms(world.COLOURS)})")
-_HINDI_COLOUR = re.compile(rf"(?:{_forms(world.COLOURS)}) ")
-_ENGLISH_SIZE = re.compile(rf"\ban? (?:{'|'.join(world.SIZES)}) (\w+)")
-_ENGLISH_COLOUR = re.compile(rf" (?:{'|'.join(world.COLOURS)})\b")
-
-
-def pair(scene: world.Scene, leave_out: str = "") -> tuple[str, str]:
-    """(Hindi, English) of a scene; a prompt need not say everything, so leave_out may be "size" or "colour"."""
-    hindi, english = hindi_caption(scene), short_caption(scene)
-    if leave_out == "size":
-        hindi = _HINDI_SIZE.sub("", hindi)
-        english = _ENGLISH_SIZE.sub(lambda found: f"{article(found[1])} {found[1]}", english)
-    if leave_out == "colour":
-        hindi, english = _HINDI_COLOUR.sub("", hindi), _ENGLISH_COLOUR.sub("", english)
-    return hindi, english
-
-
 def draw_pairs(seed: int, count: int) -> list[tuple[str, str]]:
-    """`count` training pairs: three in four of the full world, and one in three leaves sizes or colours out."""
+    """`count` training pairs, worded as people type prompts (`typed`); three in four are of the full world."""
     found = []
     for index in progress(range(count), desc="sentence pairs", unit="pair"):
         rng = Random(f"{seed}/{index}")
         scene = world.sample_scene(seed, index, "full" if rng.random() < 0.75 else "simple")
-        draw = rng.random()
-        found.append(pair(scene, "size" if draw < 0.22 else "colour" if draw < 0.33 else ""))
+        found.append(pair(*typed(scene, rng)))
     return found
 
 

@@ -9,6 +9,10 @@ Grammar of a short caption (all in lower case, no full stop):
              | thing "that" motion "is" (left of | above | in front of) thing "that" motion
     thing    = "a" size colour shape
 
+A prompt may say less: no size, no colour, or no motion, and then what is left of a clause is
+
+    clause   = thing | thing "is" (left of | above | in front of) thing | thing "bumps into" thing
+
 A related pair shares one clause, which comes first; other things follow in depth order, the furthest first.
 Every word belongs to `VOCABULARY`, and a caption means the same with its punctuation taken off.
 """
@@ -85,8 +89,9 @@ def article(word: str) -> str:
 
 
 def thing(obj: Object) -> str:
-    """The object with its size, colour and shape: "a small red circle"."""
-    return f"{article(obj.size)} {obj.size} {obj.colour} {obj.shape}"
+    """The object with its size, colour and shape: "a small red circle"; what is empty is not said."""
+    said = [word for word in (obj.size, obj.colour, obj.shape) if word]
+    return f"{article(said[0])} {' '.join(said)}"
 
 
 def mention_order(scene: Scene) -> list[int]:
@@ -96,8 +101,11 @@ def mention_order(scene: Scene) -> list[int]:
 
 
 def short_caption(scene: Scene) -> str:
-    """What is there and what it does: "a small red circle slides right". At most 30 words."""
-    clauses = [f"{thing(obj)} {obj.motion}" for obj in (scene.objects[i] for i in mention_order(scene))]
+    """What is there and what it does: "a small red circle slides right". At most 30 words.
+
+    What is empty in an object (size, colour, motion) is not said.
+    """
+    clauses = [f"{thing(obj)} {obj.motion}".strip() for obj in (scene.objects[i] for i in mention_order(scene))]
     if scene.relation:
         a, b = scene.objects[scene.relation.a], scene.objects[scene.relation.b]
         clauses[:2] = [_related_clause(scene.relation.kind, a, b)]
@@ -105,6 +113,8 @@ def short_caption(scene: Scene) -> str:
 
 
 def _related_clause(kind: str, a: Object, b: Object) -> str:
+    if not a.motion:
+        return f"{thing(a)} {kind if kind == 'bumps into' else f'is {kind}'} {thing(b)}"
     if kind == "bumps into":
         return f"{thing(a)} {a.motion} and bumps into {thing(b)} that then {b.motion}"
     if kind == "in front of" and a.motion in SLIDES:
