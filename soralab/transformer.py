@@ -21,7 +21,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from soralab.blocks import attention, search, sincos
 from soralab.files.checkpoints import load_model
+from soralab.world.hindi_meaning import check_translation
 from soralab.world.hindi_reader import read_hindi
+from soralab.world.language import LENGTH
 
 PAD, START, END = 0, 1, 2  # the ids that are no words
 
@@ -331,15 +333,25 @@ class Translator:
     def source(self, texts: list[str]) -> Tensor:
         """Hindi texts to ids [texts, longest], PAD at the end. Raises ValueError as `read_hindi` does."""
         index = {word: id for id, word in enumerate(self.tokens)}
-        rows = [torch.tensor([index[word] for word in read_hindi(text)]) for text in texts]
+        told = [read_hindi(text) for text in texts]
+        if new := [word for said in told for word in said if word not in index]:
+            raise ValueError(f"texts has the word '{new[0]}', which this translator has not learnt")
+        rows = [torch.tensor([index[word] for word in said]) for said in told]
         return pad_sequence(rows, batch_first=True, padding_value=PAD)
 
     def __call__(self, texts: list[str], beam: int = 4) -> list[str]:
-        """Translate each text, by beam search."""
-        found = beam_search(self.model, self.source(texts), beam)
+        """Translate each text, by beam search, right or wrong; no translation is longer than a caption may be."""
+        found = beam_search(self.model, self.source(texts), beam, max_length=LENGTH)
         return [" ".join(self.tokens[id] for id in best.ids) for best in found]
 
 
 def translate(texts: list[str], checkpoint: str = "transformer") -> list[str]:
-    """The world's Hindi in English: ["एक लाल वृत्त उछलता है"] to ["a red circle bounces"]. Raises as `read_hindi`."""
-    return Translator.load(checkpoint)(texts)
+    """The world's Hindi in English: ["एक लाल वृत्त उछलता है"] to ["a red circle bounces"].
+
+    Raises ValueError for words that are not the world's (`read_hindi`), and for a translation that does not say what
+    the Hindi says (`check_translation`).
+    """
+    found = Translator.load(checkpoint)(texts)
+    for hindi, english in zip(texts, found, strict=True):
+        check_translation(hindi, english)
+    return found

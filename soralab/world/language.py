@@ -36,6 +36,7 @@ from soralab.world.scene import (
     SLIDES,
     WALL,
     Object,
+    Relation,
     Scene,
 )
 
@@ -283,6 +284,17 @@ def read_setting(text: str) -> dict:
     after = " ".join(said[said.index("camera") + 1 :][:2]) if "camera" in said else ""
     camera = "still" if after in ("is still", "stays still") else after if after in CAMERAS else None
     return {"background": background, "camera": camera, "relation": _read(said)[1]}
+
+
+def is_caption(text: str) -> bool:
+    """Whether a text is a short caption, or a prompt that says less: what is read of it, told again, is the same."""
+    said = words(text)
+    things, relation = _read(said)
+    if not things or any(thing["shape"] is None for thing in things):
+        return False
+    objects = (Object(**{key: thing[key] or "" for key in ("shape", "colour", "size", "motion")}) for thing in things)
+    scene = Scene(tuple(objects), relation=relation and Relation(*relation))
+    return words(short_caption(scene)) == said
 
 
 def _read(said: list[str]) -> tuple[list[dict], tuple[str, int, int] | None]:
