@@ -1,3 +1,3 @@
-"""Chapter 02's exercises: the causal mask, the sinusoids, label smoothing, the length penalty."""
+"""Chapter 02's exercises: the causal mask, masked attention, a shift of place, the smoothed loss, a step of a beam."""
 
-ORDER = ("causal_mask", "sinusoid", "label_smoothing", "length_penalty")
+ORDER = ("causal_mask", "attention", "shift", "smoothed_loss", "beam_step")
