@@ -58,14 +58,19 @@ class TransformerConfig:
 
     @classmethod
     def table3(cls, vocabulary: int) -> dict[str, tuple[TransformerConfig, int]]:
-        """The rows of Table 3 that print a number of parameters: {row: (sizes, millions printed)}, without "big"."""
+        """The rows of Table 3 that print a number of parameters, without "big": {row: (sizes, millions printed)}.
+
+        Rows are named by their group, (B) the keys or (C) the model's size, and by what they change of "base".
+        """
         base = cls.base(vocabulary)
         return {
-            "base": (base, 65), "B, d_k 16": (replace(base, d_k=16), 58), "B, d_k 32": (replace(base, d_k=32), 60),
-            "C, N 2": (replace(base, N=2), 36), "C, N 4": (replace(base, N=4), 50), "C, N 8": (replace(base, N=8), 80),
-            "C, d_model 256": (replace(base, d_model=256, d_k=32, d_v=32), 28),
-            "C, d_model 1024": (replace(base, d_model=1024, d_k=128, d_v=128), 168),
-            "C, d_ff 1024": (replace(base, d_ff=1024), 53), "C, d_ff 4096": (replace(base, d_ff=4096), 90),
+            "base": (base, 65),
+            "(B) d_k = 16": (replace(base, d_k=16), 58), "(B) d_k = 32": (replace(base, d_k=32), 60),
+            "(C) N = 2": (replace(base, N=2), 36), "(C) N = 4": (replace(base, N=4), 50),
+            "(C) N = 8": (replace(base, N=8), 80),
+            "(C) d_model = 256, d_k = 32, d_v = 32": (replace(base, d_model=256, d_k=32, d_v=32), 28),
+            "(C) d_model = 1024, d_k = 128, d_v = 128": (replace(base, d_model=1024, d_k=128, d_v=128), 168),
+            "(C) d_ff = 1024": (replace(base, d_ff=1024), 53), "(C) d_ff = 4096": (replace(base, d_ff=4096), 90),
         }  # fmt: skip
 
 

@@ -178,6 +178,15 @@ def test_qk_norm_has_weights_of_its_own_for_queries_and_for_keys():
         torch.testing.assert_close(layer(x), layer.to_out(logits.softmax(-1) @ value), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_biases_of_attention_are_those_of_queries_keys_and_values(bias):
+    """The output has one in any case; the norms of queries and keys have none."""
+    for options in ({}, {"context_dim": 3, "qk_norm": True}):
+        layer = Attention(8, 2, bias=bias, **options)
+        names = {name for name, _ in layer.named_parameters() if name.endswith("bias")}
+        assert names == ({"to_q.bias", "to_kv.bias"} if bias else set()) | {"to_out.bias"}
+
+
 def test_attention_layer_names_dim_and_heads():
     with pytest.raises(ValueError, match="dim is 10.*heads, which is 4"):
         Attention(10, 4)

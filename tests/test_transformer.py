@@ -68,6 +68,20 @@ def test_rows_a_of_table_3_have_as_many_parameters_as_base(h):
     assert parameters(row) == parameters(TransformerConfig.base()) == 44_101_632 + 37_000 * 512
 
 
+def test_the_papers_sizes():
+    """Section 3 and Table 3 name them; counts of parameters do not tell heads apart."""
+    base, big = TransformerConfig.base(), TransformerConfig.big(36_000)
+    assert base == TransformerConfig(37_000, N=6, d_model=512, d_ff=2048, h=8, d_k=64, d_v=64, P_drop=0.1)
+    assert big == TransformerConfig(36_000, N=6, d_model=1024, d_ff=4096, h=16, d_k=64, d_v=64, P_drop=0.3)
+    small = TransformerConfig.small(150, N=2)
+    assert small == TransformerConfig(150, N=2, d_model=128, d_ff=512, h=4, d_k=32, d_v=32, P_drop=0.1)
+    for name, (config, _) in TransformerConfig.table3(1000).items():
+        for said in name.partition(") ")[2].split(", "):
+            key, _, value = said.partition(" = ")
+            assert not said or getattr(config, key) == int(value), name
+        assert config.h == 8 and config.vocabulary == 1000 and config.P_drop == 0.1
+
+
 def test_table_2s_training_costs():
     assert f"{training_flops(hours=12):.1e}" == "3.3e+18"
     assert f"{training_flops(hours=3.5 * 24):.1e}" == "2.3e+19"
@@ -151,16 +165,44 @@ def test_one_matrix_embeds_and_makes_the_logits(model):
     torch.testing.assert_close(logits, y @ model.embedding.weight.T)
 
 
-@pytest.mark.parametrize("module, zero", [("embed", True), ("layer", False)])
-def test_dropout_falls_on_sums_of_embeddings_and_on_sublayers(module, zero):
-    """Section 5.4. At a rate of 1 nothing of them is left: embeddings are 0, a layer is its two norms."""
+def test_dropout_falls_on_sums_of_embeddings_and_on_every_sublayer():
+    """Section 5.4. At a rate of 1 nothing of them is left: embeddings are 0, a layer is its norms alone."""
     model = tiny(P_drop=1.0).train()
-    if module == "embed":
-        assert not model.embed(some_ids(2, 5)).any()
-        return
-    layer, x = model.encoder[0], torch.randn(2, 5, 16)
-    out = layer(x, padding_mask(some_ids(2, 5)))
-    torch.testing.assert_close(out, layer.norm2(layer.norm1(x)))
+    ids, x = some_ids(2, 5), torch.randn(2, 5, 16)
+    assert not model.embed(ids).any()
+    encoder, decoder = model.encoder[0], model.decoder[0]
+    torch.testing.assert_close(encoder(x, padding_mask(ids)), encoder.norm2(encoder.norm1(x)))
+    own, memory = decoder.attention.keys_values(x), decoder.cross.keys_values(torch.randn(2, 5, 16))
+    out = decoder(x, own, memory, causal_mask(5), padding_mask(ids))
+    torch.testing.assert_close(out, decoder.norm3(decoder.norm2(decoder.norm1(x))))
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.4])
+def test_dropout_has_the_rate_of_the_sizes_and_is_off_in_evaluation(rate):
+    model, ids = tiny(P_drop=rate, vocabulary=50, d_model=64), some_ids(40, 30, vocabulary=50)
+    torch.manual_seed(0)
+    whole = model.embed(ids)
+    assert torch.equal(model.embed(ids), whole)  # in evaluation
+    kept = model.train().embed(ids)
+    assert (kept == 0).float().mean().item() == pytest.approx(rate, abs=0.01)  # of 76,800 numbers
+    torch.testing.assert_close(kept[kept != 0], whole[kept != 0] / (1 - rate))
+    rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {rate}
+
+
+def test_weights_begin_as_xaviers_and_embeddings_with_variance_1():
+    """Bounds of the uniform distribution are sqrt(6 / (in + out)); embeddings are times sqrt(d_model) before use."""
+    torch.manual_seed(3)
+    model = Transformer(TransformerConfig(400, N=1, d_model=64, d_ff=96, h=2, d_k=40, d_v=24))
+    for name, weight in model.named_parameters():
+        if name == "embedding.weight":
+            assert (8 * weight).std().item() == pytest.approx(1, abs=0.02)
+        elif weight.ndim == 2:
+            bound = math.sqrt(6 / sum(weight.shape))
+            assert 0.97 * bound < weight.abs().max() <= bound and weight.std().item() == pytest.approx(
+                bound / math.sqrt(3), rel=0.05), name  # fmt: skip
+        else:
+            assert torch.equal(weight, torch.full_like(weight, float("norm" in name and name.endswith("weight")))), name
 
 
 # ----------------------------------------------------------------------------------------------------------- training

@@ -130,8 +130,64 @@ def test_no_sentence_is_longer_than_allowed(model, max_length):
     assert max(len(ids) for ids in greedy(model, source, max_length)) <= max_length
 
 
-def test_padding_and_start_are_never_written():
-    model = tiny(3)
-    model.embedding.weight.data[[PAD, START]] *= 5
-    written = {word for one in beam_search(model, some_ids(8, 4), max_length=10) for word in one.ids}
+@pytest.mark.parametrize("loud", [PAD, START])
+def test_padding_and_start_are_never_written(loud):
+    """Each by itself: a model that says nothing louder. Of all else, END too, log P is what the model says."""
+    model, source = tiny(3), some_ids(8, 4)
+    end = model.embedding.weight.data[loud].clone()
+    model.decoder[-1].norm3.bias.data = 9 * end / end.norm()
+    words = torch.full((8,), START)
+    with torch.no_grad():
+        log_p = model.begin(source).next(words)
+        free = model(source, words[:, None])[:, 0].log_softmax(-1)
+    assert (free.argmax(-1) == loud).all()
+    assert (log_p[:, [PAD, START]] == -torch.inf).all()
+    torch.testing.assert_close(log_p[:, END:], free[:, END:])
+    written = {word for one in beam_search(model, source, max_length=6) for word in one.ids}
+    written |= {word for ids in greedy(model, source, 6) for word in ids}
     assert written and not written & {PAD, START, END}
+
+
+class Script:
+    """A writer that says what is written down for it, row by row, and counts how often it is asked."""
+
+    def __init__(self, rows, vocabulary=9):
+        self.rows, self.vocabulary, self.asked, self.seen = rows, vocabulary, 0, []
+
+    def next(self, words):
+        log_p = torch.full((len(words), self.vocabulary), -torch.inf)
+        for row, script in enumerate(self.rows):
+            log_p[row, script[min(self.asked, len(script) - 1)]] = 0.0
+        self.asked += 1
+        self.seen.append(words.tolist())
+        return log_p
+
+
+@pytest.mark.parametrize("rows, asked", [
+    ([[5, END, 6, 7], [5, 6, END, 8]], 3),  # the first goes on after its end, and is closed all the same
+    ([[END, 4], [END, 5]], 1),
+    ([[3, 4, 5, 6, 7, 8], [3, END, 4, END, 5, 6]], 5),
+])  # fmt: skip
+def test_a_row_that_has_ended_stays_closed(rows, asked):
+    writer = Script(rows)
+    found = search.greedy(writer, torch.full((2,), START), END, max_length=5)
+    assert writer.asked == asked
+    assert found == [(row[: row.index(END)] if END in row else row)[:5] for row in rows]
+    assert writer.seen[0] == [START, START]
+
+
+def test_greedy_reads_the_words_that_it_wrote():
+    writer = Script([[5, 6, END], [7, 8, END]])
+    search.greedy(writer, torch.full((2,), START), END, max_length=9)
+    assert writer.seen == [[START, START], [5, 7], [6, 8]]
+    assert search.greedy(writer, torch.full((2,), START), END, max_length=0) == [[], []]
+
+
+def test_a_translation_is_as_long_as_it_may_be_by_default():
+    """n + 50 words for a source of n, section 6.1, where END is never likely."""
+    model = tiny(4)
+    end = model.embedding.weight.data[END]
+    model.decoder[-1].norm3.bias.data = -9 * end / end.norm()
+    with torch.no_grad():
+        found = beam_search(model, some_ids(2, 3), beam=2)
+    assert [len(one.ids) for one in found] == [53, 53]
