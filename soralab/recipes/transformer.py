@@ -34,13 +34,13 @@ from soralab.world.hindi_reader import read_hindi
 from soralab.world.language import PROMPT_WORDS, words
 
 SEED, TEST_SEED = 2, 402
-PAIRS = 120_000  # sentence pairs, drawn once
+PAIRS = 64_000  # sentence pairs, drawn once
 TOKENS = 3000  # source and target together, padding counted, in a batch
 KEPT, EVERY = 5, 50  # checkpoints that are averaged, and the steps between them
 CHUNK = 100  # sentences translated at once
 TOKENS_OF_WORLD = ("<pad>", "<start>", "<end>", *HINDI_VOCABULARY[1:], *PROMPT_WORDS)
 TRAINING = TrainConfig(
-    steps=3000, lr=1.5e-3, warmup=300, cooldown=0.4, betas=(0.9, 0.98), seed=SEED, log_every=EVERY, save_every=250,
+    steps=1800, lr=1.5e-3, warmup=300, cooldown=0.4, betas=(0.9, 0.98), seed=SEED, log_every=EVERY, save_every=250,
     precision="float32",
 )  # fmt: skip
 
