@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from soralab.workbook.probes import is_tensor
-from soralab.workbook.task import Exercise, WrongAnswer
+from soralab.workbook.task import Case, Exercise, Mistake
 
 
-def _mask_stub(queries: int, keys: int) -> Tensor:
+def _stub(queries: int, keys: int) -> Tensor:
     """[queries, keys], bool: True where a query may attend to a key. The queries are the last words of the keys."""
     raise NotImplementedError
 
@@ -22,36 +21,17 @@ def _mask(queries: int, keys: int) -> Tensor:
     return torch.arange(keys)[None, :] <= place[:, None]
 
 
-def _mask_check(fn: Callable) -> Iterator[tuple[bool, str]]:
-    for queries, keys in ((4, 4), (2, 5), (1, 3), (1, 1)):
-        case = f"{queries} queries, {keys} keys"
-        got, right = fn(queries, keys), _mask(queries, keys)
-        yield from is_tensor(got, (queries, keys), case)
-        yield (
-            got.dtype == torch.bool,
-            f"{case}: the mask holds {str(got.dtype).removeprefix('torch.')}. The course's masks are bool; numbers to "
-            "be added to the logits, 0 and -inf, are another convention.",
-        )
-        yield (
-            torch.equal(got, right) or not torch.equal(got, ~right),
-            f"{case}: it is inverted. True means may attend, and a word may attend to those before it.",
-        )
-        strict = right & (torch.arange(keys)[None, :] < torch.arange(keys - queries, keys)[:, None])
-        yield (
-            torch.equal(got, right) or not torch.equal(got, strict),
-            f"{case}: off by one diagonal: a word does not see itself, so the first sees nothing at all. Its input is "
-            "the word before the one that is to be said: looking at it gives nothing away.",
-        )
-        yield (
-            torch.equal(got, right) or not torch.equal(got, torch.ones(queries, keys, dtype=torch.bool).triu()),
-            f"{case}: it is transposed: words see those after them. Rows are the queries, columns the keys.",
-        )
-        yield (
-            torch.equal(got, right) or not torch.equal(got, torch.ones(queries, keys, dtype=torch.bool).tril()),
-            f"{case}: right for as many queries as keys only. Here the queries are the last words of the sentence, so "
-            f"the first of them stands at place {keys - queries}, not at place 0.",
-        )
-        yield torch.equal(got, right), f"{case}: got {got.int().tolist()}, it should be {right.int().tolist()}."
+def _cases() -> Iterator[Case | tuple]:
+    yield Case((1, 1), "the first word of all")
+    yield Case((1, 3), "one new word, as in writing")
+    yield (2, 5)
+    yield Case((4, 4), "all words at once, as in training")
+    for keys in torch.randint(6, 30, (3,)).tolist():
+        yield (int(torch.randint(2, keys, ())), keys)
+
+
+def _ones(queries: int, keys: int) -> Tensor:
+    return torch.ones(queries, keys, dtype=torch.bool)
 
 
 EXERCISE = Exercise(
@@ -70,24 +50,24 @@ EXERCISE = Exercise(
         "Give each query its place in the sentence, each key its own, and compare: key's place <= query's place.",
         "torch.arange(keys)[None, :] <= torch.arange(keys - queries, keys)[:, None]",
     ),
-    stub=_mask_stub,
+    stub=_stub,
     solution=_mask,
-    check=_mask_check,
-    wrong={
-        "inverted": WrongAnswer(lambda queries, keys: ~_mask(queries, keys), "it is inverted"),
-        "off_by_one": WrongAnswer(
-            lambda queries, keys: torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries - 1),
-            "off by one diagonal",
-        ),
-        "transposed": WrongAnswer(
-            lambda queries, keys: torch.ones(queries, keys, dtype=torch.bool).triu(), "it is transposed"
-        ),
-        "square_only": WrongAnswer(
-            lambda queries, keys: torch.ones(queries, keys, dtype=torch.bool).tril(), "the last words of the sentence"
-        ),
-        "for_the_logits": WrongAnswer(
+    cases=_cases,
+    mistakes={
+        "inverted": Mistake(lambda queries, keys: ~_mask(queries, keys),
+                            "it is inverted. True means may attend, and a word may attend to those before it."),
+        "off_by_one": Mistake(lambda queries, keys: _ones(queries, keys).tril(keys - queries - 1),
+                              "off by one diagonal: a word does not see itself, so the first sees nothing at all. Its "
+                              "input is the word before the one that is to be said: looking at it gives nothing away."),
+        "transposed": Mistake(lambda queries, keys: _ones(queries, keys).triu(keys - queries),
+                              "words see themselves and those *after* them. Rows are the queries, columns the keys."),
+        "square_only": Mistake(lambda queries, keys: _ones(queries, keys).tril(),
+                               "right for as many queries as keys only. The queries are the last words of the "
+                               "sentence, so the first of them stands at place keys − queries, not at place 0."),
+        "all_see_all": Mistake(_ones, "every query sees every key: also those that stand after it."),
+        "for_the_logits": Mistake(
             lambda queries, keys: torch.zeros(queries, keys).masked_fill(~_mask(queries, keys), -torch.inf),
-            "another convention",
-        ),
+            "numbers to be added to the logits, 0 and −∞, are another convention. The course's masks are bool."),
     },
-)
+    compare="Compare the row of a single query: does it need a mask at all?",
+)  # fmt: skip
