@@ -14,6 +14,7 @@ from copy import deepcopy
 from random import Random
 
 import torch
+from torch import Tensor
 
 from soralab import world
 from soralab.experiments.transformer_multi30k import train_multi30k
@@ -24,8 +25,10 @@ from soralab.recipes import RUNS, Trained
 from soralab.recipes.transformer import CHUNK, TEST_SEED, TOKENS_OF_WORLD, Batches, kept, loss, short_run, to_ids
 from soralab.training.profiles import by_profile
 from soralab.training.progress import progress
-from soralab.transformer import PAD, Transformer, Translator
+from soralab.transformer import PAD, START, Transformer, Translator, padding_mask
+from soralab.world.hindi_meaning import MEANINGS
 from soralab.world.hindi_prompts import FORMS, pair
+from soralab.world.hindi_reader import read_hindi
 from soralab.world.language import words
 
 KINDS = {  # what is measured: (level, split, form)
@@ -79,6 +82,66 @@ def evaluate(name: str = "transformer", checkpoint: str | None = None, count: in
         )
     return "\n".join(lines)
 
+
+# ------------------------------------------------------------------------------------------- what a head looks at
+
+
+def maps_of(translator: Translator, hindi: str, english: list[str]) -> Tensor:
+    """Where the decoder looks when it is about to say each of these words: [layer, head, English words, Hindi words].
+
+    Rows sum to 1.
+    """
+    read = [START, *(translator.tokens.index(word) for word in english[:-1])]
+    return translator.model.attention_maps(translator.source([hindi]), torch.tensor([read]))[:, 0]
+
+
+def looks_at_colours(translator: Translator, count: int) -> tuple[Tensor, float]:
+    """For what share of colours does a head look most at the Hindi word of the colour that is to be said?
+
+    Of colours that stand once in the captions of `count` test scenes. Returns ([layers, heads], the share of a head
+    that chooses its words by chance).
+    """
+    hits, asked, chance = 0.0, 0, 0.0
+    for index in range(count):
+        scene = world.sample_scene(11, index, "full", "test")
+        colours = [obj.colour for obj in scene.objects]
+        hindi, english = pair(scene)
+        source, target = read_hindi(hindi), words(english)
+        peaks = maps_of(translator, hindi, target).argmax(-1)
+        for colour in (c for c in colours if colours.count(c) == 1):
+            named = torch.tensor([MEANINGS.get(word) == (colour,) for word in source])
+            hits = hits + named[peaks[:, :, target.index(colour)]].float()
+            asked, chance = asked + 1, chance + named.float().mean().item()
+    return hits / asked, chance / asked
+
+
+@torch.no_grad()
+def direction_shares(translator: Translator, count: int = 100) -> list[float]:
+    """Does the vector in the place of ओर (towards) know to which side a thing slides? The word itself does not say it.
+
+    Told by the nearest of two means, of half of `count` sentences to each side; measured on the other half. Returns
+    the shares told rightly by the vectors before the encoder and after each of its layers.
+    """
+    sides = []
+    for motion in ("slides right", "slides left"):
+        scenes = (world.sample_scene(13, k, "simple", "test") for k in itertools.count())
+        told = (pair(scene)[0] for scene in scenes if scene.objects[0].motion == motion)
+        sides.append(torch.stack([_vectors_at(translator, hindi, "ओर") for hindi in itertools.islice(told, count)]))
+    means = torch.stack([vectors[: count // 2].mean(0) for vectors in sides])  # [side, depth, d_model]
+    nearest = [(vectors[count // 2 :, None] - means).norm(dim=-1).argmin(1) for vectors in sides]
+    return torch.cat([found == side for side, found in enumerate(nearest)]).float().mean(0).tolist()
+
+
+def _vectors_at(translator: Translator, hindi: str, word: str) -> Tensor:
+    """What stands in a word's place before the encoder and after each of its layers: [1 + N, d_model]."""
+    source = translator.source([hindi])
+    vectors, mask = [translator.model.embed(source)], padding_mask(source)
+    for layer in translator.model.encoder:
+        vectors.append(layer(vectors[-1], mask))
+    return torch.stack(vectors)[:, 0, read_hindi(hindi).index(word)]
+
+
+# ------------------------------------------------------------------------------------------------------- experiments
 
 KEY_SIZES = (1, 4, 16)  # d_k of the ablation
 EXPERIMENTS = BANDS.parent / "experiments"  # data/experiments: what the two below found, and the notebook shows

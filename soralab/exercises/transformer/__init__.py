@@ -1,3 +1,3 @@
-"""Chapter 02's exercises: the causal mask, masked attention, a shift of place, the smoothed loss, a step of a beam."""
+"""Chapter 02's exercises: the causal mask, masked attention, a shift of place, a step of a beam."""
 
-ORDER = ("causal_mask", "attention", "shift", "smoothed_loss", "beam_step")
+ORDER = ("causal_mask", "attention", "shift", "beam_step")

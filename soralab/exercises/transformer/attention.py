@@ -20,10 +20,7 @@ def _stub(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Eq. (1) for queries q [..., m, d] over the keys k [..., n, d] that each may attend to: [..., m, d_v].
-
-    v [..., n, d_v]; mask broadcastable to [..., m, n], True = may attend. A query that may attend to none gets zeros.
-    """
+    """Eq. (1) over the keys that each query may attend to: [..., m, d_v]."""
     logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
     lowest = torch.finfo(logits.dtype).min  # not -inf: a row of nothing else has no softmax
     weights = logits.masked_fill(~mask, lowest).softmax(-1)

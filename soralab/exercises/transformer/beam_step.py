@@ -22,10 +22,7 @@ def _stub(log_p: Tensor, after: Tensor, beam: int) -> tuple[Tensor, Tensor, Tens
 
 
 def _beam_step(log_p: Tensor, after: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The `beam` likeliest beginnings that are one word longer: (row, word, log_p), [beam] each, the likeliest first.
-
-    log_p [n]: of the beginnings so far; after [n, V]: of each word after each of them. row: which beginning goes on.
-    """
+    """The `beam` likeliest beginnings that are one word longer: (row, word, log_p), the likeliest first."""
     total = log_p[:, None] + after
     best, place = total.flatten().topk(beam)
     return place // after.shape[1], place % after.shape[1], best
