@@ -14,6 +14,7 @@ from soralab.files.checkpoints import CheckpointError, read_card, save_checkpoin
 from soralab.recipes import transformer as recipe
 from soralab.transformer import END, PAD, START, Transformer, TransformerConfig, Translator, translate
 from soralab.world.hindi import HINDI_VOCABULARY
+from soralab.world.hindi_meaning import MEANINGS
 from soralab.world.hindi_prompts import FORMS, pair, typed
 from soralab.world.hindi_reader import is_hindi, read_hindi
 from soralab.world.language import PROMPT_WORDS, encode, words
@@ -244,3 +245,48 @@ def test_perplexity_is_that_of_the_words(shipped):
     assert 50 < experiments.perplexity(fresh, 20) < 50 * len(shipped.tokens)
     assert 1 < experiments.perplexity(shipped.model, 20) < 1.3
     assert math.isfinite(experiments.perplexity(fresh, 3))
+
+
+# ------------------------------------------------------------------------------------------- what a head looks at
+
+
+def test_a_map_is_of_the_word_that_is_about_to_be_said(shipped):
+    """Row j is the attention of the step that has read START and the first j words: no other word matters to it."""
+    hindi, english = "एक लाल वृत्त दाईं ओर खिसकता है", "a red circle slides right".split()
+    maps = experiments.maps_of(shipped, hindi, english)
+    assert maps.shape == (3, 4, 5, 7)
+    torch.testing.assert_close(maps.sum(-1), torch.ones(3, 4, 5))
+    for j in range(5):
+        torch.testing.assert_close(experiments.maps_of(shipped, hindi, [*english[:j], "moon"])[:, :, j], maps[:, :, j])
+    assert (experiments.maps_of(shipped, hindi, ["the", *english[1:]])[:, :, 1] - maps[:, :, 1]).abs().max() > 1e-3
+
+
+def test_heads_are_asked_for_the_colour_that_is_to_be_said(shipped, monkeypatch):
+    """Shown a head that always looks there, and heads that look at another place."""
+    asked = []
+
+    def staged(translator, hindi, english):
+        source, maps = read_hindi(hindi), torch.zeros(1, 3, len(english), len(read_hindi(hindi)))
+        for row, word in enumerate(english):
+            named = [k for k, hindi_word in enumerate(source) if MEANINGS.get(hindi_word) == (word,)]
+            maps[0, 0, row, named[-1] if named else 0] = 1  # any of the places that name it
+            maps[0, 1, row, -1] = 1
+            maps[0, 2, row, [k for k, w in enumerate(source) if MEANINGS.get(w, ("",))[0] in world.SHAPES][0]] = 1
+        asked.append((source, english))
+        return maps
+
+    monkeypatch.setattr(experiments, "maps_of", staged)
+    shares, chance = experiments.looks_at_colours(shipped, 30)
+    assert shares.tolist() == [[1.0, 0.0, 0.0]] and len(asked) == 30
+    counted = []
+    for source, english in asked:
+        named = [MEANINGS.get(word, ("",))[0] for word in source]
+        for colour in (word for word in world.COLOURS if english.count(word) == 1):
+            counted.append(named.count(colour) / len(source))
+    assert chance == pytest.approx(sum(counted) / len(counted))
+
+
+def test_the_place_of_a_word_knows_more_than_the_word(shipped):
+    """Before the encoder all sentences have the same vector there, so half is right; after it the side is known."""
+    shares = experiments.direction_shares(shipped, 40)
+    assert len(shares) == 4 and shares[0] == 0.5 and shares[-1] >= 0.95
