@@ -1,8 +1,11 @@
 """Chapter 02's translator: the sentence pairs, typed Hindi, batches, and the shipped checkpoint."""
 
+import json
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 from random import Random
+from statistics import mean, stdev
 
 import pytest
 import torch
@@ -18,6 +21,9 @@ from soralab.world.hindi_meaning import MEANINGS
 from soralab.world.hindi_prompts import FORMS, pair, typed
 from soralab.world.hindi_reader import is_hindi, read_hindi
 from soralab.world.language import PROMPT_WORDS, encode, words
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDE = "notebooks/sessions/02_transformer.md"
 
 
 @pytest.fixture(scope="module")
@@ -290,3 +296,42 @@ def test_the_place_of_a_word_knows_more_than_the_word(shipped):
     """Before the encoder all sentences have the same vector there, so half is right; after it the side is known."""
     shares = experiments.direction_shares(shipped, 40)
     assert len(shares) == 4 and shares[0] == 0.5 and shares[-1] >= 0.95
+
+
+# ------------------------------------------------------------------------------------------------- the chapter's prose
+
+
+def prose(path: str) -> str:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if not path.endswith(".ipynb"):
+        return text
+    return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+
+
+def test_the_sentences_of_chapter_02_are_the_recipes_and_the_cards():
+    """Numbers in its prose: a new training, or other words, could make one of them untrue."""
+    card, chapter, guide = read_card("transformer"), prose("notebooks/02_transformer.ipynb"), prose(GUIDE)
+    assert card["pairs"] == recipe.PAIRS and card["steps"] == recipe.TRAINING.steps
+    assert card["checkpoints_averaged"] == recipe.KEPT and card["tokens"] == list(recipe.TOKENS_OF_WORLD)
+    assert card["config"] == asdict(TransformerConfig.small(len(recipe.TOKENS_OF_WORLD)))
+    size = f"{len(recipe.TOKENS_OF_WORLD)}]"
+    for text, said in (
+        (chapter, f"{card['pairs']:,} pairs, minutes on two cores"),
+        (chapter, f"the last {recipe.KEPT}, {recipe.EVERY} steps apart"),
+        (chapter, f"{recipe.TOKENS:,} together"),
+        (chapter, f"a smaller model does so in {recipe.SHORT_STEPS} steps"),
+        (chapter, "with keys of {2}, {1} and {0} numbers, three seeds each".format(*experiments.KEY_SIZES)),
+        (guide, f"one matrix, {size[:-1]} x 128"),
+        (guide, f"logits [6 x {size}"),
+        (guide, f"{card['parameters'] / 1e6:.1f} million weights"),
+    ):
+        assert said in text, said
+
+
+def test_what_chapter_02_says_of_small_keys_is_what_was_found():
+    """Keys of one number are worse in every run than any other; between 4 and 16 the seeds' spread is larger."""
+    rows = experiments.load_experiment("key_size")
+    exact = {size: [row["exact"] for row in rows if row["d_k"] == size] for size in experiments.KEY_SIZES}
+    assert [len(found) for found in exact.values()] == [3, 3, 3]
+    assert max(exact[1]) < min(exact[4] + exact[16])
+    assert abs(mean(exact[16]) - mean(exact[4])) < stdev(exact[4]) + stdev(exact[16])
