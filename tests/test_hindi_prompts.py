@@ -12,6 +12,7 @@ from soralab.world.hindi_meaning import MEANINGS, SILENT, check_translation
 from soralab.world.hindi_prompts import FORMS, bare_relation, noun_phrases, pair, typed, without
 from soralab.world.hindi_reader import read_hindi
 from soralab.world.language import is_caption, read_caption, words
+from soralab.world.prompts import read_prompt
 from soralab.world.sampling import sample_scene
 from soralab.world.scene import MOTIONS, WALL, Object, Relation, Scene
 
@@ -272,3 +273,12 @@ def test_all_captions_are_captions_and_none_is_with_a_word_more_or_less(scenes):
             shorter = " ".join([*said[:place], *said[place + 1 :]])
             again = read_caption(shorter)
             assert not is_caption(shorter) or again != read_caption(english), (english, shorter)
+
+
+def test_whatever_is_translated_is_a_prompt_that_is_read_whole(scenes):
+    """`soralab film` takes the English as it is, in every form that training knows."""
+    for k, scene in enumerate(scenes[:200]):
+        for form in FORMS.values():
+            if prompt := form(scene, Random(k)):
+                english = pair(*prompt)[1]
+                assert words(read_prompt(english).text) == words(english)
