@@ -42,7 +42,7 @@ def test_a_prompt_as_people_type_it_is_translated_and_filmed(capsys, hindi, engl
 
 
 @pytest.mark.parametrize("hindi, said", [
-    ("दो लाल वृत्त", "Hindi that was not understood: 'दो'; it was translated as 'a"),
+    ("दो लाल वृत्त", "Hindi that was not understood: 'दो'"),
     ("एक लाल वृत्त एक नीले वर्ग के पीछे है", "Hindi that was not understood: "),
     ("एक लाल वृत उछलता है", "unknown Hindi word in the prompt: 'वृत' (nearest: वृत्त"),
     ("एक लाल रिंग उछलती है", "unknown Hindi word in the prompt: 'रिंग' (nearest: छल्ला)"),

@@ -1,5 +1,6 @@
 """Chapter 02's translator: the sentence pairs, typed Hindi, batches, and the shipped checkpoint."""
 
+import itertools
 import json
 import math
 from dataclasses import asdict, replace
@@ -293,9 +294,20 @@ def test_heads_are_asked_for_the_colour_that_is_to_be_said(shipped, monkeypatch)
 
 
 def test_the_place_of_a_word_knows_more_than_the_word(shipped):
-    """Before the encoder all sentences have the same vector there, so half is right; after it the side is known."""
+    """Before the encoder all sentences have the same vector there, so half is right; in it the side becomes known."""
     shares = experiments.direction_shares(shipped, 40)
-    assert len(shares) == 4 and shares[0] == 0.5 and shares[-1] >= 0.95
+    assert len(shares) == 4 and shares[0] == 0.5 and shares[1] >= 0.95 and shares[-1] >= 0.7
+
+
+def test_the_map_of_chapter_02_surprises_where_it_says_so(shipped):
+    """"right" looks at the word for "towards", in the head that looks best at colours."""
+    shares, _ = experiments.looks_at_colours(shipped, 40)
+    layer, head = divmod(int(shares.argmax()), shares.shape[1])
+    scenes = (world.sample_scene(12, k, "full", "test") for k in itertools.count())
+    scene = next(s for s in scenes if s.relation and s.relation.kind == "in front of" and len(s.objects) == 2)
+    hindi, english = pair(scene)
+    peaks = experiments.maps_of(shipped, hindi, words(english))[layer, head].argmax(-1).tolist()
+    assert read_hindi(hindi)[peaks[words(english).index("right")]] == "ओर"
 
 
 # ------------------------------------------------------------------------------------------------- the chapter's prose
