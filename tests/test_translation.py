@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
-from statistics import mean, stdev
+from statistics import mean
 
 import pytest
 import torch
@@ -323,6 +323,9 @@ def prose(path: str) -> str:
 def test_the_sentences_of_chapter_02_are_the_recipes_and_the_cards():
     """Numbers in its prose: a new training, or other words, could make one of them untrue."""
     card, chapter, guide = read_card("transformer"), prose("notebooks/02_transformer.ipynb"), prose(GUIDE)
+    metrics = card["metrics"]
+    assert metrics["test"] == metrics["held_out"] == metrics["simple"] == 1  # "captions are at the ceiling"
+    assert all(metrics["last checkpoint"][kind] >= metrics[kind] - 0.01 for kind in metrics["last checkpoint"])
     assert card["pairs"] == recipe.PAIRS and card["steps"] == recipe.TRAINING.steps
     assert card["checkpoints_averaged"] == recipe.KEPT and card["tokens"] == list(recipe.TOKENS_OF_WORLD)
     assert card["config"] == asdict(TransformerConfig.small(len(recipe.TOKENS_OF_WORLD)))
@@ -333,6 +336,7 @@ def test_the_sentences_of_chapter_02_are_the_recipes_and_the_cards():
         (chapter, f"{recipe.TOKENS:,} together"),
         (chapter, f"a smaller model does so in {recipe.SHORT_STEPS} steps"),
         (chapter, "with keys of {2}, {1} and {0} numbers, three seeds each".format(*experiments.KEY_SIZES)),
+        (chapter, f"every one of {round(metrics['sentences'] * metrics['held_out'])} held-out captions"),
         (guide, f"one matrix, {size[:-1]} x 128"),
         (guide, f"logits [6 x {size}"),
         (guide, f"{card['parameters'] / 1e6:.1f} million weights"),
@@ -341,9 +345,9 @@ def test_the_sentences_of_chapter_02_are_the_recipes_and_the_cards():
 
 
 def test_what_chapter_02_says_of_small_keys_is_what_was_found():
-    """Keys of one number are worse in every run than any other; between 4 and 16 the seeds' spread is larger."""
+    """Keys of one number are worse in every run than others; 4 are worse than 16 on average, and the seeds overlap."""
     rows = experiments.load_experiment("key_size")
     exact = {size: [row["exact"] for row in rows if row["d_k"] == size] for size in experiments.KEY_SIZES}
     assert [len(found) for found in exact.values()] == [3, 3, 3]
     assert max(exact[1]) < min(exact[4] + exact[16])
-    assert abs(mean(exact[16]) - mean(exact[4])) < stdev(exact[4]) + stdev(exact[16])
+    assert mean(exact[4]) < mean(exact[16]) and max(exact[4]) > min(exact[16])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from soralab.world.hindi import ADJECTIVES, FEMININE, MASCULINE, NOUNS, RINGS, agree
 from soralab.world.hindi_reader import read_hindi
 from soralab.world.language import is_caption, words
+from soralab.world.prompt import PromptError
 from soralab.world.scene import COLOURS, SHAPES, SIZES
 
 FORMS = ((MASCULINE, False), (MASCULINE, True), (FEMININE, False))
@@ -33,7 +34,7 @@ ENGLISH = frozenset(word for meaning in MEANINGS.values() for word in meaning)
 
 
 def check_translation(hindi: str, english: str) -> None:
-    """Raises ValueError, in one line, if the English is no caption or does not say what the Hindi says.
+    """Raises PromptError, in one line, if the English is no caption or does not say what the Hindi says.
 
     It names the Hindi words that have no English one, or else the things that are not the same.
     """
@@ -47,7 +48,7 @@ def check_translation(hindi: str, english: str) -> None:
     if lost or invented or not is_caption(english) or len(_things(said)) > len(_things(typed)):
         names = ", ".join(f"'{word}'" for word in dict.fromkeys(lost)) or f"'{' '.join(typed)}'"
         shown = english if len(english) <= 80 else english[:80] + "..."
-        raise ValueError(f"Hindi that was not understood: {names}; it was translated as '{shown}', which is not what "
+        raise PromptError(f"Hindi that was not understood: {names}; it was translated as '{shown}', which is not what "
                          "the prompt says. Captions read like this: एक छोटा लाल वृत्त दाईं ओर खिसकता है")  # fmt: skip
 
 
