@@ -35,6 +35,9 @@ def _cases() -> Iterator[Case | tuple]:
     yield draw((2, 3), 4, 4, 8, 5, torch.ones(4, 4, dtype=torch.bool).tril())
     yield Case(draw((2, 1), 3, 5, 6, 6, torch.rand(2, 1, 1, 5) < 0.6), "one mask for all queries, as for padding")
     yield Case(draw((), 1, 1, 3, 2, torch.ones(1, 1, dtype=torch.bool)), "one key")
+    m, n, d = torch.randint(2, 9, (3,)).tolist()
+    yield draw((3,), m, n, d, 4, torch.rand(3, m, n) < 0.7)
+    yield Case(draw((), 4, 6, 5, 3, torch.ones(1, dtype=torch.bool)), "one mask for all: nobody is left out")
     nobody = torch.rand(5, 7) < 0.5
     nobody[[1, 4]] = False
     yield Case(draw((2,), 5, 7, 4, 3, nobody), "two queries that may ask nobody")

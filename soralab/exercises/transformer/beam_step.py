@@ -34,6 +34,9 @@ def _cases() -> Iterator[Case | tuple]:
 
     yield (*draw(2, 3), 2)
     yield (*draw(4, 9), 4)
+    n, vocabulary, beam = torch.randint(2, 8, (3,)).tolist()
+    yield (*draw(n, vocabulary), min(beam, n * vocabulary))
+    yield (*draw(7, 30), 5)
     yield Case((*draw(3, 5), 7), "more are kept than a beginning has words")
     yield Case((*draw(5, 6), 1), "a beam of one")
     log_p, after = draw(3, 8)

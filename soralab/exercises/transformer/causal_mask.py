@@ -26,7 +26,7 @@ def _cases() -> Iterator[Case | tuple]:
     yield Case((1, 3), "one new word, as in writing")
     yield (2, 5)
     yield Case((4, 4), "all words at once, as in training")
-    for keys in torch.randint(6, 30, (3,)).tolist():
+    for keys in torch.randint(6, 30, (5,)).tolist():
         yield (int(torch.randint(2, keys, ())), keys)
 
 

@@ -31,7 +31,7 @@ def _cases() -> Iterator[Case | tuple]:
     yield (1, 2)
     yield (3, 8)
     yield Case((-3, 8), "to the left")
-    yield from zip(torch.randint(-30, 31, (3,)).tolist(), (6, 16, 32), strict=True)
+    yield from zip(torch.randint(-30, 31, (5,)).tolist(), (4, 6, 10, 16, 32), strict=True)
 
 
 def _one_angle(k: int, d_model: int) -> Tensor:
