@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from soralab.sessions import guide
+from soralab.sessions import NOTEBOOKS, guide, numbered
+from soralab.sessions.formulas import readable
+from soralab.sessions.guide import show
 from soralab.sessions.plain import plain, table
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks" / "sessions"
@@ -234,11 +236,11 @@ def test_show_names_what_there_is(notebooks):
 
 @pytest.mark.parametrize("markdown, text", [
     ("a **bold** word, a *slanted* one, `a*b*c`", "a bold word, a slanted one, a*b*c"),
-    ("2 * 3 * 4 and $w_1 * x * y$", "2 * 3 * 4 and $w_1 * x * y$"),
+    ("2 * 3 * 4 and $w_1 * x * y$", "2 * 3 * 4 and w₁ * x * y"),
     ("[U-Net](https://arxiv.org/abs/1505.04597)", "U-Net (https://arxiv.org/abs/1505.04597)"),
     ("- one\n- two\n  lines", "- one\n- two lines"),
     ("### Head\nText.", "Head\n\nText."),
-    ("$$\na = b\n$$", "    $$\n    a = b\n    $$"),
+    ("$$\na = b\n$$", "    a = b"),
     ("```text\na  b\n```", "    a  b"),
 ])
 def test_markdown_for_a_terminal(markdown, text):
@@ -251,3 +253,31 @@ def test_wide_tables_are_wrapped():
     lines = plain(rows, 60).splitlines()
     assert max(map(len, lines)) <= 60 and len(lines) > 5 and lines[2].startswith("0–5      many")
     assert sum(line.count("many") for line in lines) == 30
+
+
+# ------------------------------------------------------------------------------------------ formulas in plain letters
+
+
+@pytest.mark.parametrize("latex, text", [
+    ("x_t", "xₜ"), (r"\gamma = 0.99", "γ = 0.99"), (r"e_i = m_i / N_i", "eᵢ = mᵢ / Nᵢ"),
+    (r"\mathrm{softmax}(Q K^\top / \sqrt{d_k})\, V", "softmax(Q Kᵀ / √dₖ) V"),
+    (r"\exp\left(-\frac{(d_1(x) + d_2(x))^2}{2\sigma^2}\right)", "exp(-((d₁(x) + d₂(x))²)/(2σ²))"),
+    (r"\tfrac12(a + b)", "1/2(a + b)"), (r"E_\text{pos}", "E_pos"), (r"z_{t-1}", "zₜ₋₁"), ("x^{ab}", "x^ab"),
+    (r"\mathbb{E}_{\mathcal{E}(x), y} \lVert \epsilon \rVert^2", "𝔼_(ℰ(x), y) ‖ε‖²"),
+    (r"dO\,V^\top", "dO Vᵀ"), (r"\sum_c x", "Σ_c x"), (r"a \qquad b", "a   b"),
+])  # fmt: skip
+def test_a_formula_in_plain_letters(latex, text):
+    assert readable(latex) == text
+
+
+@pytest.mark.parametrize("latex", [r"\unknown x", "{x", "x}", r"\frac{a}", r"\mathbb{Q}", "x^"])
+def test_a_formula_that_plain_letters_cannot_write_is_refused(latex):
+    with pytest.raises(ValueError, match="the formula"):
+        readable(latex)
+
+
+@pytest.mark.parametrize("number", sorted(numbered(NOTEBOOKS / "sessions", ".md")))
+def test_no_guide_shows_raw_latex(number):
+    """On paper and in a terminal nobody sets a formula."""
+    text = re.sub(r"^    .*$", "", show(number), flags=re.M) + show(number, "handout")
+    assert not re.search(r"\\[a-zA-Z]+|\$[^$\n]*[\\_^][^$\n]*\$", text)

@@ -312,3 +312,25 @@ def test_a_figure_of_the_course_is_a_picture_on_its_slide(draw):
     assert shown.alt in unescape(html)
     assert "<script" not in html and "<details" not in html
     assert "class=" in cells.output_html(new_output("display_data", {"text/html": "<table><tr><td>1"}), Path("."))
+
+
+def test_every_slide_stands_under_a_heading():
+    """One that has none of its own has, small, the heading that stands above its cell in the notebook."""
+    nb = new_notebook(cells=[
+        markdown("# 01 · It", "slide"), markdown("## The *idea*\n\nText.\n\n```python\n# no heading\n```"),
+        new_code_cell("print(1)", metadata={"slideshow": {"slide_type": "slide"}},
+                      outputs=[new_output("stream", name="stdout", text="1")]),
+        markdown("more", "fragment"), markdown("### Own\n\nText", "subslide"), markdown("no heading", "subslide"),
+    ])
+    found = [slide for column in slides.columns(nb, Path("01_it.ipynb")) for slide in column]
+    assert [slide.running for slide in found] == ["", "The <em>idea</em>", "", "Own"]
+    assert [len(slide.parts) for slide in found] == [1, 2, 1, 1]
+    html = slides.deck(nb, Path("01_it.ipynb"))
+    assert '<h3 class="running">The <em>idea</em></h3>' in html and html.count('<h3 class="running">') == 2
+
+
+def test_the_progress_line_is_seen():
+    """reveal.js draws it in the colour of the page unless told otherwise."""
+    rule = re.search(r"\.reveal \.progress \{([^}]*)\}", (STATIC / "deck.css").read_text(encoding="utf-8")).group(1)
+    colours = dict(re.findall(r"(color|background): (#\w+)", rule))
+    assert len(set(colours.values()) - {"#fff", "#ffffff"}) == 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import textwrap
 
+from soralab.sessions.formulas import readable
+
 WIDTH = 96
 
 
@@ -65,7 +67,7 @@ def _paragraph(block: str, width: int) -> list[str]:
         head, _, rest = block.partition("\n")
         return [_words(head.lstrip("# ")), *(_paragraph(rest.strip(), width) if rest.strip() else [])]
     if block.startswith("$$"):
-        return [textwrap.indent(block, "    ")]
+        return [textwrap.indent(readable(block.strip("$").strip()), "    ")]
     items = re.split(r"^(?=(?:[-*]|\d+\.) )", block, flags=re.M)
     if len(items) > 1:
         items = [" ".join(_words(item).split()) for item in items if item.strip()]
@@ -80,7 +82,14 @@ def _words(text: str) -> str:
         part = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r"\1 (\2)", kept[i])
         part = re.sub(r"\*\*(.+?)\*\*", r"\1", part, flags=re.S)
         kept[i] = re.sub(r"(?<![\w*])\*(?!\s)(.+?)(?<!\s)\*(?![\w*])", r"\1", part, flags=re.S)
-    return "".join(part[1:-1] if part.startswith("`") else part for part in kept)
+    return "".join(_letters(part) for part in kept)
+
+
+def _letters(part: str) -> str:
+    """Code without its marks, a formula in plain letters, other text as it is."""
+    if part.startswith("`"):
+        return part[1:-1]
+    return readable(part.strip("$")) if re.fullmatch(r"\$[^$]+\$", part) else part
 
 
 def _columns(rows: list[list[str]], width: int) -> str:

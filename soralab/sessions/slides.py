@@ -24,18 +24,22 @@ from html import escape
 from pathlib import Path
 
 from soralab.sessions import NOTEBOOKS, chosen, numbered
-from soralab.sessions.cells import STATIC, cell_html, code_css
+from soralab.sessions.cells import STATIC, cell_html, code_css, markdown_html
 
 SHOWN = ("slide", "subslide", "fragment")
 
 
 @dataclass
 class Slide:
-    """One slide. parts: [(HTML, whether it waits for a key press)]; notes: HTML for the speaker alone."""
+    """One slide. parts: [(HTML, whether it waits for a key press)]; notes: HTML for the speaker alone.
+
+    running: the heading that it stands under, where it has none of its own.
+    """
 
     name: str
     parts: list[tuple[str, bool]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    running: str = ""
 
 
 def build(numbers: Iterable[int], folder: str | Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
@@ -76,8 +80,10 @@ def columns(nb, path: Path) -> list[list[Slide]]:
     that cannot be shown.
     """
     found: list[list[Slide]] = []
+    heading: list[str] = []  # the one that stands above a cell; a slide without its own has it small
     for index, cell in enumerate(nb.cells):
         kind = slide_type(cell)
+        under, heading = heading, headings(cell)[-1:] or heading
         if not kind:
             continue
         where = f"{path.name}, cell {index}"
@@ -96,11 +102,24 @@ def columns(nb, path: Path) -> list[list[Slide]]:
         elif kind == "subslide":
             found[-1].append(Slide(cell.get("id") or f"cell-{index}"))
         slide = found[-1][-1]
+        if kind != "notes" and not slide.parts and under and not headings(cell):
+            slide.running = inline_html(under[0])
         if kind == "notes":
             slide.notes.append(html)
         else:
             slide.parts.append((html, kind == "fragment"))
     return found
+
+
+def headings(cell) -> list[str]:
+    """The headings in a cell's text, of any level, without their marks."""
+    text = re.sub(r"^```.*?^```", "", cell.source, flags=re.M | re.S) if cell.cell_type == "markdown" else ""
+    return re.findall(r"^#{1,6} +(.+?) *$", text, re.M)
+
+
+def inline_html(text: str) -> str:
+    """A line of Markdown as HTML, without a paragraph round it."""
+    return re.sub(r"</?p>", "", markdown_html(text, STATIC)).strip()
 
 
 def deck(nb, path: Path) -> str:
@@ -150,6 +169,8 @@ def _section(slide: Slide) -> str:
     """One page. deck.css needs to know: does it begin with a heading, which cells show a picture, which wait?"""
     titled = " titled" if re.match(r"\s*<h[23]\b", slide.parts[0][0]) else ""
     lines = [f'<section id="{escape(slide.name)}"><div class="page{titled}">']
+    if slide.running:
+        lines.append(f'<h3 class="running">{slide.running}</h3>')
     for html, waits in slide.parts:
         seen = " seen" if 'class="picture"' in html else ""
         lines.append(f'<div class="cell{seen}{" fragment" if waits else ""}">\n{html}\n</div>')
