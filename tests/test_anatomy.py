@@ -11,19 +11,15 @@ from anatomy import LAST, ROOT, RULES, Chapter, package_functions, problems
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-LATER = "its first version came before exercises and leader's guides; a later version brings them"
 EARLIER = "its first version has a section for each of Sora's parts, which explains and builds it in one go"
 MAP = "the map is no paper's chapter"
 # What a notebook need not have, each with its reason.
 EXEMPT = {
     "00_road_to_sora": dict.fromkeys(set(RULES) - {"functions", "order"}, MAP),
     "16_sora": {
-        "The mathematics": EARLIER, "Build it": EARLIER, "Exercises": LATER, "How Sora uses this": "it is Sora",
-        "slides": LATER,
+        "The mathematics": EARLIER, "Build it": EARLIER, "How Sora uses this": "it is Sora",
     },
 }
-# Rooms that a chapter still lacks, each with its reason.
-LACKING = {"16_sora": {"exercises": LATER, "guide": LATER}}
 
 
 @functools.cache
@@ -50,7 +46,7 @@ def test_the_rooms_of_readers_and_leaders(path):
     name = path.stem.split("_", 1)[1]
     rooms = {"exercises": f"soralab/exercises/{name}/__init__.py", "guide": f"notebooks/sessions/{path.stem}.md"}
     missing = {room for room, file in rooms.items() if not (ROOT / file).exists()}
-    assert missing == set(LACKING.get(path.stem, ()))
+    assert missing == set()
 
 
 def test_every_guide_belongs_to_a_notebook():
@@ -324,4 +320,4 @@ def test_functions_of_one_statement_are_nobodys_copy():
 def test_an_exemption_is_one_of_the_rules_and_has_a_reason():
     for rules in EXEMPT.values():
         assert set(rules) <= set(RULES) and all(len(reason.split()) > 2 for reason in rules.values())
-    assert {Path(path).stem for path in NOTEBOOKS} >= set(EXEMPT) | set(LACKING)
+    assert {Path(path).stem for path in NOTEBOOKS} >= set(EXEMPT)

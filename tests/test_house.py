@@ -28,7 +28,7 @@ FLOORS = [
     {"command"},
     {"__main__"},
 ]
-WITHOUT_EXERCISES = {"00", "16"}  # 16: they come with a later version
+WITHOUT_EXERCISES = {"00"}
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 TEXT = {".py", ".md", ".toml", ".yml", ".cfg", ".json", ".ipynb", ".sh", ""}
 MACHINE_PATH = re.compile(

@@ -372,6 +372,31 @@ def test_the_card_says_which_motions_are_wrong():
     texts = film_scores.prompts("test", 60)[0]
     assert row["motions"]["bounces"] == [0, sum("bounces" in text for text in texts)]
     assert row["motions"]["slides"] == pytest.approx([sum("slides" in text for text in texts)] * 2, abs=1)
+    bounces = {k for k, text in enumerate(texts) if "bounces" in text}
+    assert bounces <= set(row["wrong"]) and len(row["wrong"]) == 60 - round(60 * row["all"])
+
+
+def test_what_the_card_calls_wrong_is_counted_by_words_and_filmed_again(monkeypatch):
+    texts, _ = film_scores.prompts("test", 30)
+    wrong = [1, 4, 5, 28]
+    card = {"metrics": {"test": {"films": 30, "wrong": wrong}}}
+    monkeypatch.setattr(film_scores, "read_card", lambda name: card)
+    shape = texts[4].split()[3]
+    those = [k for k, text in enumerate(texts) if shape in text.split()]
+    assert film_scores.card_right("sora", "test", shape) == (len([k for k in those if k not in wrong]), len(those))
+    assert film_scores.card_right("sora", "test") == (26, 30) and film_scores.card_right("sora", "test", "x") == (0, 0)
+
+    class Maker:
+        """Its films hold the seed that they were made from."""
+
+        def film(self, texts, seed):
+            return torch.arange(seed, seed + len(texts), dtype=torch.float32)[:, None]
+
+    films = film_scores.refused(Maker(), "test", 3)
+    assert [text for _, text in films] == [texts[k] for k in wrong[:3]]
+    assert [film.item() for film, _ in films] == [10_000 + k for k in wrong[:3]], "the card's films have these seeds"
+    card["metrics"]["test"]["wrong"] = []
+    assert film_scores.refused(Maker(), "test", 3) == []
 
 
 def test_ceilings_are_those_of_true_films_and_of_copies():

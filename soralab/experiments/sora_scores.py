@@ -23,6 +23,7 @@ from soralab.world.scene import SLIDES
 SEED, FRAMES = 400, 9  # of the prompts: the streams of the splits "test" and "held_out" are not training's
 COLUMNS = ("colour", "motion", "shape", "count", "all")
 CHUNK = 50  # films made at once
+NOISE = 10_000  # film k is made from the noise of seed NOISE + k
 
 
 def prompts(split: str, count: int, seed: int = SEED) -> tuple[list[str], list[world.Scene]]:
@@ -40,20 +41,29 @@ def evaluate(maker: Filmmaker, split: str, count: int = 400, prompt_seed: int = 
 
 
 def measure(maker: Filmmaker, split: str, count: int = 400) -> dict:
-    """What the card says of a split: {"films": count, a share for each of COLUMNS, "motions": as `by_motion`}."""
+    """What the card says of a split: {"films": count, a share for each of COLUMNS, "motions": as `by_motion`, "wrong":
+    the numbers of the prompts whose films are not right in everything}."""
     films, texts = made(maker, split, count)
     marks = _marks(films, texts)
-    return {"films": count, **_shares(marks), "motions": by_motion(marks, texts)}
+    wrong = [k for k, mark in enumerate(marks) if not mark["all"]]
+    return {"films": count, **_shares(marks), "motions": by_motion(marks, texts), "wrong": wrong}
 
 
 def made(maker: Filmmaker, split: str, count: int, prompt_seed: int = SEED, **options) -> tuple[Tensor, list[str]]:
     """The model's films of a split's first `count` prompts, and these prompts."""
     texts, _ = prompts(split, count, prompt_seed)
     films = [
-        maker.film(texts[start : start + CHUNK], seed=10_000 + start, **options)
+        maker.film(texts[start : start + CHUNK], seed=NOISE + start, **options)
         for start in progress(range(0, count, CHUNK), desc=f"filming {split}", unit="batch")
     ]
     return torch.cat(films), texts
+
+
+def refused(maker: Filmmaker, split: str, count: int, name: str = "sora") -> list[tuple[Tensor, str]]:
+    """The first `count` films of a split that the card of `name` calls wrong, made again, each with its prompt."""
+    wrong = read_card(name)["metrics"][split]["wrong"][:count]
+    texts, _ = prompts(split, max(wrong, default=-1) + 1)
+    return [(maker.film([texts[k]], seed=NOISE + k)[0], texts[k]) for k in wrong]
 
 
 def first_films(name: str = "sora", count: int = 8):
@@ -107,6 +117,14 @@ def card_motions(name: str = "sora", split: str = "test") -> str:
     motions = read_card(name)["metrics"][split]["motions"]
     worst_first = sorted(motions.items(), key=lambda row: row[1][0] / row[1][1])
     return ", ".join(f"{motion} {right} of {films}" for motion, (right, films) in worst_first)
+
+
+def card_right(name: str, split: str, *words: str) -> tuple[int, int]:
+    """By the card: (films in which everything is right, films) of the prompts that have all of these words."""
+    metrics = read_card(name)["metrics"][split]
+    texts, _ = prompts(split, metrics["films"])
+    those = {k for k, text in enumerate(texts) if set(words) <= set(text.split())}
+    return len(those - set(metrics["wrong"])), len(those)
 
 
 def card_table(names: tuple[str, ...] = ("sora", "sora_pixels")) -> str:
