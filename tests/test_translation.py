@@ -229,14 +229,14 @@ def test_one_wrong_translation_among_right_ones_is_refused():
 
 @pytest.mark.parametrize("kind", experiments.KINDS)
 def test_sentences_never_seen_are_translated_word_for_word(shipped, kind):
-    """Of 60 sentences; the bound leaves room for chance."""
-    assert experiments.exact_match(shipped, kind, 60) >= 0.9
+    """97 % were asked for; of 60 sentences the bound leaves room for chance."""
+    assert experiments.exact_match(shipped, kind, 60) >= 0.95
 
 
-def test_the_card_holds_every_kind_at_95_percent_or_more():
+def test_the_card_holds_every_kind_at_97_percent_or_more():
     metrics = read_card("transformer")["metrics"]
     assert metrics["sentences"] >= 300 and set(experiments.KINDS) <= set(metrics)
-    assert all(metrics[kind] >= 0.95 for kind in experiments.KINDS)
+    assert all(metrics[kind] >= 0.97 for kind in experiments.KINDS)
 
 
 def test_every_translation_is_a_prompt_that_can_be_filmed(shipped):

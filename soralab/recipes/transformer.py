@@ -40,7 +40,7 @@ KEPT, EVERY = 5, 50  # checkpoints that are averaged, and the steps between them
 CHUNK = 100  # sentences translated at once
 TOKENS_OF_WORLD = ("<pad>", "<start>", "<end>", *HINDI_VOCABULARY[1:], *PROMPT_WORDS)
 TRAINING = TrainConfig(
-    steps=1200, lr=1.5e-3, warmup=300, cooldown=0.4, betas=(0.9, 0.98), seed=SEED, log_every=EVERY, save_every=250,
+    steps=1800, lr=1.5e-3, warmup=300, cooldown=0.4, betas=(0.9, 0.98), seed=SEED, log_every=EVERY, save_every=250,
     precision="float32",
 )  # fmt: skip
 
