@@ -17,7 +17,8 @@ from soralab.world.render import BACKDROPS, PALETTE, WALL_COLOUR, _backdrop, _st
 from soralab.world.scene import CAMERAS, COLOURS, TEXTURE_PERIOD, Scene, pan
 
 DEBRIS = 0.0035  # short sides squared: anything smaller is dirt. The smallest thing of the world has twice that
-VISIBLE = 0.15  # share of the frames, and at least two, for which a thing must be seen to be counted
+VISIBLE = 0.15  # share of the frames, and at least two, for which a thing must be seen to be counted ...
+FLASH = 3  # ... or one frame, where a colour covers as many times the least: no frame may show another colour
 _COLOURS = np.array([PALETTE[name] for name in COLOURS], np.float32)
 _FRAME_WISE = np.zeros((3, 3, 3), bool)  # neighbours within a frame, not across frames
 _FRAME_WISE[1] = True
@@ -234,7 +235,7 @@ def _present(points, behind, places, core, share, distance, shape) -> list[int]:
     found: list[int] = []
     near: dict[int, np.ndarray] = {}
     for c in np.argsort(-total):
-        if total[c] < least * needed:
+        if total[c] < least * min(needed, FLASH):
             break
         mine = core == c
         for i, a in enumerate(found):
@@ -248,7 +249,7 @@ def _present(points, behind, places, core, share, distance, shape) -> list[int]:
         labels, count = ndimage.label(area, _FRAME_WISE)
         sizes = np.bincount(labels[where], weight[mine], count + 1)
         big = sizes[labels[where]] > least
-        if len(np.unique(where[0][big])) >= needed:
+        if len(np.unique(where[0][big])) >= needed or sizes.max() > FLASH * least:
             found.append(int(c))
             near[int(c)] = ndimage.binary_dilation(area, _FRAME_WISE, iterations=2)[places]
     return found
@@ -310,10 +311,11 @@ def _follow(mask: np.ndarray, others: np.ndarray | None) -> list[np.ndarray]:
     np.maximum.at(largest, frames, sizes)
     keep = sizes > np.maximum(DEBRIS * side * side, 0.3 * largest[frames])
     if keep.all() and len(np.unique(frames)) == count:
-        return [mask] if count >= max(2, VISIBLE * len(mask)) else []  # one piece in every frame, and no dirt
+        return [mask]  # one piece in every frame, and no dirt
     per_frame = [[int(k) + 1 for k in np.flatnonzero(keep & (frames == t))] for t in range(len(mask))]
     needed = max(2, VISIBLE * len(mask))
-    number = max((n for n in (1, 2, 3) if sum(len(p) >= n for p in per_frame) >= needed), default=0)
+    needed = min(needed, sum(bool(pieces) for pieces in per_frame))  # a flash
+    number = max((n for n in (1, 2, 3) if sum(len(p) >= n for p in per_frame) >= max(needed, 1)), default=0)
     wide = ndimage.grey_dilation(labels, footprint=_FRAME_WISE)  # the faint edge belongs to its piece
     owner = np.where(labels > 0, labels, wide)
     centres = np.stack([np.bincount(at, weight * p, count + 1)[1:] / sizes.clip(1e-6) for p in places[1:]], 1)
