@@ -153,6 +153,13 @@ def test_partial_prompts_are_read(text, expected):
     assert [(o["size"], o["colour"], o["shape"], o["motion"]) for o in read_caption(text)] == expected
 
 
+def test_the_first_relation_is_the_one_that_is_read():
+    text = "a red circle that stays still is left of a blue square that spins, and a red circle is above a blue square"
+    assert read_setting(text)["relation"] == ("left of", 0, 1)
+    text = "a red cross is above a blue ring. the red cross is left of the blue ring"
+    assert read_setting(text)["relation"][0] == "above"
+
+
 def test_unsaid_setting_is_none():
     assert read_setting("a red circle") == {"background": None, "camera": None, "relation": None}
     assert read_setting("a red circle on a grey background, the camera pans right")["camera"] == "pans right"
@@ -162,7 +169,7 @@ def test_unsaid_setting_is_none():
 
 
 def test_alt_text_errs_at_the_stated_rates():
-    rng, total, tally = Random(5), 8000, Counter()
+    rng, total, tally = Random(5), 30_000, Counter()
     scene = Scene((RED,))
     junk = {"photo", "picture", "image", "video", "clip", "gif", "free", "copy"}
     for _ in range(total):
@@ -177,14 +184,14 @@ def test_alt_text_errs_at_the_stated_rates():
             tally["wrong " + key] += read[0][key] not in (None, getattr(RED, key))
         tally["junk"] += not junk.isdisjoint(words(text))
     relevant = total - tally["irrelevant"]
-    close = {"abs": 0.02}
+    close = {"abs": 0.012}  # a wrong value that may be the right one would move the rates of size by 0.017
     assert tally["irrelevant"] / total == pytest.approx(language.ALT_IRRELEVANT, **close)
     assert tally["junk"] / relevant == pytest.approx(language.ALT_JUNK, **close)
     for key in ("size", "colour", "shape", "motion"):
         keep = getattr(language, f"ALT_KEEP_{key.upper()}", 1.0)
         wrong = getattr(language, f"ALT_WRONG_{key.upper()}")
         assert tally[key] / relevant == pytest.approx(keep, **close)
-        assert tally["wrong " + key] / tally[key] == pytest.approx(wrong, **close)
+        assert tally["wrong " + key] / tally[key] == pytest.approx(wrong, abs=3.5 * (wrong / tally[key]) ** 0.5), key
 
 
 def test_alt_text_drops_objects_and_is_shorter(scenes):

@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
-from soralab.world.questions import KINDS, ask, questions
+from soralab.world.questions import KINDS, _claims, ask, questions
 from soralab.world.sampling import sample_scene
-from soralab.world.scene import COLOURS, MOTIONS, WALL, Object, Scene, held_out
+from soralab.world.scene import COLOURS, MOTIONS, SHAPES, WALL, Object, Scene, held_out
 
 RED = Object("circle", "red", "small", "slides right", "fast")
 
@@ -145,3 +145,34 @@ def test_nothing_is_asked_that_cannot_be_told():
     twins = Scene((RED, Object("circle", "blue", "small", "slides right", "fast")))
     assert ask(twins, "colour") == []  # neither "the circle" nor "the object that slides right" is one thing
     assert not any("the circle" in question for kind in KINDS for question, _ in ask(twins, kind))
+
+
+def test_false_claims_are_drawn_as_often_as_training_has_them():
+    """One thing: every wrong value, never the right one, as often as training shapes have it; the same for motions."""
+    for index in range(200):
+        scene = sample_scene(17, index, "simple")
+        thing = scene.objects[0]
+        claims = {true[0]: false for true, false in _claims(scene)}
+        for kind, values, ask_for in (
+            ("colour", COLOURS, "Is the object {}?"), ("shape", SHAPES, "Is the object a {}?"),
+        ):  # fmt: skip
+            mine = getattr(thing, kind)
+            odds = {v: sum(not held_out(s, **({kind: v} if kind == "colour" else {})) for s in SHAPES)
+                    for v in values if v != mine}  # fmt: skip
+            false = Counter(claims[ask_for.format(mine)])
+            assert false == {ask_for.format(v): odds[v] if kind == "colour" else 6 for v in odds}
+        motions = [false for true, false in _claims(scene) if true[0].startswith("Does the object ")][0]
+        assert len(set(motions)) == len(MOTIONS) - 1 and len(motions) == sum(
+            sum(not held_out(s, motion=m) for s in SHAPES) for m in MOTIONS if m != thing.motion
+        )
+
+
+def test_a_false_claim_is_drawn_evenly():
+    """Of the false claims of one kind each is as likely as its odds."""
+    scene = Scene((Object("circle", "red", "small", "stays still"),))
+    rng, said = Random(3), Counter()
+    for _ in range(12_000):
+        question, answer = questions(scene, rng)[-1]
+        if answer == "no" and question.startswith("Is the object a "):
+            said[question] += 1
+    assert len(said) == 5 and all(abs(n / said.total() - 0.2) < 0.04 for n in said.values()), said

@@ -13,7 +13,7 @@ from soralab.world import physics, referee
 from soralab.world.fit import AREA, MOON_CENTROID
 from soralab.world.render import render
 from soralab.world.sampling import sample_scene
-from soralab.world.scene import GRAVITY, RESTITUTION, SHAPES, Object, Scene
+from soralab.world.scene import GRAVITY, RESTITUTION, SHAPES, WALL, Object, Scene
 
 COUNT = 60  # films of a kind; `soralab evaluate referee` reads thousands
 
@@ -99,6 +99,33 @@ def test_a_film_shown_backwards_or_shuffled_is_another_film():
     shuffled = film[[4, 0, 7, 2, 8, 1, 5, 3, 6]]
     assert not verdict(shuffled, scene)["motion"] and referee.read(shuffled).objects[0].motion is None
     assert not verdict(film[:1].expand(9, -1, -1, -1), scene)["motion"]
+
+
+@pytest.mark.parametrize("motion", ["orbits", "spins", "passes behind a wall"])
+def test_what_turns_must_turn_the_right_way(motion):
+    for start in (0, 400, 800):
+        scene = find(motion, start=start)
+        film, turn = film_of(scene), scene.objects[0].turn
+        mark = verdict(film, scene)
+        assert mark["motion"] and mark["turn"] and mark["all"]
+        [opposite] = {"clockwise", "anticlockwise"} - {turn} if motion != WALL else {"left", "right"} - {turn}
+        assert referee.read(film).objects[0].turn == turn
+        wrong = other(scene, turn=opposite)
+        mark = verdict(film, wrong)
+        assert not mark["turn"] and not mark["motion"] and not mark["all"] and mark["shape"]
+
+
+def test_a_thing_that_moves_behind_another_is_seen_to_move():
+    """Its mask has a hole that another thing cuts, and yet it is not the hole of a thing that stays."""
+    for direction, (dx, dy) in (("right", (1, 0)), ("left", (-1, 0)), ("down", (0, 1))):
+        path = {"x": -dx * 0.14, "y": -dy * 0.14, "velocity": (0.28 * dx, 0.28 * dy)}
+        back = Object("square", "red", "large", f"slides {direction}", "slow", **path)
+        front = Object("circle", "white", "small", "stays still", x=0.0, y=0.0)
+        scene = Scene((back, front))
+        by_colour = {seen.colour: seen for seen in referee.read(film_of(scene)).objects}
+        assert by_colour["red"].motion == f"slides {direction}" and by_colour["white"].motion == "stays still"
+        stands = replace(scene, objects=(replace(back, motion="stays still", velocity=(0.0, 0.0)), front))
+        assert {seen.motion for seen in referee.read(film_of(stands)).objects} == {"stays still"}
 
 
 def test_an_empty_film_shows_nothing():
@@ -198,6 +225,8 @@ def test_what_comes_out_late_or_as_another_shape_is_noticed():
     on_time, late = film[::4], film[[0, 4, 8, 12, 16, 20, 20, 20, 24, 28]]  # a fifth of a clip late
     assert physics.permanence(on_time).kept
     assert physics.permanence(late).delay > 0.1 and not physics.permanence(late).kept
+    early = film[[0, 4, 8, 12, 24, 28, 32, 36, 38, 39]]  # the same, too soon
+    assert physics.permanence(early).delay < -0.1 and not physics.permanence(early).on_time
     changed = physics.permanence(swap_half(film, film_of(other(scene, shape="triangle"), 40))[::4])
     assert changed.came_out and changed.same_colour and not changed.same_shape and not changed.kept
 

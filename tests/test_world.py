@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -234,6 +235,62 @@ def test_bounces_obey_gravity_and_restitution():
     first = int(np.argmin(height[: len(times) // 2]))
     assert abs(-speed[first + 3] / speed[first - 4] - RESTITUTION) < 0.03
     assert height.min() >= 0 and abs(height[0] - drop) < 1e-9
+
+
+@pytest.mark.parametrize("drop", [0.41, 0.5, 0.58])
+def test_every_bounce_loses_the_same_share(drop):
+    """Each flight is as high as the square of the restitution times the one before it, to the fourth bounce."""
+    times = np.arange(0, 4, 1e-4)
+    height = np.array([bounce_height(u, drop) for u in times])
+    floors = np.flatnonzero((height[1:-1] <= height[:-2]) & (height[1:-1] < height[2:])) + 1
+    peaks = [height[a:b].max() for a, b in itertools.pairwise(floors[:5])]
+    assert np.allclose(peaks, [drop * RESTITUTION ** (2 * k) for k in (1, 2, 3, 4)], atol=1e-4)
+    landings = math.sqrt(2 * drop / GRAVITY) * (1 + 2 * np.cumsum([0, *RESTITUTION ** np.arange(1, 4)]))
+    assert np.allclose(times[floors[:4]], landings, atol=3e-4)
+    assert bounce_height(60.0, drop) < 1e-3  # in the end it lies
+
+
+def test_gravity_and_the_camera_are_given_in_pixels_and_frames():
+    for frames, height, width in ((16, 64, 64), (40, 32, 48)):
+        thing = Object("circle", "red", "small", "bounces", x=0.0, y=-0.2, floor=0.35)
+        [facts] = truth([Scene((thing,), "striped", "pans right", aspect=width / height)], frames, height, width)
+        y = facts["trajectory"][0, :, 1].astype(float)
+        falling = int(frames * math.sqrt(2 * 0.55 / GRAVITY))
+        assert np.allclose(np.diff(y[: falling + 1], 2), facts["gravity"], rtol=1e-2)
+        assert np.allclose(np.diff(facts["camera"]), 0.375 * min(height, width) / frames, atol=1e-4)
+        assert np.allclose(np.diff(facts["trajectory"][0, :, 0]), -np.diff(facts["camera"]), atol=1e-4)
+        assert facts["restitution"] == RESTITUTION
+
+
+def test_boxes_are_exact_to_the_pixel():
+    """A box holds every pixel that is more than half covered, and each of its four sides touches one."""
+    for facts in truth(SCENES["full", "train"][:80], 8, 48, 64):
+        for masks, boxes in zip(facts["masks"], facts["boxes"], strict=True):
+            for mask, box in zip(masks, boxes, strict=True):
+                full = mask > 0.5
+                if not full.any():
+                    assert np.isnan(box).all()
+                    continue
+                left, top, right, bottom = (int(side) for side in box)
+                inside = full[top:bottom, left:right]
+                assert inside.sum() == full.sum()
+                assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
+
+
+def test_a_bump_hands_the_motion_on():
+    """The first thing comes, touches at half time and stays; the second stood and goes on with the same velocity."""
+    bumps = [s for s in (sample_scene(7, k) for k in range(1500)) if s.relation and s.relation.kind == "bumps into"]
+    assert len(bumps) > 30
+    for scene in bumps:
+        a, b = (scene.objects[k] for k in (scene.relation.a, scene.relation.b))
+        assert a.motion == b.motion and a.velocity == b.velocity and a.velocity[0] != 0 == a.velocity[1]
+        way = {"slides right": 1, "slides left": -1}[a.motion]
+        before, half, after = (np.array([thing.pose(u)[:2] for thing in (a, b)]) for u in (0.2, 0.5, 0.9))
+        (a0, b0), (a1, b1), (a2, b2) = (poses[:, 0] * way for poses in (before, half, after))
+        assert a0 < a1 - 0.05 and a1 == pytest.approx(a2) and b0 == pytest.approx(b1) and b1 < b2 - 0.05
+        reach = [thing.radius * (1.0 if thing.shape == "triangle" else thing.reach) for thing in (a, b)]
+        assert b1 - a1 == pytest.approx(sum(reach), abs=1e-6)
+        assert a.y == b.y and a2 == pytest.approx(a.pose(5.0)[0] * way)
 
 
 # ----------------------------------------------------------------------------------------------------------- colours
