@@ -108,13 +108,21 @@ def test_the_shipped_models_are_their_recipes():
         assert (card["kind"], card["shift"], card["autoencoder"]) == (chosen.kind, chosen.shift, chosen.autoencoder)
 
 
+GOALS = {"test": 0.97, "held_out": 0.95}  # of everything right, for the next model
+
+
 def test_the_shipped_film_model_is_as_good_as_the_course_needs_it():
-    """What chapter 16 sets out to reach, by the card; `soralab evaluate sora` measures it again."""
-    test, held_out = (read_card("sora")["metrics"][split] for split in ("test", "held_out"))
+    """By the card; `soralab evaluate sora` measures it again. The goals are not reached yet, and README says so."""
+    test, held_out = (read_card("sora")["metrics"][split] for split in GOALS)
     assert test["films"] == held_out["films"] == 400
     for column, least in {"colour": 0.99, "motion": 0.97, "shape": 0.93, "all": 0.90}.items():
         assert test[column] >= least, column
-    assert held_out["all"] >= 0.75
+    assert held_out["all"] >= 0.828  # the lower end of the interval of 346 in 400
+    if test["all"] < GOALS["test"] or held_out["all"] < GOALS["held_out"]:
+        said = between((ROOT / "README.md").read_text(encoding="utf-8"), "sora")
+        assert "The next model shall reach {:.0f} and {:.0f}.".format(*(100 * goal for goal in GOALS.values())) in said
+        fell = [100 * (old - now["all"]) for old, now in ((0.9725, test), (0.96, held_out))]
+        assert "strictness took {:.1f} and {:.1f} points".format(*fell) in said
 
 
 def test_checkpoints_stay_small():
