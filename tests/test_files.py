@@ -550,6 +550,8 @@ def test_several_films_lie_side_by_side(tmp_path):
     back = read_film(save_film(tmp_path / "a.png", torch.stack([a, b])))
     assert tuple(back.shape) == (5, 3, 300, 600 + films.GAP)
     assert (back[..., :300] - a).abs().max() < 0.01 and (back[..., -300:] - b).abs().max() < 0.01
+    row = read_film(save_film(tmp_path / "c.png", torch.stack([a] * 4)))
+    assert tuple(row.shape[-2:]) == (300, 4 * 300 + 3 * films.GAP)  # four are still a row
     grid = read_film(save_film(tmp_path / "b.png", torch.stack([a] * 5)))
     assert tuple(grid.shape[-2:]) == (2 * 300 + films.GAP, 3 * 300 + 2 * films.GAP)
     assert (grid[..., -300:, 301:601] - a).abs().max() < 0.01  # the fifth, under the second
@@ -639,6 +641,21 @@ def test_resizing_cuts_the_middle_and_averages(tmp_path):
     assert tuple(read_film(path, height=32).shape[-2:]) == (32, 64)
     assert tuple(read_film(path, width=32).shape[-2:]) == (16, 32)
     assert tuple(read_film(path, height=300, width=300).shape[-2:]) == (300, 300)
+
+
+@pytest.mark.parametrize("h, w, size", [(256, 640, (64, 64)), (640, 256, (64, 64)), (640, 256, (64, 128)),
+                                         (300, 500, (50, 50))])  # fmt: skip
+def test_the_largest_middle_part_is_kept(tmp_path, h, w, size):
+    """A white cross through the exact middle of a frame stays there, and as wide as its share of the part."""
+    clip = torch.full((1, 3, h, w), -1.0)
+    clip[..., h // 2 - 10 : h // 2 + 10, :] = clip[..., w // 2 - 10 : w // 2 + 10] = 1.0
+    small = read_film(save_film(tmp_path / "a.png", clip), height=size[0], width=size[1])
+    scale = min(h / size[0], w / size[1])  # pixels of the film to one of the small frame
+    for axis in (-1, -2):
+        line = (small[0, 0].select(-1 if axis == -2 else -2, 1) + 1) / 2  # near a corner: the other bar is far
+        assert line.sum() * scale == pytest.approx(20, abs=0.2)
+        centre = (line * torch.arange(len(line))).sum() / line.sum()
+        assert centre == pytest.approx((len(line) - 1) / 2, abs=0.02)
 
 
 def test_frames_held_longer_are_given_back_only_where_our_note_says_so(tmp_path):

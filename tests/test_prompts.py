@@ -29,6 +29,7 @@ def test_every_caption_of_the_world_is_read_as_it_stands():
     ("an orange ring; it", None),
     ("two red circles", "a red circle and a red circle"),
     ("2 small moons are growing", "a small moon grows and a small moon grows"),
+    ("a circles grow", "a circle grows"), ("the circles grow", None), ("two grow", None),
     ("three crosses", "a cross and a cross and a cross"), ("two balls", "a circle and a circle"),
     ("one cross bounces", "a cross bounces"),
     ("a big blue box is rotating counter-clockwise", "a large blue square spins anticlockwise"),
@@ -120,6 +121,11 @@ def test_the_things_are_those_of_the_text():
     assert prompt.things == read_caption("a large blue square slides down and a large blue square slides down")
     with pytest.raises(ValueError, match="words; it takes at most 48"):
         read_prompt("red " * 60)
+    with pytest.raises(ValueError, match="has 71 words; it takes at most 48"):  # a number makes a short prompt long
+        read_prompt(" and ".join(["three small red circles quickly slide right"] * 3))
+    for other in (None, 3, ["a red circle"]):
+        with pytest.raises(ValueError, match="the prompt is .*; it takes text"):
+            read_prompt(other)
     for nothing in ("", " \n", "!?"):
         with pytest.raises(ValueError, match="the prompt is empty"):
             read_prompt(nothing)

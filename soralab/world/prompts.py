@@ -189,10 +189,9 @@ class _Reader:
 
     def clause(self) -> bool:
         """A thing, what it does, and how it stands to another."""
-        first, written = self.at, len(self.out)
+        written = len(self.out)
         number = _NUMBERS.get(self.one_of(_NUMBERS), 0)
         if not self.thing(number):
-            self.at = first
             return False
         self.told("that")
         one = self.out[written:]
