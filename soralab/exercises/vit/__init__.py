@@ -1,3 +1,3 @@
-"""Chapter 03's exercises: patches in order, positions for another size, how far a head looks, what a ViT holds."""
+"""Chapter 03's exercises: E as a convolution, positions for another size, how far a head looks, what a ViT holds."""
 
-ORDER = ("patch_embed", "interpolate_positions", "attention_distance", "count_parameters")
+ORDER = ("as_convolution", "interpolate_positions", "attention_distance", "count_parameters")

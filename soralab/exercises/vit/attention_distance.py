@@ -1,17 +1,16 @@
-"""How far does a head look?"""
+"""How far does a head look? Figure 7, right."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from soralab.workbook.probes import numbers, same
-from soralab.workbook.task import Exercise, WrongAnswer
+from soralab.workbook.task import Case, Exercise, Mistake
 
 
-def _distance_stub(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+def stub(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
     """The mean attention distance of each head, in pixels: weights [batch, heads, tokens, tokens] to [heads].
 
     Token 0 is the class token, then come the patches of the grid (rows, columns), row after row, `patch` pixels apart.
@@ -20,7 +19,7 @@ def _distance_stub(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor
     raise NotImplementedError
 
 
-def _distance(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+def solution(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
     """The mean attention distance of each head, in pixels: weights [batch, heads, tokens, tokens] to [heads]."""
     rows, columns = torch.arange(grid[0]), torch.arange(grid[1])
     places = patch * torch.cartesian_prod(rows, columns).to(weights.dtype)  # [patches, 2]
@@ -30,69 +29,61 @@ def _distance(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
     return (among * apart).sum(-1).mean((0, 2))
 
 
+def cases() -> Iterator[Case]:
+    yield Case((torch.randn(1, 1, 3, 3).softmax(-1), (1, 2), 5), "two patches, one head")
+    for spread, note in ((0.0, "attention that is the same everywhere"), (2.0, ""), (8.0, "attention that is sharp")):
+        batch, heads, rows, columns = (int(torch.randint(2, 5, ())) for _ in range(4))
+        columns += columns == rows  # square grids hide exchanged rows and columns
+        tokens, patch = 1 + rows * columns, int(torch.randint(2, 17, ()))
+        scores = spread * torch.randn(batch, heads, tokens, tokens)
+        yield Case((scores.softmax(-1), (rows, columns), patch), note)
+    scores = torch.randn(2, 2, 13, 13)
+    scores[..., 0] += 5
+    yield Case((scores.softmax(-1), (4, 3), 8), "nearly everything goes to the class token")
+    yield Case((torch.randn(1, 3, 7, 7, dtype=torch.float64).softmax(-1), (2, 3), 4), "float64")
+
+
 def _apart(grid: tuple[int, int], patch: int, p: float = 2.0) -> Tensor:
-    places = patch * torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])).float()
+    places = patch * torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])).double()
     return torch.cdist(places, places, p=p)
 
 
-def _not_made_to_sum_to_1(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+def _among(weights: Tensor) -> Tensor:
+    return weights[:, :, 1:, 1:] / weights[:, :, 1:, 1:].sum(-1, keepdim=True)
+
+
+def not_made_to_sum_to_1(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
     return (weights[:, :, 1:, 1:] * _apart(grid, patch)).sum(-1).mean((0, 2))
 
 
-def _in_patches(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
-    return _distance(weights, grid, 1)
+def in_patches(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+    return solution(weights, grid, 1)
 
 
-def _where_it_looks_most(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+def to_the_largest(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
     most = weights[:, :, 1:, 1:].argmax(-1)
     return _apart(grid, patch).expand(*most.shape, -1).gather(-1, most[..., None])[..., 0].mean((0, 2))
 
 
-def _by_the_streets(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
-    among = weights[:, :, 1:, 1:] / weights[:, :, 1:, 1:].sum(-1, keepdim=True)
-    return (among * _apart(grid, patch, p=1.0)).sum(-1).mean((0, 2))
+def along_the_streets(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+    return (_among(weights) * _apart(grid, patch, p=1.0)).sum(-1).mean((0, 2))
 
 
-def _off_by_one(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+def off_by_one(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
     among = weights[:, :, :-1, :-1]
     return (among / among.sum(-1, keepdim=True) * _apart(grid, patch)).sum(-1).mean((0, 2))
 
 
-def _one_number(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
-    return _distance(weights, grid, patch).mean()
+def one_number(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+    return solution(weights, grid, patch).mean()
 
 
-def _summed_over_keys_and_averaged(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
-    among = weights[:, :, 1:, 1:] / weights[:, :, 1:, 1:].sum(-1, keepdim=True)
-    return (among * _apart(grid, patch)).mean((0, 2, 3))
+def mean_over_keys(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+    return (_among(weights) * _apart(grid, patch)).mean((0, 2, 3))
 
 
-DISTANCE_MISTAKES = (
-    (_in_patches, "that is the distance in patches. Two neighbours are `patch` pixels apart."),
-    (_not_made_to_sum_to_1, "what goes to the class token is counted as distance 0. Leave it out, and let the rest of "
-     "the row sum to 1 again."),
-    (_off_by_one, "everything is one token off: row and column 0 are the class token's, the patches begin at 1."),
-    (_summed_over_keys_and_averaged, "over the keys you take the mean. The weights do the averaging: their products "
-     "with the distances are added up."),
-    (_by_the_streets, "you count the way along rows and columns. The distance is the straight line's."),
-    (_where_it_looks_most, "you measure to the key with the largest weight. A head that spreads its attention looks "
-     "far on average, whichever patch comes first."),
-)  # fmt: skip
-
-
-def _distance_check(fn: Callable) -> Iterator[tuple[bool, str]]:
-    for batch, heads, grid, patch in ((2, 3, (3, 3), 4), (1, 2, (2, 5), 16)):
-        tokens = 1 + grid[0] * grid[1]
-        weights = (2 * numbers(batch, heads, tokens, tokens, seed=4)).softmax(-1)
-        got, want = fn(weights, grid, patch), _distance(weights, grid, patch)
-        case = f"A grid of {grid[0]} x {grid[1]}, {heads} heads"
-        yield isinstance(got, Tensor), f"{case}: the result is no tensor."
-        yield got.ndim > 0, f"{case}: one number for all heads. Heads differ, and that they do is what figure 7 shows."
-        yield got.shape == want.shape, f"{case}: the result is {list(got.shape)}; it takes {list(want.shape)}."
-        for mistake, says in DISTANCE_MISTAKES:
-            other = mistake(weights, grid, patch)
-            yield same(got, want) or not same(got, other), f"{case}: {says}"
-        yield same(got, want), f"{case}: the distances are {got.tolist()}; it takes {want.tolist()}."
+def keys_ask(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+    return solution(weights.mT, grid, patch)
 
 
 EXERCISE = Exercise(
@@ -112,16 +103,25 @@ EXERCISE = Exercise(
         "among = weights[:, :, 1:, 1:]; among = among / among.sum(-1, keepdim=True); (among * cdist).sum(-1), then the "
         "mean over batch and queries.",
     ),
-    stub=_distance_stub,
-    solution=_distance,
-    check=_distance_check,
-    wrong={
-        "in_patches": WrongAnswer(_in_patches, "distance in patches"),
-        "class_token_counts_as_near": WrongAnswer(_not_made_to_sum_to_1, "counted as distance 0"),
-        "off_by_one": WrongAnswer(_off_by_one, "one token off"),
-        "mean_over_keys": WrongAnswer(_summed_over_keys_and_averaged, "The weights do the averaging"),
-        "along_the_streets": WrongAnswer(_by_the_streets, "The distance is the straight line's"),
-        "to_the_largest": WrongAnswer(_where_it_looks_most, "the largest weight"),
-        "one_number": WrongAnswer(_one_number, "one number for all heads"),
+    compare="Compare: what would a head look like that attends to the class token alone, without the second line?",
+    stub=stub,
+    solution=solution,
+    cases=cases,
+    mistakes={
+        "in_patches": Mistake(in_patches, "that is the distance in patches. Two neighbours are `patch` pixels apart."),
+        "class_token_counts_as_near": Mistake(not_made_to_sum_to_1, "what goes to the class token is counted as "
+                                              "distance 0. Leave it out, and let the rest of the row sum to 1 again."),
+        "off_by_one": Mistake(off_by_one, "everything is one token off: row and column 0 are the class token's, the "
+                              "patches begin at 1."),
+        "mean_over_keys": Mistake(mean_over_keys, "over the keys you take the mean. The weights do the averaging: "
+                                  "their products with the distances are added up."),
+        "along_the_streets": Mistake(along_the_streets, "you count the way along rows and columns. The distance is "
+                                     "the straight line's."),
+        "to_the_largest": Mistake(to_the_largest, "you measure to the key with the largest weight. A head that spreads "
+                                  "its attention looks far on average, whichever patch comes first."),
+        "one_number": Mistake(one_number, "one number for all heads. Heads differ, and that they do is what figure 7 "
+                              "shows."),
+        "keys_ask": Mistake(keys_ask, "queries and keys are exchanged: you average over who looks at a patch, not over "
+                            "whom the patch looks at."),
     },
-)
+)  # fmt: skip

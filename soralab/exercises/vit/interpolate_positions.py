@@ -1,4 +1,4 @@
-"""Positions for a larger picture."""
+"""Positions for a larger picture: section 3.2."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from soralab.workbook.probes import numbers, same
-from soralab.workbook.task import Exercise, WrongAnswer
+from soralab.workbook.task import Case, Exercise, Mistake
 
 
-def _stretch_stub(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+def stub(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Positions learned on the grid `old`, stretched to the grid `new`.
 
     positions [1 + rows * columns, dim], row 0 the class token's; old, new (rows, columns). Returns the same for `new`:
@@ -22,83 +21,59 @@ def _stretch_stub(positions: Tensor, old: tuple[int, int], new: tuple[int, int])
     raise NotImplementedError
 
 
-def _stretch(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+def solution(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Positions learned on the grid `old`, stretched to the grid `new`: [1 + rows * columns, dim]."""
     grid = rearrange(positions[1:], "(rows columns) dim -> 1 dim rows columns", rows=old[0])
     grid = F.interpolate(grid, new, mode="bilinear", align_corners=True)
     return torch.cat([positions[:1], rearrange(grid, "1 dim rows columns -> (rows columns) dim")])
 
 
-def _stretch_with(**options) -> Callable:
-    def wrong(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-        grid = rearrange(positions[1:], "(rows columns) dim -> 1 dim rows columns", rows=old[0])
-        grid = F.interpolate(grid, new, **options)
-        return torch.cat([positions[:1], rearrange(grid, "1 dim rows columns -> (rows columns) dim")])
-
-    return wrong
-
-
-_corners_off = _stretch_with(mode="bilinear", align_corners=False)
-
-
-_nearest = _stretch_with(mode="nearest")
+def cases() -> Iterator[Case]:
+    for old, new, note in (((4, 4), (4, 4), "the same grid"), ((2, 2), (3, 3), "a new cell between any two"),
+                           ((3, 5), (6, 7), "grids that are not square"), ((6, 4), (3, 2), "a smaller picture"),
+                           ((1, 4), (1, 7), "a single row")):
+        yield Case((torch.randn(1 + old[0] * old[1], 6), old, new), note)
+    for _ in range(4):
+        rows, columns, height, width = (int(torch.randint(2, 8, ())) for _ in range(4))
+        positions = 3 * torch.randn(1 + rows * columns, int(torch.randint(1, 9, ()))) - 5
+        yield Case((positions, (rows, columns), (height, width)), f"from {rows} x {columns} to {height} x {width}")
+    yield Case((torch.randn(1 + 6, 3, dtype=torch.float64), (2, 3), (5, 4)), "float64")
 
 
-_bicubic = _stretch_with(mode="bicubic", align_corners=True)
+def _stretched(positions: Tensor, old: tuple[int, int], new: tuple[int, int], **options) -> Tensor:
+    grid = rearrange(positions[1:], "(rows columns) dim -> 1 dim rows columns", rows=old[0])
+    grid = F.interpolate(grid, new, **options)
+    return torch.cat([positions[:1], rearrange(grid, "1 dim rows columns -> (rows columns) dim")])
 
 
-def _one_line(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+def _with(**options) -> Callable:
+    return lambda positions, old, new: _stretched(positions, old, new, **options)
+
+
+def one_line(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     line = F.interpolate(positions[1:].T[None], new[0] * new[1], mode="linear", align_corners=True)
     return torch.cat([positions[:1], line[0].T])
 
 
-def _class_token_too(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+def class_token_too(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     line = F.interpolate(positions.T[None], 1 + new[0] * new[1], mode="linear", align_corners=True)
     return line[0].T
 
 
-def _class_token_lost(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    return _stretch(positions, old, new)[1:]
+def class_token_lost(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    return solution(positions, old, new)[1:]
 
 
-def _class_token_last(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    return _stretch(positions, old, new).roll(-1, 0)
+def class_token_last(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    return solution(positions, old, new).roll(-1, 0)
 
 
-def _wide_is_high(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    return torch.cat([positions[:1], _stretch(positions, old[::-1], new[::-1])[1:]])
+def wide_is_high(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    return torch.cat([positions[:1], solution(positions, old[::-1], new[::-1])[1:]])
 
 
-STRETCH_MISTAKES = (
-    (_class_token_last, "the class token's position stands at the end. It is row 0, before and after."),
-    (_class_token_too, "the class token was stretched along with the patches. It stands nowhere in the picture: set "
-     "row 0 aside, and put it back."),
-    (_one_line, "you stretch the sequence as one line. It was a grid: the end of a row is no neighbour of the next "
-     "row's start."),
-    (_corners_off, "the corners have moved: without align_corners=True the cells are areas, and the borders of the two "
-     "grids are laid on one another. Here they are points, and the corner points are."),
-    (_nearest, "you repeat the nearest position. Between two positions the new one lies between them."),
-    (_bicubic, "that is the bicubic curve, as torchvision draws it. The official code, and this exercise, are linear."),
-    (_wide_is_high, "rows and columns are exchanged: it goes unnoticed as long as the grids are square."),
-)  # fmt: skip
-
-
-def _stretch_check(fn: Callable) -> Iterator[tuple[bool, str]]:
-    for old, new in (((4, 4), (6, 6)), ((3, 5), (6, 7)), ((2, 6), (4, 3)), ((4, 4), (4, 4))):
-        positions = numbers(1 + old[0] * old[1], 8, seed=3)
-        got, want = fn(positions, old, new), _stretch(positions, old, new)
-        case = f"From {old[0]} x {old[1]} to {new[0]} x {new[1]}"
-        yield isinstance(got, Tensor), f"{case}: the result is no tensor."
-        yield (
-            tuple(got.shape) != (new[0] * new[1], 8),
-            f"{case}: one row is missing. The class token has a position too; it comes first.",
-        )
-        yield got.shape == want.shape, f"{case}: the result is {list(got.shape)}; it takes {list(want.shape)}."
-        for mistake, says in STRETCH_MISTAKES:
-            other = mistake(positions, old, new)
-            yield same(got, want) or not same(got, other), f"{case}: {says}"
-        yield torch.allclose(got[0], want[0]), f"{case}: row 0, the class token's, has changed. It is kept as it is."
-        yield same(got, want), f"{case}: the numbers differ from the linear ones between the old grid's corners."
+def unchanged(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    return positions
 
 
 EXERCISE = Exercise(
@@ -117,17 +92,28 @@ EXERCISE = Exercise(
         'Set positions[:1] aside; rearrange the rest to "1 dim rows columns"; F.interpolate(grid, new, '
         'mode="bilinear", align_corners=True); back to rows; torch.cat.',
     ),
-    stub=_stretch_stub,
-    solution=_stretch,
-    check=_stretch_check,
-    wrong={
-        "class_token_lost": WrongAnswer(_class_token_lost, "one row is missing"),
-        "class_token_last": WrongAnswer(_class_token_last, "stands at the end"),
-        "class_token_stretched": WrongAnswer(_class_token_too, "set row 0 aside"),
-        "one_line": WrongAnswer(_one_line, "as one line"),
-        "corners_off": WrongAnswer(_corners_off, "the corners have moved"),
-        "nearest": WrongAnswer(_nearest, "repeat the nearest"),
-        "bicubic": WrongAnswer(_bicubic, "as torchvision draws it"),
-        "rows_for_columns": WrongAnswer(_wide_is_high, "rows and columns are exchanged"),
+    compare="Compare: how does the course's own say which corners lie on which?",
+    stub=stub,
+    solution=solution,
+    cases=cases,
+    mistakes={
+        "class_token_lost": Mistake(class_token_lost, "the patches' positions are right, and one row is missing: the "
+                                    "class token has a position too. It comes first, and is kept as it is."),
+        "class_token_last": Mistake(class_token_last, "the class token's position stands at the end. It is row 0, "
+                                    "before and after."),
+        "class_token_too": Mistake(class_token_too, "the class token was stretched along with the patches. It stands "
+                                   "nowhere in the picture: set row 0 aside, and put it back."),
+        "one_line": Mistake(one_line, "you stretch the sequence as one line. It was a grid: the end of a row is no "
+                            "neighbour of the next row's start."),
+        "corners_off": Mistake(_with(mode="bilinear", align_corners=False), "the corners have moved: without "
+                               "align_corners=True the cells are areas, and the borders of the two grids are laid on "
+                               "one another. Here they are points, and the corner points are."),
+        "nearest": Mistake(_with(mode="nearest"), "you repeat the nearest position. Between two positions the new one "
+                           "lies between them."),
+        "bicubic": Mistake(_with(mode="bicubic", align_corners=True), "that is the bicubic curve, as torchvision "
+                           "draws it. The official code, and this exercise, are linear."),
+        "wide_is_high": Mistake(wide_is_high, "rows and columns are exchanged: it goes unnoticed as long as the "
+                                "grids are square."),
+        "unchanged": Mistake(unchanged, "you return the old positions. The new grid has another number of places."),
     },
-)
+)  # fmt: skip
