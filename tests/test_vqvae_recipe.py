@@ -1,6 +1,8 @@
 """Chapter 05's recipe: what the measures measure, what a batch holds, and what the two kinds of bits are."""
 
+import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,8 +83,43 @@ def test_what_the_chapter_says_of_its_tables_holds_in_the_cards():
     books = {name: row["psnr"] for name, row in metrics["codebooks"].items()}
     assert books["gradient"] < books["averages"] < books["averages, revived"]
     assert abs(books["averages"] - codes["32"]["psnr"]) < 0.5  # "the picture of a smaller codebook"
+    small = {name: books[name + rate_distortion.SMALL] for name in rate_distortion.CODEBOOKS}
+    assert small["averages"] - books["averages"] > 1 and abs(small["averages"] - small["averages, revived"]) < 0.2
+    prose = chapter_5()
+    assert f"{books['averages']:.1f} dB to {small['averages']:.1f}" in prose
+    assert f"costs {64 * prior['bits']:.0f} bits in place of 448" in prose
+    assert f"the shipped model, {metrics['test']['psnr']:.1f} dB" in prose
     assert metrics["test"]["read right"] > 0.95  # "read right nearly always"
     assert prior["bits"] < prior["bits by place"] < prior["bits of nothing"] and prior["bits"] < 2
+
+
+def chapter_5() -> str:
+    path = Path(__file__).resolve().parents[1] / "notebooks" / "05_vqvae.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def test_a_small_start_is_the_same_network_with_shorter_codes():
+    for decay in (0.0, 0.9):
+        config = VQVAEConfig(codes=64, dim=16, width=8, decay=decay)
+        one, short = vqvae.build(config), rate_distortion.shortened(vqvae.build(config))
+        torch.testing.assert_close(short.quantizer.codebook * 4, one.quantizer.codebook)
+        assert short.quantizer.codebook.square().sum(1).mean().item() == pytest.approx(1, rel=0.1)
+        if decay:
+            torch.testing.assert_close(short.quantizer.total, short.quantizer.codebook)
+        assert torch.equal(next(short.encoder.parameters()), next(one.encoder.parameters()))
+
+
+def test_a_code_stands_for_what_lay_where_it_was_chosen(monkeypatch):
+    """Two frames of four places, painted by hand: the mean over a code's places, its neighbours' pixels around it."""
+    maps = torch.tensor([[[0, 1], [1, 1]], [[0, 0], [2, 1]]])
+    x = (maps.double() + torch.tensor([0.0, 10.0])[:, None, None]).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    x = x[:, None].expand(-1, 3, -1, -1)
+    monkeypatch.setattr(vqvae_scores, "encoded", lambda model, pictures: maps)
+    shown = vqvae_scores.around_codes(SimpleNamespace(config=SimpleNamespace(codes=4)), x.float(), reach=1)
+    assert shown.shape == (4, 3, 6, 6) and not shown[3].any()
+    assert shown[2, 0, 1:5, 1:5].unique().tolist() == [12.0] and shown[2, 0, 0, 2] == 10 and shown[2, 0, 2, 5] == 11
+    assert shown[0, 0, 2, 2].item() == pytest.approx((0 + 10 + 10) / 3)
 
 
 def test_the_three_codebooks_differ_in_what_they_are_named_for():

@@ -19,7 +19,7 @@ from soralab.experiments.vqvae_scores import measure, psnr
 from soralab.figures import read_log
 from soralab.recipes.vqvae import BATCH, CONFIG, SEED, SIDE, TRAINING, VARIANCE, build, fit, loss
 from soralab.training.profiles import by_profile
-from soralab.vqvae import VQVAEConfig, picture_networks
+from soralab.vqvae import VQVAE, VQVAEConfig, picture_networks
 
 CODES = (2, 8, 32, 128, 512)
 KL_WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -30,6 +30,7 @@ CODEBOOKS = {  # the paper's experiments use the first, and describe the second 
     "averages": replace(CONFIG, revive=0.0),
     "averages, revived": CONFIG,
 }
+SMALL = " from a small start"  # each of these once more, its first codes as long as the official code's: 1, not sqrt(D)
 
 
 class GaussianVAE(nn.Module):
@@ -65,10 +66,20 @@ def arm() -> tuple:
     return replace(ARM, steps=steps), Batches(*frames(SEED + 1, range(count)), BATCH, SEED), test
 
 
-def codebook_run(folder: Path, config: VQVAEConfig) -> dict:
+@torch.no_grad()
+def shortened(model: VQVAE) -> VQVAE:
+    """The model with its first codes divided by sqrt(D): then their squares sum to about 1, as the official code's."""
+    quantizer = model.quantizer
+    for codes in (quantizer.codebook, *([quantizer.total] if quantizer.decay else [])):
+        codes.div_(model.config.dim**0.5)
+    return model
+
+
+def codebook_run(folder: Path, config: VQVAEConfig, small: bool = False) -> dict:
     """One VQ-VAE, trained as an arm: its measures, and the perplexity as it was learning."""
     training, batches, test = arm()
-    model, result = fit(build(config), loss, training, batches, folder)
+    model = shortened(build(config)) if small else build(config)
+    model, result = fit(model, loss, training, batches, folder)
     history = [round(value, 1) for value in read_log(result.log)["perplexity"].tolist()]
     return {**measure(model, "test", test, read=min(100, test)), "learning": history}
 
@@ -85,8 +96,6 @@ def vae_run(folder: Path, weight: float) -> dict[str, float]:
     return {"bits": round(divergence.mean().item() / log(2), 1), "psnr": psnr(x, copy)}
 
 
-
-
 def experiments(folder: Path) -> dict:
     """The tables of the card: {"codes": {K: ...}, "vae": {weight: ...}, "codebooks": {name: ...}}."""
     codes = {str(k): codebook_run(folder / f"codes_{k}", replace(CONFIG, codes=k)) for k in CODES}
@@ -94,4 +103,7 @@ def experiments(folder: Path) -> dict:
         name: codes[str(CONFIG.codes)] if config == CONFIG else codebook_run(folder / name.replace(", ", "_"), config)
         for name, config in CODEBOOKS.items()
     }
+    for name, config in CODEBOOKS.items():
+        where = folder / (name + SMALL).replace(", ", "_").replace(" ", "_")
+        books[name + SMALL] = codebook_run(where, config, small=True)
     return {"codes": codes, "vae": {str(w): vae_run(folder / f"vae_{w}", w) for w in KL_WEIGHTS}, "codebooks": books}

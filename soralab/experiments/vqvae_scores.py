@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import log2
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from soralab import world
@@ -90,3 +92,19 @@ def by_place(model: VQVAE, maps: Tensor, count: int = 10_000) -> float:
     table.scatter_add_(1, known.T, torch.ones(known.T.shape))
     share = table / table.sum(1, keepdim=True)
     return -share.gather(1, maps.flatten(1).T).log2().mean().item()
+
+
+@torch.no_grad()
+def around_codes(model: VQVAE, x: Tensor, reach: int = 2) -> Tensor:
+    """What each code stands for: the mean of the pixels around the places where it was chosen, [codes, 3, side, side].
+
+    x [n, 3, h, w] in [-1, 1]. A place covers `step` pixels a side; `reach` more are shown on each side, at the edge of
+    a frame its last pixels again. A code that was never chosen is grey.
+    """
+    maps = encoded(model, x)
+    step = x.shape[-1] // maps.shape[-1]
+    wide = F.pad(x, (reach,) * 4, mode="replicate").unfold(2, step + 2 * reach, step).unfold(3, step + 2 * reach, step)
+    pieces = rearrange(wide, "n c rows columns h w -> (n rows columns) c h w")
+    count = torch.bincount(maps.flatten(), minlength=model.config.codes)
+    total = torch.zeros(len(count), *pieces.shape[1:]).index_add_(0, maps.flatten(), pieces)
+    return total / count.clamp(min=1)[:, None, None, None]

@@ -104,7 +104,7 @@ def short_run(seed: int, steps: int = 300, folder: str | Path | None = None) -> 
     batches = Batches(*frames(SEED, range(max(BATCH, steps * BATCH))), BATCH, seed)
     held = {"pixels": to_pixels(frames(SEED, range(PROBED), split="test")[0])}
     few = held["pixels"][:6]
-    probes = Watched("vqvae", loss, held, steps, sample=lambda model: model(few)[0], truth=few)
+    probes = Watched("vqvae", loss, held, steps, sample=lambda model: model(few)[0].clamp(-1, 1), truth=few)
     with TemporaryDirectory() as temporary:
         _, result = fit(build(CONFIG, seed), loss, training, batches, Path(folder or temporary), probes)
         return probes.log(result.log)
