@@ -16,6 +16,7 @@ from soralab.clip import (
     QuickGELU,
     TextTransformer,
     VisionTransformer,
+    _unit,
     accumulate,
     contrastive_loss,
     decay_groups,
@@ -318,6 +319,26 @@ def test_initial_sizes():
     assert block.attention.to_out.weight.std().item() == pytest.approx(1 / 16 / 6**0.5, rel=0.03)
     assert block.mlp[2].weight.std().item() == pytest.approx(1 / 16 / 6**0.5, rel=0.03)
     assert block.mlp[0].weight.std().item() == pytest.approx(512**-0.5, rel=0.03)
+    both = CLIP(CLIPConfig(embed=200, text_width=320))
+    assert both.W_t.weight.std().item() == pytest.approx(320**-0.5, rel=0.03)
+    assert both.text.token_embedding.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert both.text.positional_embedding.std().item() == pytest.approx(0.01, rel=0.05)
+
+
+def test_every_batch_norm_is_the_published_one():
+    norms = [module for module in CLIP(CLIPConfig()).modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) > 10 and {(norm.eps, norm.momentum) for norm in norms} == {(1e-5, 0.1)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_have_length_1_in_float32_however_the_towers_compute(dtype):
+    """A cosine that is off by half precision's 0.004 would be multiplied by up to 100."""
+    rough = 20 * numbers(64, 48).to(dtype)
+    unit = _unit(rough)
+    assert unit.dtype == torch.float32
+    torch.testing.assert_close(unit.norm(dim=-1), torch.ones(64), rtol=0, atol=1e-6)
+    torch.testing.assert_close(unit.double(), nn.functional.normalize(rough.double(), dim=-1), rtol=0, atol=1e-6)
+    assert _unit(rough.double()).dtype == torch.float64
 
 
 # ------------------------------------------------------------------------------------------------------------ errors

@@ -1,6 +1,9 @@
 """Chapter 04's data and its recipe: what a frame's text says, which texts a batch holds, what is measured."""
 
+import json
+from pathlib import Path
 from random import Random
+from statistics import mean
 
 import pytest
 import torch
@@ -26,11 +29,12 @@ from soralab.datasets.still_captions import (
     thing,
     to_pixels,
 )
-from soralab.experiments import clip_classifiers, clip_scores
+from soralab.experiments import clip_binding, clip_classifiers, clip_scores
 from soralab.experiments import clip_trainings as experiments
 from soralab.files.checkpoints import read_card
 from soralab.recipes import clip as recipe
 
+ROOT = Path(__file__).resolve().parents[1]
 SCENES = [sample(0, index) for index in range(60)]
 
 
@@ -210,6 +214,47 @@ def test_what_the_chapter_says_of_its_tables_holds_in_the_card():
     assert abs(short["learned"] - short["fixed at 14.3"]) < 0.05 and short["fixed at 1"] < 0.3
     assert short["learned, ViT"] < short["learned"] - 0.1  # "the order is the other one"
     assert abs(metrics["binding"]["colours"] - 0.5) < 0.05 and metrics["binding"]["another"] > 0.95
+    before, after = (metrics["exchanged texts"][arm]["colours"] for arm in ("as before", "with exchanged texts"))
+    prose = chapter_4()
+    assert f"{100 * mean(before):.0f} % of the pictures" in prose and f"{100 * mean(after):.0f} %" in prose
+    assert max(before) < min(after) < 0.75  # "it helps, and it does not mend it"
+    for arm in metrics["exchanged texts"].values():
+        assert min(arm["recall@1"]) > 0.98  # "finds its texts as before"
+
+
+def chapter_4() -> str:
+    cells = json.loads((ROOT / "notebooks" / "04_clip.ipynb").read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def test_texts_of_the_same_words_hardly_ever_meet_in_a_batch():
+    """What the chapter says of 30 batches: one pair of texts with the same words in another order."""
+    library = [sample(4, index) for index in range(3840)]
+    batches = Pairs(library, recipe.tokenizer(), 128, seed=4)
+    pairs = 0
+    for step in range(30):
+        texts = set(batches.texts(step, batches.which(step).tolist()))
+        pairs += len(texts) - len({tuple(sorted(text.split())) for text in texts})
+    assert pairs == 1 and "among 30 batches of 128 there is one such pair" in chapter_4()
+
+
+def test_exchanged_texts_are_wrong_answers_of_their_own_picture_alone(tiny):
+    scenes = [scene for scene in SCENES if scene.objects][:40]
+    batch = clip_binding.Exchanged(scenes, recipe.tokenizer(), 40)(0)
+    order = [scenes[k] for k in clip_binding.Exchanged(scenes, recipe.tokenizer(), 40).which(0).tolist()]
+    pairs = [k for k, scene in enumerate(order) if clip_binding.exchangeable(scene)]
+    assert batch["whose"].tolist() == pairs and 3 < len(pairs) < 40
+    right = recipe.tokenizer()([descriptive(order[k]) for k in pairs], 32)
+    assert torch.equal(batch["ids"][pairs], right) and not (batch["wrong"] == right).all(1).any()
+    generator = torch.Generator()
+    with torch.no_grad():
+        none = {**batch, "wrong": batch["wrong"][:0], "whose": batch["whose"][:0]}
+        plain = recipe.loss(tiny, batch, generator)[0]
+        torch.testing.assert_close(clip_binding.with_exchanged(tiny, none, generator), plain)
+        own = clip_binding.with_exchanged(tiny, {**batch, "wrong": right}, generator)  # the right text twice: ln 2 more
+        I_e, T_e = tiny.encode_image(batch["pixels"]), tiny.encode_text(batch["ids"])
+        share = (tiny.scale * I_e @ T_e.T).softmax(1).diagonal()[pairs]
+        torch.testing.assert_close(own - plain, (1 + share).log().sum() / len(order) / 2, rtol=1e-3, atol=1e-5)
 
 
 def test_a_linear_probe_leaves_the_model_alone_and_fits_what_is_linear(tiny):

@@ -142,6 +142,12 @@ class Pairs:
         self.tokenizer, self.batch, self.seed = tokenizer, min(batch, len(scenes)), seed
         self.twins, self.context, self.shorts = twins, context, shorts
 
+    def which(self, step: int) -> Tensor:
+        """The scenes of batch `step`, by number: [batch]."""
+        epoch, place = divmod(step, len(self.scenes) // self.batch)
+        order = torch.randperm(len(self.scenes), generator=torch.Generator().manual_seed(1000 * self.seed + epoch))
+        return order[place * self.batch : (place + 1) * self.batch]
+
     def texts(self, step: int, which: list[int]) -> list[str]:
         """A text for each of these scenes in batch number `step`."""
         rng, found = Random(f"texts/{self.seed}/{step}"), []
@@ -152,9 +158,7 @@ class Pairs:
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"pixels": [batch, 3, side, side] in [-1, 1], "ids": [batch, context]}."""
-        epoch, place = divmod(step, len(self.scenes) // self.batch)
-        order = torch.randperm(len(self.scenes), generator=torch.Generator().manual_seed(1000 * self.seed + epoch))
-        which = order[place * self.batch : (place + 1) * self.batch]
+        which = self.which(step)
         ids = self.tokenizer(self.texts(step, which.tolist()), self.context)
         return {"pixels": to_pixels(self.pictures[which]), "ids": ids}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from soralab.blocks.bpe import Tokenizer
 from soralab.clip import CLIP
 from soralab.datasets import flickr8k
+from soralab.experiments.clip_binding import exchanged
 from soralab.experiments.clip_classifiers import classifiers
 from soralab.experiments.clip_scores import binding, measure
 from soralab.experiments.clip_trainings import photos, short_runs
@@ -19,16 +20,21 @@ from soralab.training.profiles import by_profile
 
 
 def metrics(name: str, trained: Trained) -> dict:
-    """The card's: the scores of both splits, binding, exp(t) as it was learned, classifiers by background, temperatures
-    and towers, and Flickr8k's (None without it). What was run already is not run again."""
+    """The card's: the scores of both splits, binding as it is and after exchanged texts, exp(t) as it was learned,
+    classifiers by background, temperatures and towers, and Flickr8k's (None without it).
+
+    What was run already is not run again.
+    """
     model, words, folder = trained.model, tokenizer(), RUNS / f"{name}_experiments"
     log = read_log(trained.log)
     few = by_profile(smoke={"steps": 2, "train_things": 150, "count": 20}, laptop={}, gpu={})
     short = by_profile(smoke={"steps": 2, "scenes": 64, "count": 20}, laptop={}, gpu={})
     steps = by_profile(smoke={"steps": 2, "merges": 20}, laptop={}, gpu={})
+    tuned = by_profile(smoke={"steps": 2, "scenes": 64, "count": 4, "seeds": (1,)}, laptop={}, gpu={})
     return {
         **both_splits(model, words),
         "binding": binding(model, words, by_profile(smoke=10, laptop=500, gpu=500)),
+        "exchanged texts": exchanged(folder / "exchanged", model, words, **tuned),
         "scale": [[int(s), round(float(v), 2)] for s, v in zip(log["step"], log["scale"], strict=True)],
         "classifiers": classifiers(folder / "classifiers", model, words, **few),
         "short runs": short_runs(folder / "short_runs", **short),

@@ -96,8 +96,8 @@ def _mean_of_pieces(image, text, pixels, ids, scale, chunk) -> None:
 
 
 MISTAKES = (
-    (_each_for_itself, "each piece asks only within itself: with 3 pairs in a piece a picture has 2 wrong texts "
-     "instead of 6. Compute the features of all pairs first, without gradients."),
+    (_each_for_itself, "each piece asks only within itself: with 3 of 7 pairs in a piece a picture has 2 wrong "
+     "texts instead of 6. Compute the features of all pairs first, without gradients."),
     (_each_for_itself_summed, "each piece is a small batch of its own, and their losses are added up. A picture must "
      "be compared with the texts of all pieces: compute the features of all pairs first, without gradients."),
     (_own_questions_only, "a feature has a gradient from its own row only. It is also a wrong answer in all other "
@@ -139,11 +139,11 @@ class _Kept:
         self.tower.kept -= self.rows
 
 
-def _grads(fn: Callable, chunk: int) -> tuple[list[Tensor | None], int, int]:
+def _grads(fn: Callable, n: int, chunk: int, scale: float) -> tuple[list[Tensor | None], int, int]:
     """The gradients that `fn` leaves, the most rows of a call with gradients on, the most that were kept at a time."""
     image, text = _Tower(10), _Tower(20)
     with torch.enable_grad():
-        fn(image, text, numbers(7, 5, seed=1), numbers(7, 5, seed=2), 3.0, chunk)
+        fn(image, text, numbers(n, 5, seed=1), numbers(n, 5, seed=2), scale, chunk)
     grads = [p.grad for tower in (image, text) for p in tower.parameters()]
     return grads, max(image.most, text.most), max(image.most_kept, text.most_kept)
 
@@ -154,21 +154,28 @@ def _alike(a: list, b: list) -> bool:
 
 
 def _pieces_check(fn: Callable) -> Iterator[tuple[bool, str]]:
-    for chunk in (3, 2, 7):
-        got, most, kept = _grads(fn, chunk)
-        want = _grads(_pieces, chunk)[0]
-        case = f"7 pairs, {chunk} at a time"
+    asked = ((7, 3, 3.0), (7, 7, 3.0), (5, 1, 14.3), (8, 4, 1.0), (6, 4, 100.0))
+    found = [(*numbers_, *_grads(fn, *numbers_), _grads(_pieces, *numbers_)[0]) for numbers_ in asked]
+    if any(not _alike(got, want) for *_, got, _, _, want in found):
+        for mistake, says in MISTAKES:  # claimed only by an answer that makes it every time
+            yield any(not _alike(got, _grads(mistake, n, chunk, scale)[0]) for n, chunk, scale, got, *_ in found), (
+                says[0].upper() + says[1:]
+            )
+    for n, chunk, scale, got, most, kept, want in found:
+        case = f"{n} pairs, {chunk} at a time, exp(t) = {scale:g}"
         yield any(g is not None for g in got), (
             f"{case}: no parameter has a gradient. The features' gradients must be handed down to the towers: call "
             "each tower once more and give .backward(...) what the features have."
         )
-        for mistake, says in MISTAKES:
-            yield _alike(got, want) or not _alike(got, _grads(mistake, chunk)[0]), f"{case}: {says}"
-        yield _alike(got, want), f"{case}: the gradients differ from those of one batch of 7."
-        yield most <= chunk, f"{case}: a tower was called with {most} pairs and gradients on: that is the whole batch."
+        yield _alike(got, want), f"{case}: the gradients differ from those of one batch of {n}."
+        yield most <= chunk, (
+            f"{case}: a tower was called with {most} pairs and gradients on"
+            + (", which is the whole batch." if most == n else ".")
+        )
         yield kept <= chunk, (
-            f"{case}: what the backward pass needs is kept for {kept} pairs at a time, so the memory is that of the "
-            "whole batch. The first pass takes torch.no_grad(); later each piece goes forward and back before the next."
+            f"{case}: what the backward pass needs is kept for {kept} pairs at a time, so the memory is that of more "
+            "than one piece. The first pass takes torch.no_grad(); later each piece goes forward and back before the "
+            "next."
         )
 
 
@@ -191,6 +198,7 @@ EXERCISE = Exercise(
         "I_e = cat of pieces without gradients, I_e.requires_grad_(), the same for T_e; loss.backward(); then for each "
         "piece image(part).backward(I_e.grad of that piece), and the same for the texts.",
     ),
+    compare="Compare: where in the course's own does the loss of one pair reach another pair?",
     stub=_pieces_stub,
     solution=_pieces,
     check=_pieces_check,
@@ -198,10 +206,10 @@ EXERCISE = Exercise(
         "each_for_itself": WrongAnswer(_each_for_itself, "asks only within itself"),
         "small_batches_added": WrongAnswer(_each_for_itself_summed, "a small batch of its own"),
         "graphs_kept": WrongAnswer(_graphs_kept, "is kept for 7 pairs at a time"),
-        "all_at_once": WrongAnswer(_all_at_once, "that is the whole batch"),
+        "all_at_once": WrongAnswer(_all_at_once, "which is the whole batch"),
         "towers_get_nothing": WrongAnswer(_towers_get_nothing, "no parameter has a gradient"),
         "own_row_only": WrongAnswer(_own_questions_only, "from its own row only"),
-        "pictures_only": WrongAnswer(_pictures_only, "the text tower gets no gradient"),
+        "pictures_only": WrongAnswer(_pictures_only, "text tower gets no gradient"),
         "divided": WrongAnswer(_mean_of_pieces, "divided by the number of pieces"),
     },
 )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from soralab.workbook.probes import numbers, same
-from soralab.workbook.task import Exercise, WrongAnswer
+from soralab.workbook.task import Case, Exercise, Mistake
 
 
-def _ensemble_stub(T_f: Tensor) -> Tensor:
+def stub(T_f: Tensor) -> Tensor:
     """A classifier made of texts: T_f [classes, templates, embed], not yet of length 1, to unit rows [classes, embed].
 
     Section 3.1.4: the templates of a class are averaged in the space of embeddings, as unit vectors.
@@ -19,53 +19,40 @@ def _ensemble_stub(T_f: Tensor) -> Tensor:
     raise NotImplementedError
 
 
-def _ensemble(T_f: Tensor) -> Tensor:
+def solution(T_f: Tensor) -> Tensor:
     """A classifier made of texts: T_f [classes, templates, embed], not yet of length 1, to unit rows."""
     T_e = F.normalize(T_f, dim=-1)
     return F.normalize(T_e.mean(dim=1), dim=-1)
 
 
-def _mean_left_short(T_f: Tensor) -> Tensor:
+def cases() -> Iterator[Case]:
+    yield Case((torch.randn(1, 1, 3),), "one class, one text")
+    yield Case((torch.randn(4, 4, 4) * 3,), "three axes of one size")
+    for _ in range(6):
+        classes, templates, embed = (int(torch.randint(2, 9, ())) for _ in range(3))
+        lengths = 0.01 + 30 * torch.rand(classes, templates, 1)
+        yield Case((F.normalize(torch.randn(classes, templates, embed) - 1, dim=-1) * lengths,), "texts of all lengths")
+    yield Case((1e-3 * torch.randn(3, 5, 6, dtype=torch.float64),), "short vectors, float64")
+
+
+def mean_left_short(T_f: Tensor) -> Tensor:
     return F.normalize(T_f, dim=-1).mean(1)
 
 
-def _long_ones_count_more(T_f: Tensor) -> Tensor:
+def long_ones_count_more(T_f: Tensor) -> Tensor:
     return F.normalize(T_f.mean(1), dim=-1)
 
 
-def _first_template(T_f: Tensor) -> Tensor:
+def first_template(T_f: Tensor) -> Tensor:
     return F.normalize(T_f[:, 0], dim=-1)
 
 
-def _over_classes(T_f: Tensor) -> Tensor:
+def over_classes(T_f: Tensor) -> Tensor:
     return F.normalize(F.normalize(T_f, dim=-1).mean(0), dim=-1)
 
 
-def _largest(T_f: Tensor) -> Tensor:
+def largest(T_f: Tensor) -> Tensor:
     return F.normalize(F.normalize(T_f, dim=-1).amax(1), dim=-1)
-
-
-ENSEMBLE_MISTAKES = (
-    (_mean_left_short, "the means are shorter than 1, and not equally: a class whose texts agree would win more often. "
-     "Normalise once more at the end."),
-    (_long_ones_count_more, "you average first: a text whose vector is long counts more. Unit vectors first."),
-    (_first_template, "you use the first template alone."),
-    (_over_classes, "you average over the classes, the first axis. Templates are the second."),
-    (_largest, "you take the largest value of each channel. An ensemble here is a mean."),
-)  # fmt: skip
-
-
-def _ensemble_check(fn: Callable) -> Iterator[tuple[bool, str]]:
-    for classes, templates, embed in ((4, 4, 6), (3, 5, 8), (2, 1, 3)):
-        lengths = 0.2 + 3 * numbers(classes, templates, 1, seed=7).abs()
-        T_f = numbers(classes, templates, embed, seed=classes) * lengths
-        got, want = fn(T_f), _ensemble(T_f)
-        case = f"{classes} classes, {templates} template{'s' * (templates > 1)}"
-        yield isinstance(got, Tensor), f"{case}: the result is no tensor."
-        for mistake, says in ENSEMBLE_MISTAKES:
-            yield same(got, want) or not same(got, mistake(T_f)), f"{case}: {says}"
-        yield got.shape == want.shape, f"{case}: the result is {list(got.shape)}; it takes {list(want.shape)}."
-        yield same(got, want), f"{case}: the rows are not the unit means of unit vectors."
 
 
 EXERCISE = Exercise(
@@ -83,14 +70,18 @@ EXERCISE = Exercise(
         "The mean of unit vectors is shorter than 1: the more they disagree, the shorter.",
         "Normalise over the last axis, take the mean over the templates (axis 1), normalise over the last axis.",
     ),
-    stub=_ensemble_stub,
-    solution=_ensemble,
-    check=_ensemble_check,
-    wrong={
-        "mean_left_short": WrongAnswer(_mean_left_short, "Normalise once more"),
-        "long_ones_count_more": WrongAnswer(_long_ones_count_more, "Unit vectors first"),
-        "first_template": WrongAnswer(_first_template, "the first template alone"),
-        "over_classes": WrongAnswer(_over_classes, "Templates are the second"),
-        "largest": WrongAnswer(_largest, "is a mean"),
+    compare="Compare: which classes would win more often without the second normalisation?",
+    stub=stub,
+    solution=solution,
+    cases=cases,
+    mistakes={
+        "mean_left_short": Mistake(mean_left_short, "the means are shorter than 1, and not equally: a class whose "
+                                   "texts agree would win more often. Normalise once more at the end."),
+        "long_ones_count_more": Mistake(long_ones_count_more, "you average first: a text whose vector is long counts "
+                                        "more. Unit vectors first."),
+        "first_template": Mistake(first_template, "you use the first template alone."),
+        "over_classes": Mistake(over_classes, "you average over the classes, the first axis. Templates are the "
+                                "second."),
+        "largest": Mistake(largest, "you take the largest value of each channel. An ensemble here is a mean."),
     },
-)
+)  # fmt: skip
