@@ -31,7 +31,8 @@ def solution(weights: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
 
 def cases() -> Iterator[Case]:
     yield Case((torch.randn(1, 1, 3, 3).softmax(-1), (1, 2), 5), "two patches, one head")
-    for spread, note in ((0.0, "attention that is the same everywhere"), (2.0, ""), (8.0, "attention that is sharp")):
+    for spread, note in ((0.0, "attention that is the same everywhere"), (1.0, ""), (2.0, ""), (4.0, ""),
+                         (8.0, "attention that is sharp")):
         batch, heads, rows, columns = (int(torch.randint(2, 5, ())) for _ in range(4))
         columns += columns == rows  # square grids hide exchanged rows and columns
         tokens, patch = 1 + rows * columns, int(torch.randint(2, 17, ()))
