@@ -82,3 +82,13 @@ def test_the_published_file_is_recognised(tmp_path):
         file.write("\n".join(lines[:99]))
     with pytest.raises(ValueError, match="which has 98 lines; it takes 48,894 pairs"):
         Tokenizer.published(path)
+
+
+def test_one_line_that_is_no_pair_is_enough_to_refuse_a_file(tmp_path):
+    path = tmp_path / "merges.txt.gz"
+    lines = ["heading", *(f"a{k} b{k}" for k in range(PUBLISHED_MERGES))]
+    lines[7] = "a b c"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.write("\n".join(lines))
+    with pytest.raises(ValueError, match="it takes 48,894 pairs"):
+        Tokenizer.published(path)
