@@ -197,6 +197,7 @@ WORLDS = "एक लाल वृत्त दाईं ओर खिसकत�
     ("एक बड़ा वृत्त", "a circle grows", "'बड़ा'"),
     ("एक वृत्त बड़ा होता जाता है", "a large circle grows", "'वृत्त'"),
     ("एक वृत्त बड़ा होता जाता है", "a large circle", "'होता'"),
+    ("एक वृत्त छोटा हो रहा है", "a circle grows", "'छोटा'"),  # "becomes small" is not in the world; बड़ा हो रहा है is
     (WORLDS, "a red circle slides left", "'दाईं'"),
     (WORLDS, "a red circle slides right and left", f"'{WORLDS}'"),
     (WORLDS, "", "'लाल', 'वृत्त', 'दाईं', 'खिसकता'"),

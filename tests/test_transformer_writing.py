@@ -1,5 +1,6 @@
 """Chapter 02: translations written word by word, greedily and by beam search."""
 
+import inspect
 import itertools
 
 import pytest
@@ -191,3 +192,43 @@ def test_a_translation_is_as_long_as_it_may_be_by_default():
     with torch.no_grad():
         found = beam_search(model, some_ids(2, 3), beam=2)
     assert [len(one.ids) for one in found] == [53, 53]
+
+
+class Tree:
+    """A writer for one sentence whose next word depends on the last one alone: {word: {next word: probability}}."""
+
+    def __init__(self, tree, vocabulary=9):
+        self.tree, self.vocabulary, self.asked = tree, vocabulary, 0
+
+    def next(self, words):
+        p = torch.zeros(len(words), self.vocabulary)
+        for row, word in enumerate(words.tolist()):
+            for after, probability in self.tree.get(word, {END: 1.0}).items():
+                p[row, after] = probability
+        self.asked += 1
+        return p.log()
+
+    def select(self, rows):
+        pass
+
+
+def test_a_sentence_that_ends_in_a_lower_row_keeps_its_own_words():
+    """5 is likelier than 6 to begin with, but 6 ends at once: the winner stood second in the beam."""
+    tree = Tree({START: {5: 0.6, 6: 0.4}, 5: {3: 0.4, 4: 0.3, 7: 0.3}, 6: {END: 1.0}})
+    assert search.beam_search(tree, torch.tensor([START]), END, 9, beam=2, alpha=0.0)[0].ids == [6]
+
+
+def test_the_search_ends_when_nothing_that_is_being_written_can_win():
+    """All its sentences have ended at the third word; a step more would be asked in vain."""
+    tree = Tree({START: {5: 0.7, 6: 0.3}, 5: {END: 1.0}, 6: {7: 1.0}, 7: {END: 1.0}})
+    found = search.beam_search(tree, torch.tensor([START]), END, 50, beam=2)
+    assert found[0].ids == [5] and tree.asked == 3
+    sure = Sure([5, 3, 4], 12)
+    assert search.beam_search(sure, torch.tensor([START]), END, 50, beam=2)[0].ids == [5, 3, 4] and sure.place == 4
+
+
+def test_the_papers_beam_is_the_default():
+    """Section 6.1: a beam of 4 and a penalty of 0.6."""
+    for function in (search.beam_search, beam_search):
+        defaults = {name: value.default for name, value in inspect.signature(function).parameters.items()}
+        assert (defaults["beam"], defaults["alpha"]) == (4, 0.6)
