@@ -213,9 +213,9 @@ class Tree:
 
 
 def test_a_sentence_that_ends_in_a_lower_row_keeps_its_own_words():
-    """5 is likelier than 6 to begin with, but 6 ends at once: the winner stood second in the beam."""
-    tree = Tree({START: {5: 0.6, 6: 0.4}, 5: {3: 0.4, 4: 0.3, 7: 0.3}, 6: {END: 1.0}})
-    assert search.beam_search(tree, torch.tensor([START]), END, 9, beam=2, alpha=0.0)[0].ids == [6]
+    """5 is likelier than 6 to begin with, but 6 ends at once: the winner stood second of three in the beam."""
+    tree = Tree({START: {5: 0.5, 6: 0.4, 8: 0.1}, 5: {3: 0.4, 4: 0.3, 7: 0.3}, 6: {END: 1.0}})
+    assert search.beam_search(tree, torch.tensor([START]), END, 9, beam=3, alpha=0.0)[0].ids == [6]
 
 
 def test_the_search_ends_when_nothing_that_is_being_written_can_win():
