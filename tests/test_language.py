@@ -115,6 +115,18 @@ def test_descriptive_caption_says_everything(scenes):
         assert read == [(o.speed, o.turn) for o in objects], text
 
 
+def test_only_what_slides_in_front_is_said_to():
+    slides, still = Object("circle", "red", "small", "slides right", "fast"), BLUE
+    assert short_caption(Scene((slides, still), relation=Relation("left of", 0, 1))) == (
+        "a small red circle that slides right is left of a large blue square that stays still")
+    assert short_caption(Scene((still, BLUE), relation=Relation("in front of", 0, 1))).startswith(
+        "a large blue square that stays still is in front of")
+
+
+def test_lengths_are_those_of_the_checkpoints():
+    assert (language.LENGTH, language.DESCRIPTIVE_LENGTH) == (32, 48)
+
+
 def test_captions_fit(scenes):
     for scene in scenes:
         assert len(words(short_caption(scene))) <= 30
@@ -146,6 +158,8 @@ def test_longest_captions_fit():
         ),
         ("an object that bounces", [(None, None, None, "bounces")]),
         ("red slides right", [(None, "red", None, "slides right")]),
+        ("a blue red small large circle", [("large", "red", "circle", None)]),
+        ("a small circle. the circle spins", [("small", None, "circle", "spins")]),
         ("the camera is still", []),
     ],
 )

@@ -176,3 +176,14 @@ def test_a_false_claim_is_drawn_evenly():
         if answer == "no" and question.startswith("Is the object a "):
             said[question] += 1
     assert len(said) == 5 and all(abs(n / said.total() - 0.2) < 0.04 for n in said.values()), said
+
+
+def test_things_are_counted_in_all_and_by_size():
+    sizes = zip(COLOURS, ("small", "small", "large"), strict=False)
+    three = tuple(Object("circle", colour, size, "stays still") for colour, size in sizes)
+    assert ask(Scene(three), "count") == [
+        ("How many objects are there?", "three"), ("How many small objects are there?", "two"),
+        ("How many medium objects are there?", "zero"), ("How many large objects are there?", "one"),
+    ]  # fmt: skip
+    growing = Object("square", "white", "small", "grows", "slow")  # has no one size, so sizes are not counted
+    assert ask(Scene((*three[:1], growing)), "count") == [("How many objects are there?", "two")]

@@ -137,6 +137,12 @@ def test_nothing_invisible_is_generated():
             assert scene.background in ("striped", "checkered")
 
 
+def test_only_what_moves_along_has_a_velocity():
+    for obj in (obj for scene in EVERY for obj in scene.objects):
+        assert (obj.velocity != (0.0, 0.0)) == (obj.motion.startswith("slides") or obj.motion == WALL)
+        assert (obj.phase != 0) == (obj.motion in ("orbits", "spins")) and (obj.orbit > 0) == (obj.motion == "orbits")
+
+
 def test_objects_of_a_scene_have_different_colours():
     assert all(len({o.colour for o in s.objects}) == len(s.objects) for s in EVERY)
 
