@@ -65,7 +65,7 @@ def changes(node: ast.AST):
         first, second, *rest = [*node.args, None, None][: max(len(node.args), 2)]
         if second and not any(isinstance(a, ast.Starred) for a in (first, second)):
             yield "argument", ast.Call(node.func, [second, first, *rest], node.keywords)
-        for keyword in node.keywords:
+        for keyword in (k for k in node.keywords if k.arg != "strict"):  # zip's: it raises, and changes nothing
             yield "argument", ast.Call(node.func, node.args, [k for k in node.keywords if k is not keyword])
 
 

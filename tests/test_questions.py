@@ -10,7 +10,7 @@ import pytest
 
 from soralab.world.questions import KINDS, _claims, ask, questions
 from soralab.world.sampling import sample_scene
-from soralab.world.scene import COLOURS, MOTIONS, SHAPES, WALL, Object, Scene, held_out
+from soralab.world.scene import COLOURS, MOTIONS, SHAPES, WALL, Object, Relation, Scene, held_out
 
 RED = Object("circle", "red", "small", "slides right", "fast")
 
@@ -187,3 +187,25 @@ def test_things_are_counted_in_all_and_by_size():
     ]  # fmt: skip
     growing = Object("square", "white", "small", "grows", "slow")  # has no one size, so sizes are not counted
     assert ask(Scene((*three[:1], growing)), "count") == [("How many objects are there?", "two")]
+
+
+def test_a_relation_is_claimed_and_denied():
+    """Both ways round: "Is the red object left of the blue object?" """
+    blue = Object("square", "blue", "small", "stays still")
+    for kind in ("left of", "above", "in front of"):
+        claims = ask(Scene((RED, blue), relation=Relation(kind, 0, 1)), "yes/no")
+        assert (f"Is the red object {kind} the blue object?", "yes") in claims
+        assert (f"Is the blue object {kind} the red object?", "no") in claims
+    bump = ask(Scene((RED, blue), relation=Relation("bumps into", 0, 1)), "yes/no")
+    assert not any("bump" in question for question, _ in bump)  # the second may seem to bump into the first
+
+
+def test_no_shape_is_claimed_where_training_lacks_either_pair():
+    """A green circle and a pink square are held out: neither way round is a shape asked for."""
+    for colours in (("red", "green"), ("pink", "red")):
+        a, b = (Object(shape, colour, "small", "stays still")
+                for shape, colour in zip(("square", "circle"), colours, strict=True))  # fmt: skip
+        for pair in ((a, b), (b, a)):
+            assert not any(" a circle?" in q or " a square?" in q for q, _ in ask(Scene(pair), "yes/no"))
+    free = (Object("square", "white", "small", "stays still"), Object("circle", "cyan", "small", "stays still"))
+    assert ("Is the white object a circle?", "no") in ask(Scene(free), "yes/no")
