@@ -333,6 +333,8 @@ def test_attention_maps_are_what_the_layers_used(model):
     (some_ids(1, 3)[0], some_ids(3, 3), r"source is torch.int64 \[3\]"),
     (some_ids(2, 3), torch.zeros(2, 0, dtype=torch.long), r"target is torch.int64 \[2, 0\]"),
     (some_ids(2, 3), some_ids(2, 3) + 9, r"target holds \d+ to \d+; it takes 0 to 11"),
+    (some_ids(2, 3), torch.tensor([[3, 12, 4], [3, 4, 5]]), "target holds 3 to 12; it takes 0 to 11"),
+    (some_ids(2, 3), torch.tensor([[3, -1, 4], [3, 4, 5]]), "target holds -1 to 5; it takes 0 to 11"),
     (some_ids(2, 3), some_ids(3, 3), "target has 3 rows; it takes as many as source, which has 2"),
 ])
 def test_mistakes_are_named(model, source, target, message):

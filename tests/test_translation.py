@@ -117,6 +117,40 @@ def test_the_last_checkpoints_are_kept(tmp_path, pairs):
     assert not torch.equal(states[0]["embedding.weight"], states[1]["embedding.weight"])
 
 
+def test_what_is_trained_is_the_mean_of_the_kept_checkpoints(tmp_path, monkeypatch):
+    """By the recipe itself, of a few steps, in a profile for tests."""
+    monkeypatch.setenv("SORALAB_PROFILE", "smoke")
+    monkeypatch.setattr(recipe, "RUNS", tmp_path)
+    monkeypatch.setattr(recipe, "TRAINING", replace(recipe.TRAINING, log_every=1, save_every=4))
+    trained = recipe.train("small", steps=4)
+    states = recipe.kept(tmp_path / "small", 4)
+    assert trained.card["steps"] == 4 and trained.card["checkpoints_averaged"] == len(states) == 4
+    for name, value in trained.model.state_dict().items():
+        torch.testing.assert_close(value, torch.stack([state[name] for state in states]).mean(0))
+    assert recipe.train("short").card["steps"] == 2  # the profile's
+
+
+def test_only_the_last_checkpoints_count(tmp_path):
+    """KEPT of them, EVERY steps apart: of 600 steps those after 350."""
+    for step in (100, 350, 351, 400, 600, 650):
+        save_checkpoint(tmp_path / "kept" / f"{step:07d}", {"x": torch.tensor([float(step)])}, {"step": step})
+    assert [state["x"].item() for state in recipe.kept(tmp_path, 600)] == [351, 400, 600]
+    assert recipe.kept(tmp_path, 100)[-1]["x"] == 100 and not recipe.kept(tmp_path / "nothing", 600)
+
+
+def test_three_in_four_scenes_are_of_the_full_world(monkeypatch):
+    drawn, draw = [], world.sample_scene
+
+    def counted(seed, k, level):
+        drawn.append((seed, level))
+        return draw(seed, k, level)
+
+    monkeypatch.setattr(world, "sample_scene", counted)
+    recipe.draw_pairs(5, 800)
+    assert {seed for seed, _ in drawn} == {5} and {level for _, level in drawn} == {"full", "simple"}
+    assert sum(level == "full" for _, level in drawn) / 800 == pytest.approx(0.75, abs=0.06)  # four deviations
+
+
 def test_bleu_is_100_for_the_right_sentences_alone():
     pytest.importorskip("sacrebleu")
     right = ["Two young men are outside near many bushes.", "A dog runs over the green grass."]
@@ -163,7 +197,8 @@ def test_no_two_words_are_typed_alike_and_all_are_read():
         assert read_hindi(word) == [word]
 
 
-@pytest.mark.parametrize("text, hindi", [("a red circle", False), ("एक", True), ("a लाल circle", True), ("été", False)])
+@pytest.mark.parametrize("text, hindi", [("a red circle", False), ("एक", True), ("a लाल circle", True), ("été", False),
+                                         ("\u0900", True), ("\u097f", True), ("\u08ff", False), ("\u0980", False)])
 def test_hindi_is_told_by_its_letters(text, hindi):
     assert is_hindi(text) is hindi
 
