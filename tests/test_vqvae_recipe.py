@@ -119,6 +119,9 @@ def test_a_code_stands_for_what_lay_where_it_was_chosen(monkeypatch):
     shown = vqvae_scores.around_codes(SimpleNamespace(config=SimpleNamespace(codes=4)), x.float(), reach=1)
     assert shown.shape == (4, 3, 6, 6) and not shown[3].any()
     assert shown[2, 0, 1:5, 1:5].unique().tolist() == [12.0] and shown[2, 0, 0, 2] == 10 and shown[2, 0, 2, 5] == 11
+    assert shown[2, 0, 2, 0] == 12 and shown[2, 0, 5, 2] == 12  # beyond the frame lies its last pixel again
+    wide = vqvae_scores.around_codes(SimpleNamespace(config=SimpleNamespace(codes=4)), x.float())
+    assert wide.shape == (4, 3, 8, 8)  # two pixels more on each side
     assert shown[0, 0, 2, 2].item() == pytest.approx((0 + 10 + 10) / 3)
 
 
