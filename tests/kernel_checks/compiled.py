@@ -70,7 +70,7 @@ def build(rows, bits, dim, direction, kind, config, chip=None):
 
 
 def most_spilled(rows, bits, dim, direction, kind, config) -> int:
-    """Bytes of registers that may spill: what these tiles do spill, so that a change of the kernels that adds to it shows.
+    """Bytes of registers that may spill: what these tiles do spill, so that a change that adds to it shows.
 
     Hopper's tiles for keys' gradients were chosen by the time that earlier kernels took (data/benchmarks/gpu.json), not
     by spills. What the bytes cost the present ones, no card has told.
