@@ -25,9 +25,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from soralab.blocks import Attention
+from soralab.blocks import Attention, causal_mask
 from soralab.blocks.resnet import ModifiedResNet
-from soralab.transformer import causal_mask
 
 SCALE_AT_FIRST, MOST_SCALE = 1 / 0.07, 100.0  # of exp(t)
 
@@ -295,14 +294,6 @@ def accumulate(model: CLIP, pixels: Tensor, ids: Tensor, chunk: int) -> Tensor:
     for (p, i), dI, dT in zip(pieces, I_e.grad.split(chunk), T_e.grad.split(chunk), strict=True):
         torch.autograd.backward([model.encode_image(p), model.encode_text(i)], [dI, dT])
     return loss.detach()
-
-
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Parameter groups for AdamW: decay for all weights that are not gains or biases (section 2.5)."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    plain = [p for _, p in named if p.ndim < 2]  # gains, biases, the class token and t
-    return [{"params": [p for _, p in named if p.ndim >= 2], "weight_decay": weight_decay},
-            {"params": plain, "weight_decay": 0.0}]  # fmt: skip
 
 
 @torch.no_grad()

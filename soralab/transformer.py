@@ -19,7 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from soralab.blocks import attention, search, sincos
+from soralab.blocks import attention, causal_mask, search, sincos
 from soralab.files.checkpoints import load_model
 from soralab.world.hindi_meaning import check_translation
 from soralab.world.hindi_reader import read_hindi
@@ -84,11 +84,6 @@ def sinusoid(positions: Tensor, d_model: int) -> Tensor:
     """
     cosines, sines = sincos(positions, d_model).chunk(2, dim=-1)
     return rearrange([sines, cosines], "two ... i -> ... (i two)")
-
-
-def causal_mask(length: int, device: torch.device | None = None) -> Tensor:
-    """[length, length], True where query i may attend key j: j <= i (section 3.2.3)."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
 class MultiHeadAttention(nn.Module):
@@ -297,13 +292,6 @@ def noam(step: int, d_model: int, warmup_steps: int = 4000) -> float:
 def training_flops(hours: float, gpus: int = 8, flops: float = 9.5e12) -> float:
     """Table 2's estimate: time, times devices, times the sustained single-precision rate of one (a P100's: 9.5e12)."""
     return hours * 3600 * gpus * flops
-
-
-def average_checkpoints(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of several checkpoints' tensors, name by name (section 6.1: the last 5 of base, 20 of big)."""
-    if not states or any(state.keys() != states[0].keys() for state in states):
-        raise ValueError(f"states holds {len(states)} checkpoints; it takes at least one, all of the same names")
-    return {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
 
 
 # ---------------------------------------------------------------------------------------------------------- decoding

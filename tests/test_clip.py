@@ -19,9 +19,9 @@ from soralab.clip import (
     _unit,
     accumulate,
     contrastive_loss,
-    decay_groups,
     zero_shot,
 )
+from soralab.training.muon import decay_groups
 
 TINY = CLIPConfig(embed=12, image=16, layers=2, width=16, patch=4, context=9, vocabulary=40, text_width=24,
                   text_layers=2, head=8)  # fmt: skip

@@ -11,8 +11,9 @@ from soralab.world.hindi import HINDI_VOCABULARY, RINGS, Manner, hindi_caption
 from soralab.world.hindi_meaning import MEANINGS, SILENT, check_translation
 from soralab.world.hindi_prompts import FORMS, bare_relation, noun_phrases, pair, typed, without
 from soralab.world.hindi_reader import read_hindi
-from soralab.world.language import is_caption, read_caption, words
+from soralab.world.language import words
 from soralab.world.prompts import read_prompt
+from soralab.world.reader import is_caption, read_caption
 from soralab.world.sampling import sample_scene
 from soralab.world.scene import MOTIONS, WALL, Object, Relation, Scene
 

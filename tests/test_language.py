@@ -16,12 +16,11 @@ from soralab.world.language import (
     descriptive_caption,
     encode,
     mention_order,
-    read_caption,
-    read_setting,
     short_caption,
     words,
 )
 from soralab.world.questions import KINDS, ask
+from soralab.world.reader import read_caption, read_setting
 from soralab.world.sampling import sample_scene
 from soralab.world.scene import COLOURS, SHAPES, SIZES, WALL, Object, Relation, Scene
 

@@ -6,8 +6,9 @@ from random import Random
 
 import pytest
 
-from soralab.world.language import descriptive_caption, read_caption, short_caption, words
+from soralab.world.language import descriptive_caption, short_caption, words
 from soralab.world.prompts import read_prompt
+from soralab.world.reader import read_caption
 from soralab.world.sampling import sample_scene
 from soralab.world.scene import COLOURS, DIRECTIONS, MOTIONS, SHAPES, SIZES
 

@@ -21,7 +21,8 @@ from soralab.files.checkpoints import load_checkpoint
 from soralab.recipes import RECIPES, recipe, sora, sora_autoencoder
 from soralab.sora import Filmmaker, SpacetimeAutoencoder, load_autoencoder
 from soralab.world import referee
-from soralab.world.language import decode, descriptive_caption, read_caption, short_caption
+from soralab.world.language import decode, descriptive_caption, short_caption
+from soralab.world.reader import read_caption
 from soralab.world.scene import SLIDES, WALL
 
 

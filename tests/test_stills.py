@@ -18,7 +18,8 @@ from soralab.experiments.latent_diffusion_scores import gaussian_distance
 from soralab.latent_diffusion import LatentDiffusion, LatentDiffusionConfig, Painter, UNetConfig, load_autoencoder
 from soralab.recipes import latent_diffusion as recipe
 from soralab.vit import ViT, ViTConfig
-from soralab.world.language import encode, read_caption, read_setting
+from soralab.world.language import encode
+from soralab.world.reader import read_caption, read_setting
 
 FIRST = AutoencoderConfig(width=8, groups=4)
 TINY = LatentDiffusionConfig(UNetConfig(width=8, groups=4, blocks=1, heads=2, context=12), 160, 24, 1)

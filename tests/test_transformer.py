@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from tiny_transformer import TINY, some_ids, tiny
 
+from soralab.training.ema import average_checkpoints
 from soralab.transformer import (
     PAD,
     EncoderLayer,
     MultiHeadAttention,
     Transformer,
     TransformerConfig,
-    average_checkpoints,
     beam_search,
     causal_mask,
     label_smoothing_loss,

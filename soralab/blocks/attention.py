@@ -33,6 +33,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     return weights.to(v.dtype) @ v
 
 
+def causal_mask(length: int, device: torch.device | None = None) -> Tensor:
+    """[length, length], True where query i may attend key j: j <= i (1706.03762, section 3.2.3)."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
 class Attention(nn.Module):
     """Self-attention, or cross-attention when `context` is given.
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from soralab import world
 from soralab.world import referee
-from soralab.world.language import read_caption, read_setting, thing
+from soralab.world.language import thing
+from soralab.world.reader import read_caption, read_setting
 from soralab.world.scene import GAP, RADIUS, REACH
 
 AXES = ("left of", "above")  # in order of the two numbers of `offset`

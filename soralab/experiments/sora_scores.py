@@ -17,7 +17,8 @@ from soralab.files.checkpoints import CHECKPOINTS, read_card
 from soralab.sora import Filmmaker
 from soralab.training.progress import progress
 from soralab.world import referee
-from soralab.world.language import read_caption, short_caption
+from soralab.world.language import short_caption
+from soralab.world.reader import read_caption
 from soralab.world.scene import SLIDES
 
 SEED, FRAMES = 400, 9  # of the prompts: the streams of the splits "test" and "held_out" are not training's

@@ -11,8 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 from soralab.datasets import multi30k
 from soralab.recipes import RUNS
 from soralab.recipes.transformer import CHUNK, SEED, TRAINING, Batches, train_and_keep
+from soralab.training.ema import average_checkpoints
 from soralab.training.progress import progress
-from soralab.transformer import END, Transformer, TransformerConfig, average_checkpoints, beam_search
+from soralab.transformer import END, Transformer, TransformerConfig, beam_search
 
 MULTI30K = replace(TRAINING, steps=1400, cooldown=0.5)  # about ten minutes of processor time
 PIECES = 4000  # of both languages together

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from soralab.blocks.bpe import Tokenizer
-from soralab.clip import CLIP, CLIPConfig, contrastive_loss, decay_groups
+from soralab.clip import CLIP, CLIPConfig, contrastive_loss
 from soralab.datasets.still_captions import (
     Pairs,
     descriptive,
@@ -28,6 +28,7 @@ from soralab.files.checkpoints import load_model
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
+from soralab.training.muon import decay_groups
 from soralab.training.probes import Probes
 from soralab.training.profiles import by_profile
 

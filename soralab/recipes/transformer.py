@@ -16,6 +16,7 @@ from soralab.figures import Watched
 from soralab.files.checkpoints import load_checkpoint, save_checkpoint
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
+from soralab.training.ema import average_checkpoints
 from soralab.training.loop import TrainConfig
 from soralab.training.profiles import by_profile
 from soralab.training.progress import progress
@@ -25,7 +26,6 @@ from soralab.transformer import (
     Transformer,
     TransformerConfig,
     Translator,
-    average_checkpoints,
     label_smoothing_loss,
 )
 from soralab.world.hindi import HINDI_VOCABULARY

@@ -90,3 +90,11 @@ def muon_groups(model: torch.nn.Module, inside: str, outside: tuple[str, ...] = 
         {"params": [p for name, p in named if name in chosen], "muon": True},
         {"params": [p for name, p in named if name not in chosen], "scale": scale},
     ]
+
+
+def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
+    """Parameter groups for AdamW: decay for all weights that are not gains or biases (CLIP, section 2.5)."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    plain = [p for _, p in named if p.ndim < 2]  # gains, biases, the class token and t
+    return [{"params": [p for _, p in named if p.ndim >= 2], "weight_decay": weight_decay},
+            {"params": plain, "weight_decay": 0.0}]  # fmt: skip

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from soralab.world.hindi import ADJECTIVES, FEMININE, MASCULINE, NOUNS, RINGS, agree
 from soralab.world.hindi_reader import read_hindi
-from soralab.world.language import is_caption, words
+from soralab.world.language import words
 from soralab.world.prompt import PromptError
+from soralab.world.reader import is_caption
 from soralab.world.scene import COLOURS, SHAPES, SIZES
 
 FORMS = ((MASCULINE, False), (MASCULINE, True), (FEMININE, False))

@@ -20,10 +20,9 @@ from soralab.world.language import (
     SYNONYMS,
     article,
     encode,
-    read_caption,
-    read_setting,
     words,
 )
+from soralab.world.reader import read_caption, read_setting
 from soralab.world.scene import BACKGROUNDS, CAMERAS, COLOURS, DIRECTIONS, INVISIBLE, MOTIONS, SHAPES, SIZES, WALL
 
 EXAMPLE = '"a small red circle slides right on a black background"'
@@ -49,7 +48,7 @@ class Prompt:
 
     @property
     def things(self) -> list[dict[str, str | None]]:
-        """What it speaks of, as `soralab.world.language.read_caption` tells it."""
+        """What it speaks of, as `soralab.world.reader.read_caption` tells it."""
         return read_caption(self.text)
 
     def unlearnt(self) -> list[str]:
