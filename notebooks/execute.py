@@ -20,18 +20,7 @@ ROOT = FOLDER.parent
 SLOW = 20                                 # seconds from which a cell's time is noted
 sys.path[:0] = [str(FOLDER), str(ROOT)]
 
-
-def find(numbers: list[str], folder: Path = FOLDER) -> list[Path]:
-    """The notebooks of these chapter numbers ("16", "7"), or all. Raises ValueError for an unknown number."""
-    notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    if not numbers:
-        return notebooks
-    by_number = {path.name[:2]: path for path in notebooks}
-    missing = [n for n in numbers if n.zfill(2) not in by_number]
-    if missing:
-        there = ", ".join(by_number) or "none"
-        raise ValueError(f"numbers: no notebook has {', '.join(missing)}; there are {there}")
-    return [by_number[n.zfill(2)] for n in numbers]
+from normalise import exercise_minutes, find, normalise, store, there  # noqa: E402
 
 
 def strip(nb) -> None:
@@ -64,14 +53,6 @@ def _seconds(times: dict) -> float:
     return (end - begin).total_seconds()
 
 
-def store(path: Path, text: str) -> None:
-    """Write a notebook whole or not at all. Raises OSError of one clear sentence where it cannot be written."""
-    from soralab.files.atomic import atomic_write
-
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-
-
 def execute(path: Path, timeout: int = 1800) -> float:
     """Execute one notebook in its folder, store it in place (whole or not at all); return the seconds taken.
 
@@ -80,7 +61,6 @@ def execute(path: Path, timeout: int = 1800) -> float:
     """
     import nbformat
     from nbclient import NotebookClient
-    from normalise import exercise_minutes, normalise, there
 
     nb = nbformat.read(path, as_version=4)
     for cell in nb.cells:

@@ -20,6 +20,7 @@ ROOT = FOLDER.parent
 sys.path[:0] = [str(FOLDER), str(ROOT)]
 
 from soralab.figures.syllabus import CHAPTERS  # noqa: E402
+from soralab.files.atomic import atomic_write  # noqa: E402
 from soralab.files.notebooks import clean  # noqa: E402
 
 NAVIGATION = "navigation"                 # the tag of the cells of links
@@ -31,6 +32,19 @@ MENTION = re.compile(r"\b(?P<word>[Cc]hapter )(?P<one>\d\d?)\b"
 ANNOUNCED = re.compile(r"\n\n\*The next cell takes about [^*\n]*\*$")
 TIMED = re.compile(r"\b(?:seconds?|minutes?)\b")
 GENERATED = re.compile(r"\*\*(?:Exercises|Memory)\*\* [^*]*?(?=\*\*)")
+
+
+def find(numbers: list[str], folder: Path = FOLDER) -> list[Path]:
+    """The notebooks of these chapter numbers ("16", "7"), or all. Raises ValueError for an unknown number."""
+    notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not numbers:
+        return notebooks
+    by_number = {path.name[:2]: path for path in notebooks}
+    missing = [n for n in numbers if n.zfill(2) not in by_number]
+    if missing:
+        there = ", ".join(by_number) or "none"
+        raise ValueError(f"numbers: no notebook has {', '.join(missing)}; there are {there}")
+    return [by_number[n.zfill(2)] for n in numbers]
 
 
 def there(folder: Path = FOLDER) -> dict[int, str]:
@@ -158,10 +172,14 @@ def normalised(path: Path) -> str:
     return nbformat.writes(nb) + "\n"
 
 
+def store(path: Path, text: str) -> None:
+    """Write a notebook whole or not at all. Raises OSError of one clear sentence where it cannot be written."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
 def main(numbers: list[str]) -> int:
     """The command line: see the top of this file."""
-    from execute import find, store
-
     try:
         paths = find(numbers)
     except ValueError as error:

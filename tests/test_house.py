@@ -3,6 +3,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,16 @@ def test_every_file_has_a_room_and_imports_go_down(path):
 
 def test_no_files_import_each_other():
     assert circles() == []
+
+
+@pytest.mark.parametrize("folder", ["notebooks", "tests", "tests/kernel_checks", "benchmarks"])
+def test_scripts_do_not_either(folder):
+    """They import each other by bare names, from their own folder."""
+    sources = {path.stem: ast.parse(path.read_bytes()) for path in (ROOT / folder).glob("*.py")}
+    below = {name: {word for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)
+                    for word in ([node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+                    if word in sources} for name, tree in sources.items()}  # fmt: skip
+    TopologicalSorter(below).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize("files, found", [

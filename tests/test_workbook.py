@@ -280,7 +280,7 @@ def test_the_courses_own_is_no_answer(fn, capsys, monkeypatch, tmp_path):
     assert task.check(fn) is centre_crop
     said = capsys.readouterr().out
     assert said.startswith("☐ not yours: `centre_crop` is the course's own here") and "run your own cell again" in said
-    assert "right" not in said and not path.exists()
+    assert "right" not in said and "From here on" not in said and not path.exists()
 
 
 def test_the_second_run_of_a_check_is_not_right(capsys):
