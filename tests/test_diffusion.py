@@ -145,6 +145,10 @@ def test_denoiser_threshold_keeps_the_pair_consistent():
     x0, eps = process.denoiser(ideal(process, "v"), "v", threshold=lambda x: x.clamp(-1, 1))(x, 0.3)
     assert x0.abs().max() == 1
     torch.testing.assert_close(process.add_noise(x0, eps, 0.3), x)
+    network = lambda x, t: x.cos()  # noqa: E731
+    at_the_data = process.denoiser(network, "v", threshold=lambda x: 0.5 * x)(x, 0.0)[1]
+    own = process.denoiser(network, "v")(x, 0.0)[1]  # x_t holds no noise to tell it from
+    assert torch.equal(at_the_data, own) and not torch.equal(own, x)
 
 
 def test_half_precision_data_get_float32_times():
@@ -157,7 +161,9 @@ def test_half_precision_data_get_float32_times():
 
 def test_bad_times_and_kinds_are_named():
     process, x = Cosine(), torch.zeros(1, 2)
-    for t, message in ((torch.tensor([999]), "t: got torch.int64"), (999.0, "t: got times from 999")):
+    for t, message in ((torch.tensor([999]), "t: got torch.int64"), (999.0, "t: got times from 999"),
+                       (torch.tensor([0.5, 1.5]), "t: got times from 0.5 to 1.5"),
+                       (torch.tensor([-0.1, 0.2]), "t: got times from -0.1")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             process.add_noise(x, x, t)
     with pytest.raises(ValueError, match="kind: got 'epsilon', takes one of eps, v, x"):
