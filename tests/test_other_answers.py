@@ -50,8 +50,49 @@ def nearest_by_einsum(z_e, codebook):
     return (codebook.square().sum(1)[:, None, None] - 2 * products).min(dim=1).indices
 
 
-def quantise_in_a_list(z_e, e, beta):
-    return [e.detach() + z_e - z_e.detach(), F.mse_loss(e, z_e.detach()) + beta * F.mse_loss(z_e, e.detach())]
+def nearest_by_vmap(z_e, codebook):
+    def of_place(vector):
+        return (codebook.square().sum(1) - 2 * codebook @ vector).argmin()
+
+    return torch.vmap(torch.vmap(torch.vmap(of_place)))(z_e.permute(0, 2, 3, 1))
+
+
+def nearest_by_affinity(z_e, codebook):
+    score = torch.nn.functional.conv2d(z_e, 2 * codebook[:, :, None, None], -codebook.square().sum(1))
+    return score.max(1)[1]
+
+
+def gradients_by_a_table(g, z_e, codebook, indices, beta):
+    who = F.one_hot(indices, len(codebook)).to(z_e)
+    step = 2 / (z_e.shape[0] * z_e.shape[1])
+    return [g + step * beta * (z_e - who @ codebook), step * (who.sum(0)[:, None] * codebook - who.T @ z_e)]
+
+
+def gradients_in_a_loop(g, z_e, codebook, indices, beta):
+    n, dim = z_e.shape
+    by_z, by_e = g.clone(), torch.zeros(codebook.shape).to(codebook)
+    for j, k in enumerate(indices):
+        apart = z_e[j] - codebook[k]
+        by_z[j] += 2 * beta * apart / (n * dim)
+        by_e[k] -= 2 * apart / (n * dim)
+    return by_z, by_e
+
+
+def codebook_by_scatter(count, total, z, indices, gamma, epsilon):
+    count = count.lerp(torch.bincount(indices, minlength=len(count)).to(count), 1 - gamma)
+    total = torch.lerp(total, torch.zeros_like(total).index_add(0, indices, z), 1 - gamma)
+    n = count.sum()
+    return [count, total, total * ((n + len(count) * epsilon) / (n * (count + epsilon))).unsqueeze(-1)]
+
+
+def codebook_in_a_loop(count, total, z, indices, gamma, epsilon):
+    new, sums = torch.zeros_like(count), torch.zeros_like(total)
+    for j in range(len(z)):
+        new[indices[j]] += 1
+        sums[indices[j]] += z[j]
+    new, sums = gamma * count + (1 - gamma) * new, gamma * total + (1 - gamma) * sums
+    smoothed = [(one + epsilon) / (new.sum() + len(new) * epsilon) * new.sum() for one in new]
+    return new, sums, torch.stack([a / b for a, b in zip(sums, smoothed, strict=True)])
 
 
 def codebook_in_place(count, total, z, indices, gamma, epsilon):
@@ -68,25 +109,182 @@ def mask_by_rows(size, first):
     return mask
 
 
+def mask_by_numbers(size, first):
+    row, column = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    middle = size // 2
+    return (row < middle) | ((row == middle) & ((column < middle) | ((column == middle) & (not first))))
+
+
 @pytest.mark.parametrize("name, answer", [
     ("clip.loss_with_twins", twins_by_shares), ("clip.recall_at_1", recall_by_ranks),
     ("clip.batch_in_pieces", pieces_with_a_sum), ("vqvae.nearest_code", nearest_by_cdist),
-    ("vqvae.nearest_code", nearest_by_einsum), ("vqvae.quantise", quantise_in_a_list),
-    ("vqvae.causal_mask", mask_by_rows),
+    ("vqvae.nearest_code", nearest_by_einsum), ("vqvae.nearest_code", nearest_by_vmap),
+    ("vqvae.nearest_code", nearest_by_affinity), ("vqvae.gradients", gradients_by_a_table),
+    ("vqvae.gradients", gradients_in_a_loop), ("vqvae.move_codebook", codebook_by_scatter),
+    ("vqvae.move_codebook", codebook_in_a_loop), ("vqvae.causal_mask", mask_by_rows),
+    ("vqvae.causal_mask", mask_by_numbers),
 ])  # fmt: skip
 def test_a_right_answer_written_otherwise(name, answer):
     assert str(exercise(name).judge(answer)) == "✓ right"
 
 
-def both_stopped(z_e, e, beta):
-    square = (z_e.detach() - e.detach()).square().mean()
-    return z_e + (e - z_e).detach(), square + beta * square
-
-
 @pytest.mark.parametrize("name, answer, says", [
     ("clip.ensemble", ensemble_in_place, "`T_f` is no longer what was handed in"),
     ("vqvae.move_codebook", codebook_in_place, "`count` is no longer what was handed in"),
-    ("vqvae.quantise", both_stopped, "each of its terms has one stop, not two"),
 ])  # fmt: skip
 def test_a_right_value_that_cannot_be_learned_from(name, answer, says):
+    assert says in exercise(name).judge(answer).message
+
+
+# -------------------------------------------------- chapter 05: wrong answers of kinds that no exercise was written for
+
+
+def _vectors(z_e):
+    return z_e.movedim(1, -1)
+
+
+def _nearest(z_e, codebook):
+    return torch.cdist(_vectors(z_e).flatten(0, -2), codebook).argmin(-1).reshape(len(z_e), *z_e.shape[2:])
+
+
+def code_by_code(z_e, codebook):
+    best, index = torch.full(_vectors(z_e).shape[:-1], torch.inf).to(z_e), torch.zeros(*_vectors(z_e).shape[:-1]).long()
+    for k in range(len(codebook)):
+        apart = (_vectors(z_e) - codebook[k]).square().sum(-1)
+        best, index = torch.minimum(apart, best), torch.where(apart < best, k, index)
+    return index
+
+
+def place_by_place(z_e, codebook):
+    index = torch.empty(len(z_e), *z_e.shape[2:], dtype=torch.int64)
+    for b in range(len(z_e)):
+        for row in range(z_e.shape[2]):
+            for column in range(z_e.shape[3]):
+                index[b, row, column] = (codebook - z_e[b, :, row, column]).norm(dim=1).argmin()
+    return index
+
+
+def in_python(z_e, codebook):
+    return torch.tensor([[[min(range(len(codebook)), key=lambda k, v=v: sum((a - b) ** 2 for a, b in zip(
+        v, codebook[k].tolist(), strict=True))) for v in row] for row in rows] for rows in _vectors(z_e).tolist()])
+
+
+def picture_by_picture_in_full(z_e, codebook):
+    return torch.stack([(z[None] - codebook[:, :, None, None]).square().sum(1).argmin(0) for z in z_e])
+
+
+NOT_NEAREST = {
+    "plus the square": lambda z, c: (_vectors(z) @ c.T + c.square().sum(1)).argmin(-1),
+    "minus the square": lambda z, c: (-2 * _vectors(z) @ c.T - c.square().sum(1)).argmin(-1),
+    "the length without its square": lambda z, c: (c.norm(dim=1) - 2 * _vectors(z) @ c.T).argmin(-1),
+    "z of length 1": lambda z, c: _nearest(F.normalize(z, dim=1), c),
+    "counted from 1": lambda z, c: _nearest(z, c) + 1,
+    "the first picture": lambda z, c: _nearest(z[:1], c).expand(len(z), -1, -1),
+    "mirrored": lambda z, c: _nearest(z, c).flip(-1),
+    "flat": lambda z, c: _nearest(z, c).flatten(),
+    "in 32 bits of float": lambda z, c: _nearest(z, c).float(),
+    "the codes themselves": lambda z, c: c[_nearest(z, c)],
+    "the largest difference": lambda z, c: torch.cdist(_vectors(z).flatten(0, -2), c, p=torch.inf).argmin(-1).reshape(
+        len(z), *z.shape[2:]),
+}  # fmt: skip
+FORBIDDEN = {code_by_code: "a loop over places or codes", place_by_place: "a loop over places or codes",
+             in_python: "`tolist` takes the numbers out", picture_by_picture_in_full: "a tensor of 524,288 numbers"}
+
+
+def _right(g, z, c, k, b):
+    return gradients_by_a_table(g, z, c, k, b)
+
+
+NOT_WHO_MOVES = {
+    "g turned": lambda g, z, c, k, b: _right(-g, z, c, k, b),
+    "g in the mean as well": lambda g, z, c, k, b: _right(g / g.numel(), z, c, k, b),
+    "beta squared": lambda g, z, c, k, b: _right(g, z, c, k, b * b),
+    "the two exchanged": lambda g, z, c, k, b: _right(g, z, c, k, b)[::-1],
+    "by the encoder alone": lambda g, z, c, k, b: _right(g, z, c, k, b)[0],
+    "of unused codes too": lambda g, z, c, k, b: (_right(g, z, c, k, b)[0], 2 * (c - z.mean(0)) / z.numel()),
+    "of used codes alone": lambda g, z, c, k, b: (_right(g, z, c, k, b)[0], _right(g, z, c, k, b)[1][k.unique()]),
+    "signs, not differences": lambda g, z, c, k, b: (g + b * (z - c[k]).sign() / z.numel(), torch.zeros_like(
+        c).index_add(0, k, (c[k] - z).sign() / z.numel())),
+    "divided by K": lambda g, z, c, k, b: (_right(g, z, c, k, b)[0], _right(g, z, c, k, b)[1] * len(z) / len(c)),
+    "1 + beta": lambda g, z, c, k, b: (_right(g, z, c, k, b)[0], (1 + b) * _right(g, z, c, k, b)[1]),
+}  # fmt: skip
+
+
+def by_backward(g, z_e, codebook, indices, beta):
+    z, c = (value.detach().clone().requires_grad_() for value in (z_e, codebook))
+    ((z * g).sum() + F.mse_loss(c[indices], z_e) + beta * F.mse_loss(z, codebook[indices])).backward()
+    return z.grad, c.grad
+
+
+def by_jacobian(g, z_e, codebook, indices, beta):
+    def loss(z, c):
+        return (z * g).sum() + F.mse_loss(c[indices], z_e) + beta * F.mse_loss(z, codebook[indices])
+
+    return torch.func.jacrev(loss, argnums=(0, 1))(z_e, codebook)
+
+
+def _moved(count, total, z, k, gamma, epsilon):
+    return codebook_by_scatter(count, total, z, k, gamma, epsilon)
+
+
+def an_average_of_codes(count, total, z, k, gamma, epsilon):
+    new, sums, _ = _moved(count, total, z, k, gamma, epsilon)
+    batch = torch.bincount(k, minlength=len(count)).to(z)[:, None]
+    means = torch.zeros_like(total).index_add(0, k, z) / batch.clamp(min=1)
+    return new, sums, gamma * total / count[:, None].clamp(min=epsilon) + (1 - gamma) * means
+
+
+def unused_stay(count, total, z, k, gamma, epsilon):
+    new, sums, _ = _moved(count, total, z, k, gamma, epsilon)
+    used = torch.bincount(k, minlength=len(count)) > 0
+    new, sums = torch.where(used, new, count), torch.where(used[:, None], sums, total)
+    n = new.sum()
+    return new, sums, sums / ((new + epsilon) / (n + len(new) * epsilon) * n)[:, None]
+
+
+NOT_MOVED = {
+    "an average of codes": an_average_of_codes, "unused ones stay": unused_stay,
+    "the old count": lambda n, m, z, k, g, e: (n, *_moved(n, m, z, k, g, e)[1:]),
+    "the old sum": lambda n, m, z, k, g, e: (_moved(n, m, z, k, g, e)[0], m, _moved(n, m, z, k, g, e)[2]),
+    "the codebook alone": lambda n, m, z, k, g, e: _moved(n, m, z, k, g, e)[2],
+    "in another order": lambda n, m, z, k, g, e: _moved(n, m, z, k, g, e)[::-1],
+    "gamma squared": lambda n, m, z, k, g, e: _moved(n, m, z, k, g * g, e),
+    "half of epsilon": lambda n, m, z, k, g, e: _moved(n, m, z, k, g, e / 2),
+    "a mean over the batch": lambda n, m, z, k, g, e: _moved(n, m, z / max(len(z), 1), k, g, e),
+    "the first vector of a code": lambda n, m, z, k, g, e: _moved(n, m, z * (torch.tril(k[:, None] == k, -1).sum(
+        1) == 0)[:, None], k, g, e),
+    "no numbers": lambda n, m, z, k, g, e: [part.tolist() for part in _moved(n, m, z, k, g, e)],
+}  # fmt: skip
+NOT_A_MASK = {
+    "whole numbers": lambda size, first: mask_by_rows(size, first).int(),
+    "a kernel's weights": lambda size, first: mask_by_rows(size, first).float(),
+    "the triangle": lambda size, first: torch.ones(size, size).tril(-int(first)).bool(),
+    "flat": lambda size, first: mask_by_rows(size, first).flatten(),
+    "with channels": lambda size, first: mask_by_rows(size, first)[None, None],
+    "everything": lambda size, first: torch.ones(size, size).bool(),
+    "its own row closed": lambda size, first: torch.arange(size)[:, None].expand(size, size) < size // 2,
+    "one row alone": lambda size, first: mask_by_rows(size, first) & (torch.arange(size) >= size // 2 - 1)[:, None],
+    "of three alone": lambda size, first: torch.tensor([[1, 1, 1], [1, not first, 0], [0, 0, 0]]).bool(),
+    "one too many": lambda size, first: torch.arange(size * size).reshape(size, size) <= size * size // 2 + (not first),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name, answer", [
+    *(("vqvae.nearest_code", answer) for answer in NOT_NEAREST.values()),
+    *(("vqvae.gradients", answer) for answer in NOT_WHO_MOVES.values()),
+    *(("vqvae.move_codebook", answer) for answer in NOT_MOVED.values()),
+    *(("vqvae.causal_mask", answer) for answer in NOT_A_MASK.values()),
+])  # fmt: skip
+def test_another_wrong_answer_is_told_a_case_and_accused_of_nothing(name, answer):
+    verdict = exercise(name).judge(answer)
+    assert verdict.state == "wrong" and verdict.message not in {m.says for m in exercise(name).mistakes.values()}
+    assert verdict.message.startswith("with ") and "it should be" in verdict.message
+
+
+@pytest.mark.parametrize("name, answer, says", [
+    *(("vqvae.nearest_code", answer, says) for answer, says in FORBIDDEN.items()),
+    ("vqvae.gradients", by_backward, "autograd has made them"),
+    ("vqvae.gradients", by_jacobian, "autograd has made them"),
+])  # fmt: skip
+def test_what_the_statement_forbids_is_named(name, answer, says):
     assert says in exercise(name).judge(answer).message

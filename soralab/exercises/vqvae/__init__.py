@@ -1,3 +1,3 @@
-"""Chapter 05's exercises: the nearest code, the loss and its stops, a codebook of averages, what a prior may see."""
+"""Chapter 05's exercises: the nearest code, who moves in Eq. (3), a codebook of averages, what a prior may see."""
 
-ORDER = ("nearest_code", "quantise", "move_codebook", "causal_mask")
+ORDER = ("nearest_code", "gradients", "move_codebook", "causal_mask")

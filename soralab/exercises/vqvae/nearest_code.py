@@ -1,4 +1,4 @@
-"""The nearest code."""
+"""The nearest code, for a whole map at once."""
 
 from __future__ import annotations
 
@@ -7,102 +7,138 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from soralab.workbook.probes import numbers
-from soralab.workbook.task import Exercise, WrongAnswer
+from soralab.workbook.task import Case, Exercise, Mistake, WrongAnswer
+
+SPARE = 4  # so many tables [places, K] a tensor may be as large as
 
 
-def _nearest_stub(z_e: Tensor, codebook: Tensor) -> Tensor:
+def stub(z_e: Tensor, codebook: Tensor) -> Tensor:
     """The index of the nearest code for each place: z_e [batch, D, rows, columns], codebook [K, D] to int64
-    [batch, rows, columns]. z_e comes as a convolution gives it: its vectors lie along axis 1."""
+    [batch, rows, columns]. z_e comes as a convolution gives it: the D numbers of a place lie along axis 1."""
     raise NotImplementedError
 
 
-def _nearest(z_e: Tensor, codebook: Tensor) -> Tensor:
+def solution(z_e: Tensor, codebook: Tensor) -> Tensor:
     """The index of the nearest code for each place: [batch, rows, columns]."""
     vectors = z_e.movedim(1, -1)
     apart = vectors.square().sum(-1, keepdim=True) - 2 * vectors @ codebook.T + codebook.square().sum(-1)
     return apart.argmin(-1)
 
 
-def _largest_product(z_e: Tensor, codebook: Tensor) -> Tensor:
+def _codes(count: int, dim: int, **kind) -> Tensor:
+    return torch.randn(count, dim, **kind) * (0.2 + 2 * torch.rand(count, 1))  # long ones and short ones
+
+
+def cases() -> Iterator[Case]:
+    yield Case((torch.randn(1, 2, 1, 1), _codes(3, 2)), "a map of one place")
+    yield Case((torch.randn(2, 3, 2, 4), _codes(1, 3)), "one code")
+    yield Case((torch.randn(1, 1, 4, 3), _codes(6, 1)), "vectors of one number")
+    yield Case((torch.randn(2, 4, 4, 4), _codes(4, 4)), "four of everything")
+    for _ in range(5):
+        batch, dim, rows, columns = (int(torch.randint(low, 7, ())) for low in (2, 3, 2, 2))
+        z_e = torch.randn(batch, dim, rows, columns + rows) - 0.5
+        yield Case((z_e, _codes(int(torch.randint(8, 40, ())), dim)), "codes of all lengths")
+    yield Case((torch.randn(2, 5, 3, 4, dtype=torch.float64), _codes(9, 5, dtype=torch.float64)), "float64")
+
+
+def only_reshaped(z_e: Tensor, codebook: Tensor) -> Tensor:
+    apart = torch.cdist(z_e.reshape(-1, codebook.shape[1]), codebook)
+    return apart.argmin(-1).reshape(len(z_e), *z_e.shape[2:])
+
+
+def columns_before_rows(z_e: Tensor, codebook: Tensor) -> Tensor:
+    return solution(z_e, codebook).mT.reshape(len(z_e), *z_e.shape[2:])
+
+
+def places_before_pictures(z_e: Tensor, codebook: Tensor) -> Tensor:
+    return solution(z_e, codebook).flatten(1).T.reshape(len(z_e), *z_e.shape[2:])
+
+
+def largest_product(z_e: Tensor, codebook: Tensor) -> Tensor:
     return (z_e.movedim(1, -1) @ codebook.T).argmax(-1)
 
 
-def _cosine(z_e: Tensor, codebook: Tensor) -> Tensor:
-    return _largest_product(F.normalize(z_e, dim=1), F.normalize(codebook, dim=-1))
+def cosine(z_e: Tensor, codebook: Tensor) -> Tensor:
+    return largest_product(F.normalize(z_e, dim=1), F.normalize(codebook, dim=-1))
 
 
-def _farthest(z_e: Tensor, codebook: Tensor) -> Tensor:
-    return (z_e.movedim(1, -1)[..., None, :] - codebook).square().sum(-1).argmax(-1)
+def two_forgotten(z_e: Tensor, codebook: Tensor) -> Tensor:
+    return solution(z_e / 2, codebook)
 
 
-def _street_distance(z_e: Tensor, codebook: Tensor) -> Tensor:
+def farthest(z_e: Tensor, codebook: Tensor) -> Tensor:
+    return torch.cdist(z_e.movedim(1, -1).flatten(1, 2), codebook).argmax(-1).reshape(len(z_e), *z_e.shape[2:])
+
+
+def street_distance(z_e: Tensor, codebook: Tensor) -> Tensor:
     return (z_e.movedim(1, -1)[..., None, :] - codebook).abs().sum(-1).argmin(-1)
 
 
-def _only_reshaped(z_e: Tensor, codebook: Tensor) -> Tensor:
-    flat = z_e.reshape(-1, codebook.shape[1])
-    return torch.cdist(flat, codebook).argmin(-1).reshape(len(z_e), *z_e.shape[2:])
-
-
-def _large_table(z_e: Tensor, codebook: Tensor) -> Tensor:
-    return (z_e.movedim(1, -1)[..., None, :] - codebook).square().sum(-1).argmin(-1)
-
-
-def _nearest_place_of_a_code(z_e: Tensor, codebook: Tensor) -> Tensor:
-    return torch.cdist(z_e.movedim(1, -1).flatten(0, -2), codebook).argmin(0)
-
-
-NEAREST_MISTAKES = (
-    (_only_reshaped, "you reshape without moving an axis: each of your vectors holds one channel of D places, not the "
-     "D channels of one place."),
-    (_farthest, "that is the farthest code: argmin, not argmax, of a distance."),
-    (_largest_product, "you take the largest product. ||z - e||^2 = ||z||^2 - 2 z.e + ||e||^2: the length of e "
-     "counts."),
-    (_cosine, "you compare directions. Codes may have different lengths, and Eq. (1) asks for the distance."),
-    (_street_distance, "you sum absolute differences. Eq. (1) has the Euclidean distance."),
-)  # fmt: skip
-
-
-class _Largest(TorchDispatchMode):
-    """Notes how many numbers the largest tensor holds that is made while it is on."""
+class Sizes(TorchDispatchMode):
+    """Notes, while it is on, how many operations are made and how many numbers the largest result holds."""
 
     def __init__(self):
         super().__init__()
-        self.numbers = 0
+        self.operations, self.numbers = 0, 0
 
     def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
         made = func(*args, **(kwargs or {}))
-        if isinstance(made, Tensor):
-            self.numbers = max(self.numbers, made.untyped_storage().nbytes() // made.element_size())
+        self.operations += 1
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self.numbers = max(self.numbers, tensor.untyped_storage().nbytes() // tensor.element_size())
         return made
 
 
-def _nearest_check(fn: Callable) -> Iterator[tuple[bool, str]]:
-    for batch, dim, rows, columns, codes in ((2, 3, 4, 5, 7), (1, 8, 3, 3, 16), (3, 4, 4, 4, 4)):
-        z_e = numbers(batch, dim, rows, columns, seed=codes)
-        codebook = numbers(codes, dim, seed=1) * (0.3 + torch.arange(codes)[:, None] / codes)
-        got, want = fn(z_e, codebook), _nearest(z_e, codebook)
-        case = f"z_e {list(z_e.shape)}, {codes} codes of {dim}"
-        yield isinstance(got, Tensor), f"{case}: the result is no tensor."
-        yield (
-            tuple(got.shape) != (codes,),
-            f"{case}: one number for each code. You looked for the place nearest to a code; turn the question round.",
-        )
-        yield got.shape == want.shape, f"{case}: the result is {list(got.shape)}; it takes {list(want.shape)}."
-        yield got.dtype == torch.int64, f"{case}: indices are whole numbers (int64), these are {got.dtype}."
-        for mistake, says in NEAREST_MISTAKES:
-            yield torch.equal(got, want) or not torch.equal(got, mistake(z_e, codebook)), f"{case}: {says}"
-        yield torch.equal(got, want), f"{case}: not the nearest. Measure one place by hand against every code."
-    z_e, codebook = numbers(2, 16, 8, 8, seed=1), numbers(64, 16, seed=2)
-    with _Largest() as seen:
-        fn(z_e, codebook)
-    yield seen.numbers < 128 * 64 * 16 / 2, (
-        f"the codes are right, but a tensor of {seen.numbers:,} numbers is made for 128 places and 64 codes of 16: "
-        "all places times all codes times D. Write the square of the distance out."
+class Exits(TorchFunctionMode):
+    """Notes by which method numbers leave torch for Python or numpy."""
+
+    def __init__(self):
+        super().__init__()
+        self.by = ""
+
+    def __torch_function__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
+        name = getattr(func, "__name__", "")
+        self.by = name if name in ("tolist", "numpy", "item", "__array__", "__float__", "__int__") else self.by
+        return func(*args, **(kwargs or {}))
+
+
+def check(fn: Callable) -> Iterator[tuple[bool, str]]:
+    """What the statement forbids: loops, and a tensor of all places times all codes times D."""
+    counts = []
+    for rows, codes in ((4, 32), (16, 128)):
+        z_e, codebook = torch.randn(2, 16, rows, rows), torch.randn(codes, 16)
+        with Exits() as exits, Sizes() as seen:
+            fn(z_e, codebook)
+        counts.append(seen.operations)
+        yield not exits.by, f"the codes are right, but `{exits.by}` takes the numbers out of torch. Stay in tensors."
+    yield counts[1] <= counts[0] + 4, (
+        f"the codes are right, but maps of 4 x 4 and 32 codes take {counts[0]:,} operations, maps of 16 x 16 and "
+        f"128 codes {counts[1]:,}: there is a loop over places or codes. One table of distances holds them all."
     )
+    table = z_e.numel() // 16 * codes
+    yield seen.numbers <= SPARE * table, (
+        f"the codes are right, but a tensor of {seen.numbers:,} numbers is made for 512 places and 128 codes of 16; "
+        f"the table of distances has {table:,}. Write the square of the distance out: no difference z - e is needed."
+    )
+
+
+def in_a_loop(z_e: Tensor, codebook: Tensor) -> Tensor:
+    places = [(codebook - vector).square().sum(-1).argmin() for vector in z_e.movedim(1, -1).flatten(0, -2)]
+    return torch.stack(places).reshape(len(z_e), *z_e.shape[2:])
+
+
+def large_table(z_e: Tensor, codebook: Tensor) -> Tensor:
+    return (z_e.movedim(1, -1)[..., None, :] - codebook).square().sum(-1).argmin(-1)
+
+
+def through_numpy(z_e: Tensor, codebook: Tensor) -> Tensor:
+    vectors, codes = z_e.movedim(1, -1).numpy(), codebook.numpy()
+    return torch.from_numpy(((vectors[..., None, :] - codes) ** 2).sum(-1).argmin(-1))
 
 
 EXERCISE = Exercise(
@@ -111,9 +147,10 @@ EXERCISE = Exercise(
     difficulty=1,
     minutes=10,
     statement="""
-        Eq. (1): each place of the encoder's map takes the number of the code that lies nearest to it. No loop over
-        places or codes. A picture is quantised with this, so it must not build a [places, K, D] tensor if K is large:
-        write the square of the distance out.
+        Eq. (1) for a whole batch of maps, as the encoder's last convolution hands them over. "Build it" made a tensor
+        of all places times all codes times $D$, and had its vectors in the last axis; neither holds here. Write the
+        square of the distance out, so that nothing larger than a table [places, $K$] is made (the check looks), and
+        make no loop over places or codes.
         """,
     hints=(
         "Which axis of z_e holds the D numbers of one place? Bring it to the end.",
@@ -121,16 +158,31 @@ EXERCISE = Exercise(
         "vectors = z_e.movedim(1, -1); the middle term is vectors @ codebook.T, the last codebook.square().sum(-1); "
         "then argmin over the codes.",
     ),
-    stub=_nearest_stub,
-    solution=_nearest,
-    check=_nearest_check,
-    wrong={
-        "only_reshaped": WrongAnswer(_only_reshaped, "without moving an axis"),
-        "farthest": WrongAnswer(_farthest, "the farthest code"),
-        "largest_product": WrongAnswer(_largest_product, "the length of e counts"),
-        "cosine": WrongAnswer(_cosine, "you compare directions"),
-        "street_distance": WrongAnswer(_street_distance, "sum absolute differences"),
-        "large_table": WrongAnswer(_large_table, "all places times all codes times D"),
-        "places_of_codes": WrongAnswer(_nearest_place_of_a_code, "turn the question round"),
+    compare="Compare: which of the three terms could be left out without changing a single index?",
+    stub=stub,
+    solution=solution,
+    cases=cases,
+    gradients=False,
+    mistakes={
+        "only_reshaped": Mistake(only_reshaped, "you reshape without moving an axis: each of your vectors holds one "
+                                 "channel of D places, not the D channels of one place. No shape betrays it."),
+        "columns_before_rows": Mistake(columns_before_rows, "the right codes in other places: rows and columns were "
+                                       "exchanged on the way."),
+        "places_before_pictures": Mistake(places_before_pictures, "the right codes in other places: the pictures of "
+                                          "the batch were mixed when the map was put together again."),
+        "largest_product": Mistake(largest_product, "you take the largest product. ||z - e||^2 = ||z||^2 - 2 z.e + "
+                                   "||e||^2: the length of e counts."),
+        "cosine": Mistake(cosine, "you compare directions. Codes have different lengths, and Eq. (1) asks for the "
+                          "distance."),
+        "two_forgotten": Mistake(two_forgotten, "the product counts twice in a square: - 2 z.e, and yours once."),
+        "farthest": Mistake(farthest, "that is the farthest code: argmin of a distance, not argmax."),
+        "street_distance": Mistake(street_distance, "you sum absolute differences. Eq. (1) has the Euclidean "
+                                   "distance: sum the squares."),
     },
-)
+    check=check,
+    wrong={
+        "in_a_loop": WrongAnswer(in_a_loop, "there is a loop over places or codes"),
+        "large_table": WrongAnswer(large_table, "a tensor of 1,048,576 numbers is made"),
+        "through_numpy": WrongAnswer(through_numpy, "`numpy` takes the numbers out of torch"),
+    },
+)  # fmt: skip
