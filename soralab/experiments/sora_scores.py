@@ -68,7 +68,7 @@ def refused(maker: Filmmaker, split: str, count: int, name: str = "sora") -> lis
 
 
 def first_films(name: str = "sora", count: int = 8):
-    """Films of the first test prompts, none left out, as the picture that README.md shows."""
+    """Films of the first test prompts, none left out, as the picture that README.md shows; its `strip`: their frames."""
     films, texts = made(Filmmaker.load(name), "test", count)
     return figures.show_films(films, texts, columns=4)
 
@@ -168,4 +168,6 @@ def _interval(share: float, count: int) -> str:
 
 
 if __name__ == "__main__":
-    first_films().save(CHECKPOINTS.parent / "films.png")
+    films = first_films()
+    films.save(CHECKPOINTS.parent / "films.png")
+    films.strip.save(CHECKPOINTS.parent / "films_frames.png")  # for who cannot play it
