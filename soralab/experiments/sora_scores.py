@@ -68,7 +68,7 @@ def refused(maker: Filmmaker, split: str, count: int, name: str = "sora") -> lis
 
 
 def first_films(name: str = "sora", count: int = 8):
-    """Films of the first test prompts, none left out, as the picture that README.md shows; its `strip`: their frames."""
+    """Films of the first test prompts, none left out, as README.md shows them; its `strip`: frame by frame."""
     films, texts = made(Filmmaker.load(name), "test", count)
     return figures.show_films(films, texts, columns=4)
 
