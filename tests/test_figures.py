@@ -524,11 +524,24 @@ def test_each_place_of_the_sliders_is_its_state_in_the_picture():
         assert np.abs(shown - wanted).max() <= 1
 
 
+@pytest.mark.parametrize("count, lines", [(10, 3), (7, 3), (4, 2), (1, 1)])
+def test_the_states_of_one_slider_stand_as_one_reads_on_a_sheet_about_twice_as_wide_as_high(count, lines):
+    films = states(count, 3, 5, 3, 8, 8).round()
+    _, options, sheet, html = explored(figures.explorer(films, {"t": range(count)}, "Noise.", scale=1))
+    assert sheet.shape == (lines * 27, options["across"] * 45, 3) and -(-count // options["across"]) == lines
+    assert 1.2 < sheet.shape[1] / sheet.shape[0] < 2.8
+    for k in range(count):
+        part = sheet[k // options["across"] * 27 :, k % options["across"] * 45 :]
+        assert np.abs(part[9:17, 18:26].astype(int) - to_uint8(films[k, 1, 2][None])[0]).max() <= 1
+    assert ("From left to right: t = 0." if count == 1 else f"In {lines} lines, as one reads: t = 0, 1") in html
+    assert "Math.floor(place / o.across)" in html and "place % o.across" in html
+
+
 def test_a_figure_with_sliders_says_what_it_shows_also_where_no_script_runs():
     figure = figures.explorer(states(2, 1, 1, 3, 4, 4), {"t": (1, 0)}, 'A "film" <and> noise.', says=("far", "near"))
     page, options, _, html = explored(figure)
     assert figure._repr_mimebundle_()["text/plain"] == page["img"][0]["alt"] == 'A "film" <and> noise.'
-    assert "From top to bottom: t = 1, 0." in html and options["says"] == ["far", "near"]
+    assert "From left to right: t = 1, 0." in html and options["says"] == ["far", "near"]
     assert not re.search(r"https?://|@import|\bimport\b", html)
     assert 'input.dataset.lmSuppressShortcuts = "true"' in html, "JupyterLab takes the arrow keys from other inputs"
     [box] = page["div"]

@@ -490,8 +490,32 @@ def test_measure_of_a_perfect_and_of_a_blind_autoencoder(monkeypatch):
     psnrs = [value for key, value in metrics.items() if key.startswith("psnr")]
     assert len(psnrs) == 3 and psnrs == pytest.approx([40] * 3, abs=0.2)  # 20 log10(2 / 0.02)
     assert metrics["read_right_simple"] >= 0.9 and metrics["read_right_full"] >= 0.8
+    assert sum(films for _, films in metrics["spins"].values()) == 24 and set(metrics["spins"]) <= set(world.SHAPES)
+    assert sum(right for right, _ in metrics["spins"].values()) >= 22 and len(metrics["spins"]) >= 3
     monkeypatch.setattr(copying, "reconstruct", lambda model, films: -torch.ones_like(films))
-    assert copying.measure(None, 12)["read_right_simple"] == 0
+    blind = copying.measure(None, 12)
+    assert blind["read_right_simple"] == 0 and not any(right for right, _ in blind["spins"].values())
+
+
+def test_the_table_of_the_autoencoder_has_a_row_for_each_shape_that_spins(monkeypatch, capsys):
+    found = {"psnr_full": 33.915, "spins": {"cross": [3, 9], "square": [100, 101]}}
+    monkeypatch.setattr(copying, "measure", lambda model: dict(found))
+    assert main(["evaluate", "sora_autoencoder"]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["psnr_full", "33.91"], ["spins,", "cross", "3", "of", "9"], ["spins,", "square", "100", "of", "101"]]
+
+
+def test_of_things_that_spin_it_copies_those_that_spin_each_with_its_own_scene(monkeypatch):
+    """Copies that are right for one shape alone: its films are counted right, and no others."""
+    def blank_unless_square(model, films):
+        scenes = [world.sample_scene(copying.SEED, k, "simple", "test") for k in range(2000)]
+        shapes = [scene.objects[0].shape for scene in scenes if scene.objects[0].motion == "spins"][: len(films)]
+        keep = torch.tensor([shape == "square" for shape in shapes]).reshape(-1, 1, 1, 1, 1)
+        return torch.where(keep, films, -torch.ones_like(films))
+
+    monkeypatch.setattr(copying, "reconstruct", blank_unless_square)
+    for shape, (right, films) in copying.spins(None, 30).items():
+        assert films > 0 and right == (films if shape == "square" else 0)
 
 
 # ----------------------------------------------------------------------------------------------------------- training

@@ -311,6 +311,7 @@ def test_a_figure_of_the_course_is_a_picture_on_its_slide(draw):
     assert html.startswith('<div class="picture"><img alt="') and html.count("<img") == 1
     assert shown.alt in unescape(html)
     assert "<script" not in html and "<details" not in html
+    assert ("<p>From left to right: t = 0, 1, 2.</p>" in html) is (draw == "explorer"), "what stands where"
     assert "class=" in cells.output_html(new_output("display_data", {"text/html": "<table><tr><td>1"}), Path("."))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count, islice
+
 import torch
 from torch import Tensor
 
@@ -18,19 +20,40 @@ def metrics(name: str, trained: Trained) -> dict[str, float]:
 
 
 @torch.no_grad()
-def measure(model: SpacetimeAutoencoder, count: int = 200) -> dict[str, float]:
-    """PSNR in dB on `count` films of each kind that training never saw, and how often the referee still reads them."""
+def measure(model: SpacetimeAutoencoder, films_each: int = 200) -> dict[str, float | dict[str, list[int]]]:
+    """PSNR in dB on so many films of each kind that training never saw, and how often the referee still reads them.
+
+    Under "spins" stands what the referee reads right of twice as many copies of things that spin: {shape: [right, of]}.
+    """
     metrics = {}
     for level in world.LEVELS:
-        films, scenes = world.clips(SEED, range(count), FRAMES, level=level, split="test")
+        films, scenes = world.clips(SEED, range(films_each), FRAMES, level=level, split="test")
         copies = reconstruct(model, films)
         metrics[f"psnr_{level}"] = round(psnr(films, copies).mean().item(), 2)
-        reports = referee.read_all(copies)
-        right = [referee.score(report, scene)["all"] for report, scene in zip(reports, scenes, strict=True)]
-        metrics[f"read_right_{level}"] = sum(right) / count
-    clouds = textures(count // 4, FRAMES, 32, 32, seed=10**6)
+        metrics[f"read_right_{level}"] = sum(read_right(copies, scenes)) / films_each
+    clouds = textures(films_each // 4, FRAMES, 32, 32, seed=10**6)
     metrics["psnr_textures"] = round(psnr(clouds, reconstruct(model, clouds)).mean().item(), 2)
+    metrics["spins"] = spins(model, 2 * films_each)
     return metrics
+
+
+def spins(model: SpacetimeAutoencoder, films: int) -> dict[str, list[int]]:
+    """Of copies of so many test films of things that spin, for each shape: [read right in everything, films]."""
+    drawn = (world.sample_scene(SEED, k, "simple", "test") for k in count())
+    scenes = list(islice((scene for scene in drawn if scene.objects[0].motion == "spins"), films))
+    right = read_right(reconstruct(model, world.to_film(world.render(scenes, FRAMES))), scenes)
+    table: dict[str, list[int]] = {}
+    for scene, mark in zip(scenes, right, strict=True):
+        row = table.setdefault(scene.objects[0].shape, [0, 0])
+        row[0] += mark
+        row[1] += 1
+    return dict(sorted(table.items()))
+
+
+def read_right(films: Tensor, scenes: list[world.Scene]) -> list[bool]:
+    """Whether the referee reads everything of each film as its scene has it."""
+    reports = referee.read_all(films)
+    return [referee.score(report, scene)["all"] for report, scene in zip(reports, scenes, strict=True)]
 
 
 @torch.no_grad()
@@ -47,4 +70,7 @@ def psnr(films: Tensor, copies: Tensor) -> Tensor:
 def evaluate(name: str = NAME, checkpoint: str | None = None) -> str:
     """The table of `measure` for the shipped autoencoder."""
     found = measure(load_autoencoder(checkpoint or name))
-    return "\n".join(f"{key:20s} {value:8.2f}" for key, value in found.items())
+    table = found.pop("spins")
+    lines = [f"{key:20s} {value:8.2f}" for key, value in found.items()]
+    lines += [f"{f'spins, {shape}':20s} {right:4d} of {films}" for shape, (right, films) in table.items()]
+    return "\n".join(lines)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from soralab import world
 from soralab.sora import Filmmaker, word_ids
-from soralab.world.scene import RADIUS, SLIDE, Object, Scene
+from soralab.world.scene import RADIUS, SLIDE, SPIN, Object, Scene
 
 TIMES = (0.97, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 ROWS = ("the noisy film", "the network's opinion", "the best possible guess")
@@ -21,6 +23,17 @@ def sliding(size: str = "small", colour: str = "red", shape: str = "circle") -> 
         Scene((Object(shape, colour, size, "slides right", speed=speed, x=-edge + k * (2 * edge - v) / 7, y=y,
                       velocity=(v, 0.0)),))
         for y in heights for k in range(8) for speed, v in SLIDE.items()
+    ]  # fmt: skip
+
+
+def turning(size: str = "medium", colour: str = "orange", shape: str = "square", corners: int = 4) -> list[Scene]:
+    """64 films of one sentence, "a medium orange square spins": sixteen angles, slow or fast, one way or the other.
+
+    Turned by a whole corner the shape looks as before, so the angles lie within one.
+    """
+    return [
+        Scene((Object(shape, colour, size, "spins", speed=speed, turn=turn, phase=math.tau / corners * k / 16),))
+        for k in range(16) for speed in SPIN for turn in ("clockwise", "anticlockwise")
     ]  # fmt: skip
 
 

@@ -49,8 +49,9 @@ SCRIPT = """
     o.axes.forEach(([name, values], k) => inputs[k].setAttribute("aria-valuetext", `${name} = ${values[at[k]]}`));
     const words = o.axes.map(([name, values], k) => `${name} = ${values[at[k]]}`).join(", ");
     said.textContent = o.says.length ? `${words}: ${o.says[at[0]]}` : words;
-    image.style.marginTop = `${-at[0] * o.height}px`;
-    image.style.marginLeft = `${-(at[1] || 0) * o.width}px`;
+    const place = o.axes.reduce((sum, [, values], k) => sum * values.length + at[k], 0);
+    image.style.marginTop = `${-Math.floor(place / o.across) * o.height}px`;
+    image.style.marginLeft = `${-(place % o.across) * o.width}px`;
   }
   box.append(said, row);
   show();
@@ -89,9 +90,10 @@ class Explorer:
 
     def _order(self) -> str:
         """What the whole picture shows where no script runs."""
-        where = ("From top to bottom", "from left to right")
-        parts = [f"{way}: {axis} = {', '.join(values)}" for way, (axis, values, _) in
-                 zip(where, self.options["axes"], strict=False)]
+        axes, lines = self.options["axes"], -(-len(self.options["axes"][0][1]) // self.options["across"])
+        where = ("From top to bottom", "from left to right") if len(axes) == 2 else (
+            "From left to right" if lines == 1 else f"In {lines} lines, as one reads",)
+        parts = [f"{way}: {axis} = {', '.join(values)}" for way, (axis, values, _) in zip(where, axes, strict=True)]
         rows = self.options["rows"]
         return "; ".join(parts) + (f". In each, from the top: {', '.join(rows)}." if any(rows) else ".")
 
@@ -118,20 +120,27 @@ def explorer(
             f"alt, rows, says: got {alt!r}, {len(rows)} and {len(says)}, takes a sentence, a name for each of "
             f"{array.shape[-5]} rows and a sentence for each of {lengths[0]} values"
         )
-    pixels = to_pixels(array).reshape(lengths[0], math.prod(lengths[1:]), *array.shape[-5:-3], *array.shape[-2:], 3)
-    sheet = _sheet(pixels)
+    pixels = to_pixels(array).reshape(math.prod(lengths), *array.shape[-5:-3], *array.shape[-2:], 3)
+    height, width = pixels.shape[1] * (pixels.shape[3] + 1), pixels.shape[2] * (pixels.shape[4] + 1)
+    across = lengths[1] if len(lengths) == 2 else _across(lengths[0], width, height)
+    sheet = _sheet(pixels, across)
     table = palette(sheet, COLOURS)
-    height, width = pixels.shape[2] * (pixels.shape[4] + 1), pixels.shape[3] * (pixels.shape[5] + 1)
     options = {
         "axes": [[name, [str(v) for v in axes[name]], at] for name, at in zip(axes, start, strict=False)],
-        "rows": list(rows), "says": list(says), "width": width * scale,
-        "height": height * scale, "sheet": sheet.shape[1] * scale,
+        "rows": list(rows), "says": list(says), "width": width * scale, "height": height * scale,
+        "sheet": sheet.shape[1] * scale, "across": across,
     }  # fmt: skip
     return Explorer(encode([nearest(sheet, table)], table), alt, sheet.shape[1], options)
 
 
-def _sheet(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [first, second, rows, frames, height, width, 3] on one sheet, a line of paper after each frame."""
-    padded = np.pad(pixels, [(0, 0)] * 4 + [(0, 1), (0, 1), (0, 0)], constant_values=PAPER)
-    return padded.transpose(0, 2, 4, 1, 3, 5, 6).reshape(
-        pixels.shape[0] * pixels.shape[2] * (pixels.shape[4] + 1), -1, 3)
+def _across(count: int, width: int, height: int) -> int:
+    """How many of `count` states of this size stand in a line, for a sheet about twice as wide as it is high."""
+    return min(range(1, count + 1), key=lambda n: abs(math.log(n * width / (math.ceil(count / n) * height) / 2)))
+
+
+def _sheet(pixels: np.ndarray, across: int) -> np.ndarray:
+    """uint8 [state, rows, frames, height, width, 3] on one sheet, `across` in a line, paper after each frame."""
+    padded = np.pad(pixels, [(0, -len(pixels) % across)] + [(0, 0)] * 2 + [(0, 1), (0, 1), (0, 0)],
+                    constant_values=PAPER)  # fmt: skip
+    lines = padded.reshape(-1, across, *padded.shape[1:])
+    return lines.transpose(0, 2, 4, 1, 3, 5, 6).reshape(len(lines) * padded.shape[1] * padded.shape[3], -1, 3)

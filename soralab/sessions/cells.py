@@ -174,7 +174,9 @@ def output_html(output, folder: Path) -> str:
     if any("widget" in kind for kind in data):
         return ""
     if OURS.match(data.get("text/html", "")):  # of a film or a figure with sliders, the picture
-        return f'<div class="picture">{re.search(r"<img [^>]*>", data["text/html"]).group()}</div>'
+        picture = f'<div class="picture">{re.search(r"<img [^>]*>", data["text/html"]).group()}</div>'
+        order = re.search(r"^<p>.*?</p>", data["text/html"], re.M)  # of sliders: what stands where
+        return f"{picture}\n{order.group()}" if order else picture
     if "text/html" in data:
         return f'<div class="output">{data["text/html"]}</div>'
     if "text/markdown" in data:
