@@ -24,7 +24,9 @@ STRETCHES = 20
 OUTSIDE = 0.25  # share of the stretches outside, and two at least, that make a run wrong
 RARE, RARER = 0.005, 0.002  # a right run's stretch, and its probe, lies beyond the limits this often
 LOGARITHMIC = ("held", "way")  # probes that are compared by their ratio
-PRIOR, WORTH = {"loss": 0.015, "held": 0.03, "way": 0.03, "lag": 0.005}, 4  # a spread known before, worth so many runs
+# A spread known before, worth so many runs. Of the average's lag it is what the chapters' bands have, pooled: it has
+# rare large values, and only an average that is off, or never updated, has to be told.
+PRIOR, WORTH = {"loss": 0.015, "held": 0.03, "way": 0.03, "lag": 0.02}, 4
 HEARD = 1.0  # a pairing of right runs from which it is judged: four times its error, with 16 groups
 
 
