@@ -150,7 +150,7 @@ class UNet(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """He's: normal, deviation sqrt(2 / N), N the numbers that one output is made of (section 3.1); bias zero.
+        """He's: normal, deviation sqrt(2 / N), N the numbers that one output is made of (section 3); bias zero.
 
         The 2 makes up for the half that a ReLU takes away. After an up-convolution and after the last layer there is
         none, and theirs is sqrt(1 / N). The four taps of an up-convolution make four pixels: its N is its channels.

@@ -106,9 +106,9 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def nearest(self, z_e: Tensor) -> Tensor:
-        """Eq. (1): z_e [..., dim] to the indices [...] of the nearest codes. In the codebook's precision, always."""
-        with torch.autocast(z_e.device.type, enabled=False):
-            apart = torch.cdist(z_e.detach().to(self.codebook).flatten(0, -2), self.codebook)
+        """Eq. (1): z_e [..., dim] to the indices [...] of the nearest codes. In full precision: autocast does not
+        touch `cdist`, as it would a product of matrices."""
+        apart = torch.cdist(z_e.to(self.codebook).flatten(0, -2), self.codebook)
         return apart.argmin(-1).reshape(z_e.shape[:-1])
 
     def forward(self, z_e: Tensor) -> Quantised:

@@ -21,6 +21,7 @@ from soralab.blocks import (
     sincos_grid,
     unpatchify,
 )
+from soralab.blocks.causal import CausalTime, ResBlock, Space
 
 
 def numbers(*shape, seed=0, dtype=torch.float32):
@@ -399,3 +400,45 @@ def test_attention_is_fused_but_in_short_bfloat16_trainings(monkeypatch, dtype, 
     exact = (16**-0.5 * q.double() @ k.double().transpose(-1, -2)).softmax(-1) @ v.double()
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(out.double(), exact, rtol=0, atol=4 * eps * v.abs().max().item())
+
+
+# ------------------------------------------------------------------------------------------------------ films in time
+
+
+def film_block(block):
+    """The block in float64 with nothing at zero: the second convolution starts there, and would hide what it does."""
+    with torch.no_grad():
+        for seed, parameter in enumerate(block.double().parameters()):
+            parameter.copy_(0.4 * numbers(*parameter.shape, seed=seed))
+    return block
+
+
+def test_a_convolution_in_time_sees_the_present_and_the_two_frames_before():
+    """Its weights lie as [two before, one before, the present]; before the first frame there are zeros."""
+    layer, x = film_block(CausalTime(3, 4)), numbers(2, 5, 2, 3, 3, dtype=torch.float64)
+    taps = layer.weight.reshape(4, 3, 3)  # [out, tap, in]
+    for t in range(5):
+        seen = [(x[:, t - 2 + k], taps[:, k]) for k in range(3) if t - 2 + k >= 0]
+        torch.testing.assert_close(layer(x)[:, t], layer.bias + sum(frame @ tap.T for frame, tap in seen))
+
+
+def test_a_convolution_in_space_takes_every_frame_by_itself():
+    layer, x = film_block(Space(3, 4, stride=2)), numbers(2, 5, 4, 6, 3, dtype=torch.float64)
+    for b in range(2):
+        for t in range(5):
+            want = F.conv2d(x[b, t].permute(2, 0, 1)[None], layer.weight, layer.bias, stride=2, padding=1)[0]
+            torch.testing.assert_close(layer(x)[b, t], want.permute(1, 2, 0))
+
+
+@pytest.mark.parametrize("second", [Space, CausalTime])
+def test_a_residual_block_is_norm_activation_convolution_twice_and_starts_by_adding_nothing(second):
+    assert (ResBlock(4, second).conv2.weight == 0).all()
+    block, x = film_block(ResBlock(4, second)), numbers(2, 3, 4, 4, 4, dtype=torch.float64)
+
+    def active(norm, x):
+        x = F.layer_norm(x, (4,), norm.weight, norm.bias)
+        return x * torch.sigmoid(x)
+
+    want = x + block.conv2(active(block.norm2, block.conv1(active(block.norm1, x))))
+    torch.testing.assert_close(block(x), want)
+    assert (want - x - block.conv2.bias).abs().mean() > 0.1

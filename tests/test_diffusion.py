@@ -289,6 +289,9 @@ def test_guidance_interval_and_rescale():
     plain, full = (guide(toy, *pair, scale)(x, t) for scale in (1, 6.0))
     part = guide(toy, *pair, 6.0, interval=(0.2, 0.5))(x, t)
     assert torch.equal(part[[0, 3, 4]], plain[[0, 3, 4]]) and torch.equal(part[[1, 2]], full[[1, 2]])
+    without, part = (guide(toy, *pair, 0.0, interval=inside)(x, t) for inside in ((0.0, 1.0), (0.2, 0.5)))
+    assert torch.equal(part[[0, 3, 4]], plain[[0, 3, 4]]) and torch.equal(part[[1, 2]], without[[1, 2]])
+    assert (without - plain).abs().amin() > 1e-6, "scale 0 forgets the condition, inside its interval alone"
     torch.testing.assert_close(guide(toy, *pair, 6.0, rescale=1.0)(x, t).std(1), plain.std(1))
     half = guide(toy, *pair, 6.0, rescale=0.5)(x, t)
     torch.testing.assert_close(half, (full + full * (plain.std(1) / full.std(1))[:, None]) / 2)

@@ -405,6 +405,20 @@ def test_a_stranger_that_waits_changes_nothing_and_goes_with_the_next_save(saved
     assert same(load_checkpoint(saved / "toy")[0], tensors(1)) and names(saved) == ["toy.json", "toy.safetensors"]
 
 
+def test_a_stranger_that_waits_takes_no_place_when_a_save_is_cut_off(saved, monkeypatch):
+    """A save first finishes one that was cut off: if what waits is not that, the good tensors stay where they are."""
+    waiting_stranger(saved)
+
+    def full(self, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="the disk is full"):
+        patch.setattr(Path, "write_bytes", full)
+        save_checkpoint(saved / "toy", tensors(1), {"steps": 20})
+    loaded, card = load_checkpoint(saved / "toy")
+    assert same(loaded, tensors()) and card["steps"] == 10
+
+
 def test_late_tensors_are_read_where_they_cannot_be_renamed(saved, monkeypatch):
     crash_while_saving(saved, "between the renames", monkeypatch)
 

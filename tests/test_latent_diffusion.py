@@ -269,6 +269,24 @@ def test_autoencoder_and_discriminator_each_learn_from_their_own_part():
     assert any((a - p.grad).abs().max() > 1e-6 for a, p in zip(both, model.parameters(), strict=True))
 
 
+def test_what_the_autoencoder_learns_from_is_its_own_part_alone():
+    """Its gradient is that of misfit + LPIPS + KL + strength lambda L_adv, lambda from both errors of the copy."""
+    model, judge = alive(Autoencoder(FIRST)), alive(PatchDiscriminator(3, 4, 1)).train()
+    x, weights = numbers(4, 3, 16, 16, seed=11), list(model.parameters())
+    settings = dict(kl=0.5, perceptual=0.7, strength=0.4)
+    first_stage_loss(model, judge, maps, x, torch.Generator().manual_seed(0), **settings)[0].backward()
+    got = [p.grad.clone() for p in weights]
+
+    mean, logvar = model.posterior(x)
+    copy = model.reconstruct(draw(mean, logvar, torch.Generator().manual_seed(0)))[0]
+    error = misfit(x - copy) + 0.7 * perceptual_distance(maps, x, copy).mean()
+    cheated = -judge(copy).mean()
+    pull = adaptive_weight(error, cheated, model.decoder[-1].weight)
+    want = error + 0.5 * kl_divergence(mean, logvar).mean() / x[0].numel() + 0.4 * pull * cheated
+    for a, b in zip(got, torch.autograd.grad(want, weights, allow_unused=True), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_a_frozen_module_lets_gradients_through_and_keeps_none():
     layer, x = nn.Linear(3, 2), numbers(4, 3, dtype=torch.float32).requires_grad_()
     frozen(layer)(x).sum().backward()
@@ -345,6 +363,19 @@ def test_masked_words_are_not_read_and_the_order_of_words_is_the_encoders():
     torch.testing.assert_close(model(z, t, context[:, order]), answer)  # cross-attention reads a set
     other[:, 0] += 1
     assert (model(z, t, other, mask) - answer).abs().max() > 1e-4
+
+
+def test_a_prompts_padding_is_not_read_on_its_way_to_the_picture():
+    """The encoder's mask reaches the U-Net: two more places of padding change nothing, another word does."""
+    model, z, t = alive(LatentDiffusion(TINY)), numbers(2, 4, 4, 4, seed=17), torch.tensor([0.3, 0.6]).double()
+    ids = torch.tensor([[5, 9, 2, 0, 0, 0], [7, 0, 0, 0, 0, 0]])
+    answer = model(z, t, ids)
+    torch.testing.assert_close(model(z, t, nn.functional.pad(ids, (0, 2))), answer)
+    torch.testing.assert_close(model(z[1:], t[1:], ids[1:, :1]), answer[1:])
+    other = ids.clone()
+    other[1, 0] = 8
+    changed = (model(z, t, other) - answer).abs().amax((1, 2, 3))
+    assert changed[0] < 1e-12 and changed[1] > 1e-4
 
 
 def test_every_picture_has_its_own_time_and_condition():

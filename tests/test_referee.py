@@ -128,6 +128,17 @@ def test_a_thing_that_moves_behind_another_is_seen_to_move():
         assert {seen.motion for seen in referee.read(film_of(stands)).objects} == {"stays still"}
 
 
+def test_a_thing_that_slides_behind_another_is_not_one_that_stands_there():
+    """At first it is whole, then more and more of it is hidden: what is seen of it fits no thing that stays."""
+    for direction, (dx, dy) in (("right", (1, 0)), ("left", (-1, 0)), ("up", (0, -1)), ("down", (0, 1))):
+        for start, at in ((-0.28, 0.17), (-0.2, 0.0)):
+            path = {"x": dx * start, "y": dy * start, "velocity": (0.45 * dx, 0.45 * dy)}
+            back = Object("square", "red", "medium", f"slides {direction}", "fast", **path)
+            front = Object("circle", "white", "small", "stays still", x=dx * at, y=dy * at)
+            seen = {thing.colour: thing.motion for thing in referee.read(film_of(Scene((back, front)))).objects}
+            assert seen == {"red": f"slides {direction}", "white": "stays still"}
+
+
 def test_an_empty_film_shows_nothing():
     scene = find("stays still")
     film = torch.full((9, 3, 32, 32), -0.87)

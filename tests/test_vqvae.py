@@ -1,5 +1,6 @@
 """Chapter 05's VQ-VAE: its equations, its gradients, what its films and its prior may not see."""
 
+import itertools
 import math
 
 import pytest
@@ -242,6 +243,18 @@ def test_the_nearest_code_is_found_in_full_precision_also_under_autocast():
         assert q.nearest(z).tolist() == [0, 1]
 
 
+def test_many_codes_are_compared_in_full_precision_too():
+    """Above 25 of them torch finds distances by a matrix product, and that is what autocast would round."""
+    q = VectorQuantizer(64, 3)
+    with torch.no_grad():
+        q.codebook.copy_(1 + 0.02 * numbers(64, 3, seed=1))
+    z = (1 + 0.02 * numbers(50, 3, seed=2)).float()
+    apart = (z.double()[:, None] - q.codebook.double()).square().sum(-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = q.nearest(z)
+    assert (apart.gather(1, found[:, None])[:, 0] - apart.amin(1)).max() < 2e-6  # float32's own rounding
+
+
 # ------------------------------------------------------------------------------------------------------ films in time
 
 
@@ -378,16 +391,28 @@ def test_the_chances_of_all_maps_sum_to_1():
     assert sum(2**-b for b in bits) == pytest.approx(1, rel=1e-5)
 
 
-def test_samples_have_the_priors_chances():
-    """9 maps of 2 x 1 codes: how often each is drawn, against its probability."""
-    model = alive(PixelCNN(PriorConfig(codes=3, classes=2, width=6, depth=3)))
-    count, label = 6000, torch.tensor([1])
-    drawn = model.sample(label.expand(count), (2, 1), torch.Generator().manual_seed(0)).flatten(1)
-    for a in range(3):
-        for b in range(3):
-            chance = 2 ** (-2 * model.bits(torch.tensor([[[a], [b]]]), label).item())
-            share = (drawn == torch.tensor([a, b])).all(-1).double().mean().item()
-            assert share == pytest.approx(chance, abs=4 * math.sqrt(chance * (1 - chance) / count))
+@pytest.mark.parametrize("codes, size", [(3, (2, 1)), (3, (1, 2)), (2, (2, 2))])
+def test_samples_have_the_priors_chances(codes, size):
+    """All maps of a few codes: how often each is drawn, against its probability."""
+    model = alive(PixelCNN(PriorConfig(codes=codes, classes=2, width=6, depth=3)))
+    count, places, label = 6000, size[0] * size[1], torch.tensor([1])
+    drawn = model.sample(label.expand(count), size, torch.Generator().manual_seed(0)).flatten(1)
+    for codes_of_map in itertools.product(range(codes), repeat=places):
+        one = torch.tensor(codes_of_map)
+        chance = 2 ** (-places * model.bits(one.reshape(1, *size), label).item())
+        share = (drawn == one).all(-1).double().mean().item()
+        assert share == pytest.approx(chance, abs=4 * math.sqrt(chance * (1 - chance) / count))
+
+
+def test_a_sample_is_its_generators_alone():
+    model, label = alive(PixelCNN(PRIOR)), torch.tensor([0, 1, 2, 1])
+    drawn = []
+    for seed, elsewhere in ((0, 1), (0, 2), (3, 2)):
+        torch.manual_seed(elsewhere)
+        before = torch.get_rng_state()
+        drawn.append(model.sample(label, (4, 4), torch.Generator().manual_seed(seed)))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 # ------------------------------------------------------------------------------------------- learning, and the errors
