@@ -40,6 +40,11 @@ def test_chapter(path):
     assert problems(chapter_of(path), EXEMPT.get(path.stem, ())) == []
 
 
+def test_the_map_has_a_deck_within_the_limits():
+    path, = (path for path in NOTEBOOKS if path.stem[:2] == "00")
+    assert list(RULES["slides"](chapter_of(path))) == ["the cell with '## The idea' is no slide"]
+
+
 @pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem[:2] != "00"], ids=lambda path: path.stem)
 def test_the_rooms_of_readers_and_leaders(path):
     """tests/test_house.py looks for the module, the recipe and the test; these are the other two."""
