@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from soralab.experiments.sora_scores import card_counts, card_motions, card_right, card_table, prompts
@@ -15,6 +17,7 @@ from soralab.files.checkpoints import CHECKPOINTS, read_card
 from soralab.recipes.sora import FILMS, HARD, LATE, RECIPES, hard, prompt, used
 from soralab.sora import Sora
 from soralab.world.language import descriptive_caption
+from soralab.world.render import PALETTE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -159,6 +162,20 @@ def test_readme_shows_the_first_test_films():
     alt, target = re.search(r"!\[(.*?)\]\((data/films\.png)\)", text).groups()
     assert all(said in alt for said in prompts("test", 8)[0])
     assert (ROOT / target).stat().st_size < 500_000
+
+
+def test_readme_leads_to_the_same_films_as_still_frames():
+    """One strip a prompt, in their order: in its row the picture has the colour that the prompt names."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    target, = re.findall(r"\[frame by frame\]\((data/films_frames\.png)\)", text)
+    with Image.open(ROOT / target) as still, Image.open(ROOT / "data" / "films.png") as playing:
+        assert getattr(still, "n_frames", 1) == 1 and playing.n_frames >= 9
+        pixels = np.asarray(still.convert("RGB")).astype(float)
+    rows = np.array_split(pixels[20:], 8)
+    for text, row in zip(prompts("test", 8)[0], rows, strict=True):
+        colour = next(name for name in PALETTE if name in text.split())
+        near = np.abs(row - np.array(PALETTE[colour])).max(-1) < 40
+        assert near.sum() > 100, text
 
 
 def test_cards_say_how_they_were_made():
