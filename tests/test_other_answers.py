@@ -1,10 +1,37 @@
-"""Chapters 04 and 05: right answers that are written otherwise are taken, and one that moves nobody is told so."""
+"""Chapters 03 to 05: right answers that are written otherwise are taken, and one that moves nobody is told so."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import zoom
+from torch.utils.checkpoint import checkpoint
 
 from soralab.exercises import exercise
+
+
+def kernel_by_numpy(weight, patch):
+    pixels = weight.detach().numpy().reshape(len(weight), patch, patch, -1)
+    return torch.nn.Parameter(torch.from_numpy(np.moveaxis(pixels, 3, 1).copy()))
+
+
+def zoomed_as_the_official_code_does(positions, old, new):
+    grid = zoom(positions[1:].numpy().reshape(*old, -1), (new[0] / old[0], new[1] / old[1], 1), order=1)
+    return torch.cat([positions[:1], torch.from_numpy(grid).flatten(0, 1)])
+
+
+@torch.no_grad()
+def distance_by_the_rest(weights, grid, patch):
+    """Divides by 1 less the class token's weight, and keeps no gradient: it is a measurement."""
+    rows, columns = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
+    places = torch.stack([rows, columns], -1).reshape(-1, 2) * patch
+    apart = (places[:, None] - places).double().norm(dim=-1)
+    shares = weights[:, :, 1:, 1:] / (1 - weights[:, :, 1:, :1])
+    return torch.einsum("bhqk,qk->bhq", shares.double(), apart).mean((0, 2))
+
+
+def parameters_as_a_fraction(image, patch, channels, dim, depth, classes):
+    return dim * ((image / patch) ** 2 + channels * patch**2 + depth * (12 * dim + 13) + classes + 5) + classes
 
 
 def twins_by_shares(I_e, T_e, t, same):
@@ -18,6 +45,12 @@ def recall_by_ranks(I_f, T_f, texts):
     kinds = [texts.index(text) for text in texts]
     right = torch.tensor([[a == b for b in kinds] for a in kinds])
     return [(table.masked_fill(~right, -2).amax(k) >= table.amax(k)).double().mean() for k in (1, 0)]
+
+
+@torch.no_grad()
+def ensemble_by_the_sum(T_f):
+    rows = (T_f / torch.linalg.vector_norm(T_f, dim=-1, keepdim=True)).sum(-2)
+    return rows * rows.square().sum(-1, keepdim=True).rsqrt()
 
 
 def ensemble_in_place(T_f):
@@ -37,6 +70,13 @@ def pieces_with_a_sum(image, text, pixels, ids, scale, chunk):
         part = slice(k, k + chunk)
         again = (image(pixels[part]) * want_i[part]).sum() + (text(ids[part]) * want_t[part]).sum()
         again.backward()
+
+
+def pieces_by_checkpoints(image, text, pixels, ids, scale, chunk):
+    I_e, T_e = (torch.cat([checkpoint(tower, part, use_reentrant=False) for part in values.split(chunk)])
+                for tower, values in ((image, pixels), (text, ids)))  # fmt: skip
+    table, pairs = scale * I_e @ T_e.T, torch.arange(len(I_e))
+    ((F.cross_entropy(table, pairs) + F.cross_entropy(table.T, pairs)) / 2).backward()
 
 
 def nearest_by_cdist(z_e, codebook):
@@ -116,7 +156,10 @@ def mask_by_numbers(size, first):
 
 
 @pytest.mark.parametrize("name, answer", [
+    ("vit.as_convolution", kernel_by_numpy), ("vit.interpolate_positions", zoomed_as_the_official_code_does),
+    ("vit.attention_distance", distance_by_the_rest), ("vit.count_parameters", parameters_as_a_fraction),
     ("clip.loss_with_twins", twins_by_shares), ("clip.recall_at_1", recall_by_ranks),
+    ("clip.ensemble", ensemble_by_the_sum), ("clip.batch_in_pieces", pieces_by_checkpoints),
     ("clip.batch_in_pieces", pieces_with_a_sum), ("vqvae.nearest_code", nearest_by_cdist),
     ("vqvae.nearest_code", nearest_by_einsum), ("vqvae.nearest_code", nearest_by_vmap),
     ("vqvae.nearest_code", nearest_by_affinity), ("vqvae.gradients", gradients_by_a_table),
@@ -126,6 +169,26 @@ def mask_by_numbers(size, first):
 ])  # fmt: skip
 def test_a_right_answer_written_otherwise(name, answer):
     assert str(exercise(name).judge(answer)) == "✓ right"
+
+
+def filled_with_100(I_e, T_e, t, same):
+    logits = t.exp() * I_e @ T_e.T
+    right = logits.masked_fill(~same, -100.0)
+    return sum((logits.logsumexp(k) - right.logsumexp(k)).mean() for k in (0, 1)) / 2
+
+
+def test_a_wall_of_minus_100_is_none_where_logits_reach_it():
+    assert "every right answer opposite" in exercise("clip.loss_with_twins").judge(filled_with_100).message
+
+
+def test_one_slip_in_the_count_is_not_taken_for_another():
+    """4 D numbers a layer are missing in three ways; the message names all of them."""
+    task = exercise("vit.count_parameters")
+    for missing in (4, 5, 9):
+        says = task.judge(lambda i, p, c, d, n, k, m=missing: task.solution(i, p, c, d, n, k) - m * n * d).message
+        assert ("4 D numbers a layer" in says and all(which in says for which in ("four matrices", "two norms", "MLP"))
+                ) == (missing == 4)
+        assert ("5 D numbers a layer" in says) == (missing == 5)
 
 
 @pytest.mark.parametrize("name, answer, says", [

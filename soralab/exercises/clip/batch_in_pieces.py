@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 
 import torch
@@ -88,6 +89,16 @@ def _pictures_only(image, text, pixels, ids, scale, chunk) -> None:
         p.grad = grad
 
 
+def _last_piece_left_out(image, text, pixels, ids, scale, chunk) -> None:
+    with torch.no_grad():
+        I_e = torch.cat([image(part) for part in pixels.split(chunk)])
+        T_e = torch.cat([text(part) for part in ids.split(chunk)])
+    _loss(I_e.requires_grad_(), T_e.requires_grad_(), scale).backward()
+    for k in range(0, len(pixels) // chunk * chunk, chunk):
+        image(pixels[k : k + chunk]).backward(I_e.grad[k : k + chunk])
+        text(ids[k : k + chunk]).backward(T_e.grad[k : k + chunk])
+
+
 def _mean_of_pieces(image, text, pixels, ids, scale, chunk) -> None:
     _pieces(image, text, pixels, ids, scale, chunk)
     count = -(-len(pixels) // chunk)
@@ -103,6 +114,8 @@ MISTAKES = (
     (_own_questions_only, "a feature has a gradient from its own row only. It is also a wrong answer in all other "
      "rows, and gets a gradient from these: let .backward() on the whole table find the gradient of each feature."),
     (_pictures_only, "the text tower gets no gradient."),
+    (_last_piece_left_out, "the last piece is left out where it is smaller than the others: 7 pairs are three pieces "
+     "of 3, the third with one pair in it."),
     (_mean_of_pieces, "the gradients are divided by the number of pieces. The whole loss is a mean over all pairs "
      "already, and every piece's share of it is added."),
 )  # fmt: skip
@@ -119,24 +132,16 @@ class _Tower(nn.Module):
         self.most = self.kept = self.most_kept = 0
 
     def forward(self, x: Tensor) -> Tensor:
+        inside = self.first(x)
         if torch.is_grad_enabled():
             self.most = max(self.most, len(x))
-        inside = self.first(x)
-        with torch.autograd.graph.saved_tensors_hooks(lambda value: _Kept(self, value), lambda kept: kept.value):
-            inside = inside.sin()  # it keeps its input, and stands for what all layers keep
-        return F.normalize(self.second(inside), dim=-1)
+            self._keep(len(x))
+            weakref.finalize(inside, self._keep, -len(x))
+        return F.normalize(self.second(inside.sin()), dim=-1)  # sin keeps its input, as a layer does for going back
 
-
-class _Kept:
-    """What a layer keeps for its backward pass, counted in rows for as long as it is kept."""
-
-    def __init__(self, tower: _Tower, value: Tensor):
-        self.tower, self.value, self.rows = tower, value, len(value)
-        tower.kept += self.rows
-        tower.most_kept = max(tower.most_kept, tower.kept)
-
-    def __del__(self) -> None:
-        self.tower.kept -= self.rows
+    def _keep(self, rows: int) -> None:
+        self.kept += rows
+        self.most_kept = max(self.most_kept, self.kept)
 
 
 def _grads(fn: Callable, n: int, chunk: int, scale: float) -> tuple[list[Tensor | None], int, int]:
@@ -210,6 +215,7 @@ EXERCISE = Exercise(
         "towers_get_nothing": WrongAnswer(_towers_get_nothing, "no parameter has a gradient"),
         "own_row_only": WrongAnswer(_own_questions_only, "from its own row only"),
         "pictures_only": WrongAnswer(_pictures_only, "text tower gets no gradient"),
+        "last_piece_left_out": WrongAnswer(_last_piece_left_out, "the third with one pair in it"),
         "divided": WrongAnswer(_mean_of_pieces, "divided by the number of pieces"),
     },
 )

@@ -51,6 +51,10 @@ def over_classes(T_f: Tensor) -> Tensor:
     return F.normalize(F.normalize(T_f, dim=-1).mean(0), dim=-1)
 
 
+def along_the_templates(T_f: Tensor) -> Tensor:
+    return F.normalize(F.normalize(T_f, dim=1).mean(1), dim=-1)
+
+
 def largest(T_f: Tensor) -> Tensor:
     return F.normalize(F.normalize(T_f, dim=-1).amax(1), dim=-1)
 
@@ -74,6 +78,7 @@ EXERCISE = Exercise(
     stub=stub,
     solution=solution,
     cases=cases,
+    gradients=False,
     mistakes={
         "mean_left_short": Mistake(mean_left_short, "the means are shorter than 1, and not equally: a class whose "
                                    "texts agree would win more often. Normalise once more at the end."),
@@ -82,6 +87,9 @@ EXERCISE = Exercise(
         "first_template": Mistake(first_template, "you use the first template alone."),
         "over_classes": Mistake(over_classes, "you average over the classes, the first axis. Templates are the "
                                 "second."),
+        "along_the_templates": Mistake(along_the_templates, "the first normalisation runs over the templates, axis 1, "
+                                       "which is what F.normalize takes if nobody says. The length of a text's vector "
+                                       "is along the last axis."),
         "largest": Mistake(largest, "you take the largest value of each channel. An ensemble here is a mean."),
     },
 )  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from soralab.workbook.task import Case, Exercise, Mistake
+from soralab.workbook.task import Case, Exercise, Mistake, WrongAnswer
 
 
 def stub(I_e: Tensor, T_e: Tensor, t: Tensor, same: Tensor) -> Tensor:
@@ -46,6 +46,7 @@ def cases() -> Iterator[Case]:
         n, embed = (int(torch.randint(6, 12, ())) for _ in range(2))
         yield Case(_batch(n, embed, n // 2, float(torch.rand(()) * 30 + 1)), "some twins")
     yield Case(_batch(9, 5, 4, 100.0, turn=-2.0), "exp(t) = 100, and every right answer far away")
+    yield Case(_batch(8, 6, 4, 100.0, turn=-50.0), "exp(t) = 100, and every right answer opposite")
     yield Case(_batch(7, 6, 4, 5.0, torch.float64), "float64")
 
 
@@ -86,6 +87,23 @@ def zeros_are_no_wall(I_e: Tensor, T_e: Tensor, t: Tensor, same: Tensor) -> Tens
     return ((logits.logsumexp(1) - right.logsumexp(1)).mean() + (logits.logsumexp(0) - right.logsumexp(0)).mean()) / 2
 
 
+def normalised_again(I_e: Tensor, T_e: Tensor, t: Tensor, same: Tensor) -> Tensor:
+    return solution(F.normalize(I_e, dim=-1), F.normalize(T_e, dim=-1), t, same)
+
+
+def check(fn) -> Iterator[tuple[bool, str]]:
+    I_e, T_e, t, same = _batch(7, 5, 4, 8.0, torch.float64)
+    for vectors in (I_e, T_e):
+        vectors.requires_grad_()
+        loss = fn(I_e, T_e, t, same)
+        gradient = torch.autograd.grad(loss, vectors, allow_unused=True)[0] if loss.requires_grad else None
+        along = 1.0 if gradient is None or not gradient.any() else (gradient * vectors).sum(1).abs().max()
+        yield along > 1e-9, (
+            "you bring I_e or T_e to length 1 again. They are of length 1: the loss stays what it is, but the part of "
+            "a vector's gradient along the vector is lost."
+        )
+
+
 EXERCISE = Exercise(
     name="clip.loss_with_twins",
     title="When two texts are right",
@@ -108,6 +126,8 @@ EXERCISE = Exercise(
     stub=stub,
     solution=solution,
     cases=cases,
+    check=check,
+    wrong={"normalised_again": WrongAnswer(normalised_again, "to length 1 again")},
     mistakes={
         "twins_are_wrong": Mistake(twins_are_wrong, "that is the paper's loss: the diagonal alone is right, and twins "
                                    "are pushed apart."),

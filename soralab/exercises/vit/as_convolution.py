@@ -68,6 +68,7 @@ EXERCISE = Exercise(
     stub=stub,
     solution=solution,
     cases=cases,
+    gradients=False,
     mistakes={
         "colour_planes": Mistake(colour_planes, "you read a row of E as colour plane after colour plane, as a reshape "
                                  "to the wanted shape does. In E the three colours of one pixel lie side by side."),

@@ -49,14 +49,25 @@ MISTAKES = {
     "grey": (lambda i, p, c, d, n, k: -(c - 1) * p * p * d, "E is too small: a patch has colours, P * P * C numbers."),
     "no_output_projection": (lambda i, p, c, d, n, k: -n * (d + 1) * d, "one matrix a layer is missing: after queries, "
                              "keys and values attention has a fourth, which mixes what the heads have gathered."),
-    "no_biases_in_attention": (lambda i, p, c, d, n, k: -n * 4 * d, "4 D numbers a layer are missing. The biases of "
-                               "attention's four matrices are as many, and so are the two norms of a layer."),
+    "no_biases": (lambda i, p, c, d, n, k: -(d + 9 * n * d + k), "all biases are missing: E has one, the head, each of "
+                  "attention's four matrices and both of the MLP's."),
+    "4_d_numbers_a_layer_missing": (lambda i, p, c, d, n, k: -n * 4 * d, "4 D numbers a layer are missing. The biases "
+                                    "of attention's four matrices are as many, so are the two norms of a layer, and so "
+                                    "is the bias of the MLP's first matrix. Which is it?"),
+    "no_biases_in_the_mlp": (lambda i, p, c, d, n, k: -n * 5 * d, "5 D numbers a layer are missing: the MLP's biases, "
+                             "4 D of the first matrix and D of the second."),
+    "scales_alone": (lambda i, p, c, d, n, k: -(2 * n + 1) * d, "the norms have half their numbers: each has D scales "
+                     "and D shifts."),
+    "no_norms": (lambda i, p, c, d, n, k: -(2 * n + 1) * 2 * d, "the norms are missing, two a layer and the last one: "
+                 "each has a scale and a shift, 2 D numbers."),
     "one_norm_a_layer": (lambda i, p, c, d, n, k: -n * 2 * d, "2 D numbers a layer are missing: a layer has two norms, "
                          "one before each half, and each has a scale and a shift."),
     "narrow_mlp": (lambda i, p, c, d, n, k: -n * (6 * d * d + 3 * d), "the MLP is as wide as the tokens. Between its "
                    "two matrices it is four times as wide."),
     "no_head": (lambda i, p, c, d, n, k: -(d + 1) * k, "the head is missing: D + 1 numbers a class."),
     "no_bias_in_the_head": (lambda i, p, c, d, n, k: -k, "one number a class is missing: the head has a bias."),
+    "tanh_layer_too": (lambda i, p, c, d, n, k: (d + 1) * d, "the tanh layer of pre-training is counted too. The head "
+                       "here is one linear layer."),
     "for_each_head": (lambda i, p, c, d, n, k: n * 11 * 3 * (d + 1) * d, "queries, keys and values are counted once "
                       "for each of 12 heads. The heads share them: each has D / heads of their rows."),
 }  # fmt: skip

@@ -96,6 +96,7 @@ EXERCISE = Exercise(
     stub=stub,
     solution=solution,
     cases=cases,
+    gradients=False,
     mistakes={
         "class_token_lost": Mistake(class_token_lost, "the patches' positions are right, and one row is missing: the "
                                     "class token has a position too. It comes first, and is kept as it is."),
