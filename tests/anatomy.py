@@ -224,6 +224,9 @@ def _exercise(chapter: Chapter, k: int, task, here: list[Piece]) -> Iterator[str
     function = task.name.partition(".")[2]
     if not re.search(rf"^### Exercise {chapter.number}\.{k} · {re.escape(task.title)}$", heading.text, re.M):
         yield f"the heading is not '### Exercise {chapter.number}.{k} · {task.title}'"
+    said = re.search(r"[●○]{3} · \d+ minutes", heading.text)
+    if said and said.group() != f"{task.dots} · {task.minutes} minutes":
+        yield f"the heading says {said.group()}, the exercise {task.dots} · {task.minutes} minutes"
     if statement.text.strip() != task.first_cell():
         yield "the statement's cell is not the package's first_cell(), after which stub and check run alone"
     shown = heading.text + "".join(str(output.get("data", "")) for output in statement.cell.outputs)

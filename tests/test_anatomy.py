@@ -216,6 +216,8 @@ BREAK = [
     ("Exercises: 3 exercises here, 2 in the package", lambda chapter: setattr(chapter, "exercises", TASKS[:2])),
     ("exercise 1: the heading is not '### Exercise 1.1 · The weight_map'", swap(FIRST, "1.1", "1.2")),
     ("exercise 1: the heading is not", swap(FIRST, "The weight_map", "The weights")),
+    ("exercise 1: the heading says ●●○ · 15 minutes, the exercise ●●○ · 10", swap(FIRST, "Why", "●●○ · 15 minutes")),
+    ("exercise 1: the heading says ●○○ · 10 minutes, the exercise ●●○ · 10", swap(FIRST, "Why", "●○○ · 10 minutes")),
     ("exercise 1: the statement's cell is not", swap(FIRST + 1, "weight_map", "crop")),
     ("exercise 1: ●●○ and 10 minutes are not shown", mute(FIRST + 1)),
     ("exercise 1: the stub is not", swap(FIRST + 2, "Write it.", "Write that.")),

@@ -1,0 +1,59 @@
+"""Chapter 04's sentences with numbers are held to what the trainings and the measurements are set to."""
+
+import inspect
+import json
+import math
+from pathlib import Path
+
+from soralab.datasets import still_captions
+from soralab.experiments import clip_binding, clip_classifiers, clip_scores, clip_trainings
+from soralab.files.checkpoints import read_card
+from soralab.recipes import clip as recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+CARD = read_card("clip")
+
+
+def prose() -> str:
+    cells = json.loads((ROOT / "notebooks" / "04_clip.ipynb").read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def default(function, argument: str):
+    return inspect.signature(function).parameters[argument].default
+
+
+def test_what_is_said_of_the_trainings_is_what_they_do():
+    said = prose()
+    assert default(recipe.short_run, "steps") == 150 and f"steps of {recipe.BATCH // 2} pairs" in said
+    assert f"which of {recipe.PROBED} unseen texts" in said
+    assert f"| batch | 32,768 | {CARD['batch']} |" in said and f"| {CARD['scenes']:,} frames, two grammars" in said
+    passes = round(CARD["steps"] * CARD["batch"] / CARD["scenes"])
+    assert passes == 8 and "about eight epochs" in said
+    assert f"the same with decay {recipe.TRAINING.weight_decay}" in said
+    supervised = clip_classifiers.SUPERVISED.steps
+    assert f"{clip_classifiers.TRAIN_THINGS:,} frames of one thing on **black**, {supervised:,} steps of 128" in said
+    assert CARD["steps"] == 2 * supervised and f"CLIP had {CARD['scenes']:,} frames on three backgrounds" in said
+    assert len(still_captions.SEEN) == 3
+    steps, scenes = clip_trainings.SHORT.steps, default(clip_trainings.short_runs, "scenes")
+    assert f"what {steps} steps make of it" in said and f"our {scenes:,} frames, each shown twice" in said
+    assert steps * 64 == 2 * scenes
+    assert f"the shipped model {clip_binding.LONGER.steps} more steps" in said and len(clip_binding.SEEDS) == 3
+
+
+def test_what_is_said_of_the_measures():
+    said = prose()
+    assert f"of {clip_scores.POOL} descriptive texts" in said and f"would have {1 / clip_scores.POOL:.1%}" == (
+        "would have 0.4%") and "would have 0.4 %" in said
+    assert f"{still_captions.CLASSES} classes, six shapes in eight colours" in said and still_captions.CLASSES == 6 * 8
+    first, last = CARD["metrics"]["scale"][0][1], CARD["metrics"]["scale"][-1][1]
+    assert first < last < 100  # "rises as the towers become surer", and never reaches the bound
+
+
+def test_what_is_worked_out_by_hand():
+    said = prose()
+    assert f"would get a share of about {math.e / (math.e + 255):.0%}".replace("%", " %") in said
+    share = math.e / (math.e + 63)
+    assert rf"e/(e + 63) \approx {share:.3f}$, a loss of {-math.log(share):.2f}" in said
+    assert rf"\ln 64 \approx {math.log(64):.2f}" in said and rf"\approx {math.log(32_768):.1f}$" in said
+    assert f"a factor of {1 / 0.07:.1f}" in said
