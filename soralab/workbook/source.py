@@ -42,7 +42,7 @@ def _imports(text: str, own: str, module) -> list[str]:
     """Import lines for the names that `text` uses and `module` has at its top, in the module's order."""
     used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)} - {own}
     lines, local = [], []
-    for node in ast.parse(inspect.getsource(module)).body:
+    for node in _top(inspect.getsource(module)):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias for alias in node.names if (alias.asname or alias.name.partition(".")[0]) in used]
             if names and getattr(node, "module", "") != "__future__":
@@ -55,6 +55,12 @@ def _imports(text: str, own: str, module) -> list[str]:
     plain = [line for line in lines if line.startswith("import ")]
     blocks = [plain, [line for line in lines if line not in plain]]
     return [line for block in blocks for line in block]
+
+
+def _top(text: str) -> list[ast.stmt]:
+    """The statements at the top of a file, those under `if TYPE_CHECKING:` too: imports that only the reader makes."""
+    return [inner for node in ast.parse(text).body for inner in
+            (node.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" else [node])]
 
 
 def _bound(node: ast.stmt) -> list[str]:

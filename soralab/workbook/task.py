@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from soralab.workbook import gradients, progress, source, steps, words
 from soralab.workbook.compare import difference
@@ -57,6 +57,10 @@ class Case:
     note: str = ""
 
 
+class NotHere(Exception):
+    """What a check needs is not on this machine. Its text says what, and where to get it."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a check found. state: "open" (not attempted), "wrong", "right", "own" (the course's own was handed in)."""
@@ -75,6 +79,8 @@ class Exercise:
     title, statement (Markdown): what to do. difficulty: 1 to 3. minutes: about how long it takes.
     hints: three texts (a nudge, the idea, nearly the code). compare: what is worth comparing in the solution.
     stub, solution: functions of the same signature; they may have any name, the reader sees `function`.
+    call: how an answer is called with a case's arguments, if not as `answer(*arguments)`: `call(answer, *arguments)`.
+        It may raise `NotHere`, which leaves the exercise open.
     cases: generator function of the calls to ask with, each a `Case` or a tuple of arguments. It may draw from the
         global generators, which are seeded; draw sizes too, and include the odd, smallest, largest, negative, empty.
     mistakes: {name: Mistake}, each other than the solution on some case. tolerance: see `compare.difference`.
@@ -91,14 +97,14 @@ class Exercise:
                  mistakes: Mapping[str, Mistake] | None = None, tolerance: float = 1e-4,
                  check: Callable[[Callable], Iterator[tuple[bool, str]]] | None = None,
                  wrong: Mapping[str, WrongAnswer] | None = None, in_place: bool = False, gradients: bool = True,
-                 compare: str = ""):
+                 compare: str = "", call: Callable | None = None):
         self.name, self.title, self.statement = name, title, inspect.cleandoc(statement)
         self.difficulty, self.minutes, self.compare = difficulty, minutes, compare
         self.hints = tuple(inspect.cleandoc(hint) for hint in hints)
         self.stub, self.solution, self.tolerance = stub, solution, tolerance
         self.cases, self.mistakes = cases, dict(mistakes or {})
         self.probes, self.wrong = check, dict(wrong or {})
-        self.in_place, self.gradients = in_place, gradients
+        self.in_place, self.gradients, self.call = in_place, gradients, call
         self._refuse_slips(hints)
 
     def _refuse_slips(self, hints) -> None:
@@ -206,9 +212,12 @@ class Exercise:
         if not callable(fn):
             return Verdict("wrong", f"`{self.function}` is {words.what(fn)}, not a function. Hand in the function "
                            "itself: its name without brackets behind it.")
-        answer = Watched(fn, self.solution)
-        with same_start():
-            verdict = self._on_cases(answer, self.drawn(seed)) if self.cases else None
+        answer = Watched(fn, self.solution, self.call)
+        try:
+            with same_start():
+                verdict = self._on_cases(answer, self.drawn(seed)) if self.cases else None
+        except NotHere as reason:
+            return Verdict("open", str(reason))
         with same_start():
             verdict = verdict or (self._on_probes(answer) if self.probes else None) or self._kept(answer)
         if verdict is None and answer.own:
@@ -227,7 +236,7 @@ class Exercise:
 
     def _on_cases(self, answer: Watched, cases: list[Case]) -> Verdict | None:
         """None if `answer` is right on all cases; else the mistake that it equals on all, or the smallest case."""
-        right = [_outcome(self.solution, case.args, precise=True) for case in cases]
+        right = [_outcome(self._called(self.solution), case.args, precise=True) for case in cases]
         for result in right:
             if isinstance(result, Exception):
                 raise result
@@ -240,12 +249,16 @@ class Exercise:
         if not differing:
             return None
         for mistake in self.mistakes.values():
-            same = (self._differ(mine, _outcome(mistake.fn, case.args, precise=True)) == ""
+            same = (self._differ(mine, _outcome(self._called(mistake.fn), case.args, precise=True)) == ""
                     for mine, case in zip(got, cases, strict=True))
             if all(same):
                 return Verdict("wrong", mistake.says)
-        k = min(differing, key=lambda k: _size(cases[k].args))
+        k = min(differing, key=lambda k: words.amount(cases[k].args))
         return Verdict("wrong", f"with {self._words(cases[k])} {self._differ(got[k], right[k], answer)}")
+
+    def _called(self, fn: Callable) -> Callable:
+        """A function of a case's arguments."""
+        return partial(self.call, fn) if self.call else fn
 
     def _differ(self, got, want, answer: Watched | None = None) -> str:
         """"" if two outcomes of a call are the same, else how they differ. An exception equals one of its class."""
@@ -266,7 +279,8 @@ class Exercise:
         return f"{text} ({case.note})" if case.note else text
 
     def _names(self) -> list[str]:
-        return list(inspect.signature(self.stub).parameters)
+        names = list(inspect.signature(self.call or self.stub).parameters)
+        return names[1:] if self.call else names
 
     # --------------------------------------------------------------------------------------------------- probes
 
@@ -306,7 +320,7 @@ class Exercise:
             return Verdict("wrong", CHANGED.format(name))
         if self.gradients:
             for args in answer.calls:
-                found = gradients.trouble(answer.fn, self.solution, args, self._names(), self.tolerance)
+                found = gradients.trouble(self._called(answer.fn), self._called(self.solution), args, self._names(), self.tolerance)
                 if found:
                     return Verdict("wrong", found)
         return None
@@ -328,15 +342,6 @@ def _precise(value):
     if str(getattr(value, "dtype", "")) in ("torch.float32", "float32"):
         return value.double() if hasattr(value, "double") else value.astype("float64")
     return value
-
-
-def _size(args: tuple) -> float:
-    """How much there is to read in a call: the numbers in its tensors, arrays and lists; of a number, itself."""
-    if hasattr(args, "shape"):
-        return math.prod(args.shape)
-    if isinstance(args, (tuple, list)):
-        return sum(map(_size, args))
-    return min(abs(args), 1e9) / 1e3 if isinstance(args, (int, float)) else 1
 
 
 def _say(text: str) -> None:

@@ -17,15 +17,15 @@ REPLAYED = 8  # so many calls are kept, to be made again with gradients
 
 
 class Watched:
-    """`fn`, called with copies of its tensors, arrays, lists and dictionaries.
+    """`fn`, called with copies of its tensors, arrays, lists and dictionaries; if `call` is given, by call(fn, ...).
 
     given: what it gave back last, in a list; raised: what it raised last, in a list; changed: the number of the first
     argument that was not afterwards what it had been, or None; own: whether the code of `own` has run in a call;
     calls: the arguments of its first calls, of those that can be made again.
     """
 
-    def __init__(self, fn: Callable, own: Callable):
-        self.fn, self.codes = fn, codes(own)
+    def __init__(self, fn: Callable, own: Callable, call: Callable | None = None):
+        self.fn, self.codes, self.call = fn, codes(own), call
         self.given, self.raised, self.changed = [], [], None
         self.own = inspect.unwrap(fn) is inspect.unwrap(own)
         self.calls: list[tuple] = []
@@ -38,7 +38,7 @@ class Watched:
             self.calls.append(tuple(copied(list(args))))
         try:
             with self._noticing():
-                self.given[:] = [self.fn(*mine, **named)]
+                self.given[:] = [self.call(self.fn, *mine, **named) if self.call else self.fn(*mine, **named)]
         except Exception as error:
             self.raised[:] = [error]
             raise

@@ -69,6 +69,15 @@ def argument(name: str, value) -> str:
     return f"{name}, {what(value)}"
 
 
+def amount(args) -> float:
+    """How much there is to read in a call: the numbers in its tensors, arrays and lists; of a number, itself."""
+    if hasattr(args, "shape"):
+        return math.prod(args.shape)
+    if isinstance(args, (tuple, list)):
+        return sum(map(amount, args))
+    return min(abs(args), 1e9) / 1e3 if isinstance(args, (int, float)) else 1
+
+
 def error(problem: Exception) -> str:
     """An exception in one line: "KeyError: 'b'"."""
     text = " ".join(str(problem).split())

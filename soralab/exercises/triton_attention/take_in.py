@@ -1,4 +1,4 @@
-"""A softmax that has not seen everything."""
+"""One tile more for an average that is already divided."""
 
 from __future__ import annotations
 
@@ -7,125 +7,126 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from soralab.workbook.task import Exercise, WrongAnswer
+from soralab.workbook.task import Case, Exercise, Mistake
 
 
-def numbers(*shape: int, seed: int = 0) -> Tensor:
-    """Values that are the same in every check, in float64."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def stub(lse: Tensor, o: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Take a tile of keys into what is known of the keys before it: the new (lse, o).
 
-
-def same(a, b) -> bool:
-    """Whether two tuples hold the same numbers."""
-    pairs = zip(a, b, strict=True)
-    return all(x.shape == y.shape and torch.allclose(x.to(y), y, rtol=1e-6, atol=1e-9) for x, y in pairs)
-
-
-def three_tensors(got, names: str) -> str:
-    """What is wrong with the kind of an answer, "" if it is a tuple of three tensors."""
-    if not isinstance(got, (tuple, list)) or len(got) != 3 or not all(isinstance(x, Tensor) for x in got):
-        return f"it takes three tensors, ({names})."
-    return ""
-
-
-def _step_stub(m: Tensor, ell: Tensor, o: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Take a tile of keys into what is known of the keys before it.
-
-    m [queries]: the largest logit so far, -inf at first; ell [queries]: the sum of exp(s - m); o [queries, dim]: the
-    sum of exp(s - m) v, not divided by anything. s [queries, keys]: the logits of the new tile, all finite; v
-    [keys, dim]: its values. Returns the new (m, ell, o).
+    lse [queries]: log of the sum of exp(s) over the keys so far, -inf if there were none; o [queries, dim]: the
+    average of their values weighted by the softmax, 0 if there were none. s [queries, keys]: the new tile's logits,
+    -inf where a query may not attend; v [keys, dim]: its values.
     """
     raise NotImplementedError
 
 
-def _step(m: Tensor, ell: Tensor, o: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Take a tile of keys into what is known of the keys before it."""
-    m_new = torch.maximum(m, s.amax(-1))
-    shrink = torch.exp(m - m_new)
-    p = torch.exp(s - m_new[:, None])
-    return m_new, shrink * ell + p.sum(-1), shrink[:, None] * o + p @ v
+def solution(lse: Tensor, o: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Take a tile of keys into what is known of the keys before it: the new (lse, o)."""
+    new = torch.logaddexp(lse, s.logsumexp(-1))
+    base = torch.where(new == -torch.inf, 0, new)  # a query that has seen nothing yet: -inf - -inf is no number
+    return new, torch.exp(lse - base)[:, None] * o + torch.exp(s - base[:, None]) @ v
 
 
-def _o_not_rescaled(m, ell, o, s, v):
-    m_new, ell_new, _ = _step(m, ell, o, s, v)
-    return m_new, ell_new, o + torch.exp(s - m_new[:, None]) @ v
+def cases() -> Iterator[Case]:
+    def draw(queries: int, keys: int, dim: int, size: float = 1.0, dtype=torch.float32) -> list[Tensor]:
+        shapes = (queries,), (queries, dim), (queries, keys), (keys, dim)
+        lse, o, s, v = (torch.randn(shape, dtype=dtype) for shape in shapes)
+        return [size * lse, o, size * s, v]
+
+    lse, o, s, v = draw(1, 1, 1)
+    yield Case((lse, o, s, v), "one query, one key")
+    yield Case((torch.full((2,), -torch.inf), torch.zeros(2, 2), *draw(2, 3, 2)[2:]), "the first tile")
+    for _ in range(3):
+        queries, keys, dim = torch.randint(2, 7, (3,)).tolist()
+        yield Case(tuple(draw(queries, keys, dim)), "a tile like the others")
+    for note, by in (("the tile brings much larger logits", 9.0), ("the tile's logits are much smaller", -9.0)):
+        lse, o, s, v = draw(3, 4, 2)
+        yield Case((lse, o, s + by, v), note)
+    yield Case(tuple(draw(4, 6, 3, 40.0)), "queries 40 times as large: exp of a logit of 100 is no float32")
+    lse, o, s, v = draw(3, 2, 2)
+    yield Case((lse - 200, o, s - 200, v), "all logits near -200: exp of each of them is 0 in float32")
+    lse, o, s, v = draw(4, 3, 2)
+    s[:2], s[2, 1:], lse[1], o[1] = -torch.inf, -torch.inf, -torch.inf, 0
+    yield Case((lse, o, s, v), "the first query may attend nothing here, the second has not seen anything before either")
+    lse, o, s, v = draw(2, 1, 2)
+    yield Case((lse, o, s[:, :0], v[:0]), "an empty tile")
+    yield Case(tuple(draw(3, 5, 2, 2.0, torch.float64)), "float64")
 
 
-def _sum_not_rescaled(m, ell, o, s, v):
-    m_new, _, o_new = _step(m, ell, o, s, v)
-    return m_new, ell + torch.exp(s - m_new[:, None]).sum(-1), o_new
+def no_maximum(lse, o, s, v):
+    old, p = torch.exp(lse.float()), torch.exp(s.float())  # as in the float32 of the cases
+    total = old + p.sum(-1)
+    seen = torch.where(total == 0, 1, total)[:, None]
+    return torch.log(total), (old[:, None] * o.float() + p @ v.float()) / seen
 
 
-def _tile_maximum(m, ell, o, s, v):
-    m_new = s.amax(-1)
-    shrink, p = torch.exp(m - m_new), torch.exp(s - m_new[:, None])
-    return m_new, shrink * ell + p.sum(-1), shrink[:, None] * o + p @ v
+def nan_for_nothing(lse, o, s, v):
+    new = torch.logaddexp(lse, s.logsumexp(-1))
+    return new, torch.exp(lse - new)[:, None] * o + torch.exp(s - new[:, None]) @ v
 
 
-def _divided(m, ell, o, s, v):
-    m_new, ell_new, o_new = _step(m, ell, o, s, v)
-    return m_new, ell_new, o_new / ell_new[:, None]
+def o_not_shrunk(lse, o, s, v):
+    new = solution(lse, o, s, v)[0]
+    return new, o + solution(lse, torch.zeros_like(o), s, v)[1]
 
 
-def _no_maximum(m, ell, o, s, v):
-    p = torch.exp(s)
-    return torch.zeros_like(m), ell + p.sum(-1), o + p @ v
+def not_divided(lse, o, s, v):
+    m = torch.maximum(lse, s.amax(-1)) if s.shape[-1] else lse
+    m = torch.where(m == -torch.inf, 0, m)
+    return solution(lse, o, s, v)[0], torch.exp(lse - m)[:, None] * o + torch.exp(s - m[:, None]) @ v
 
 
-STEP_MISTAKES = (
-    (_o_not_rescaled, "o still counts the earlier keys by the old maximum: multiply it by exp(m_old - m_new)."),
-    (_sum_not_rescaled, "ell still counts the earlier keys by the old maximum: multiply it by exp(m_old - m_new)."),
-    (_no_maximum, "no maximum is subtracted: a logit of 100 is more than float32 can hold once it is exponentiated."),
-    (_tile_maximum, "m is the maximum of the new tile alone. If an earlier logit was larger, exp(m_old - m_new) grows "
-     "without bound."),
-    (_divided, "o is divided by the sum already. Divide once, after the last tile: the next step adds to sums."),
-)  # fmt: skip
+def two_halves(lse, o, s, v):
+    return solution(lse, o, s, v)[0], (o + s.softmax(-1).nan_to_num() @ v) / 2
 
 
-def _step_check(fn) -> Iterator[tuple[bool, str]]:
-    s, v = 3 * numbers(4, 12), numbers(12, 5, seed=1)
-    s[0, 0] += 9  # one row has its largest logit in the first tile, one in the last
-    s[1, 11] += 9
-    state = (torch.full((4,), -torch.inf, dtype=s.dtype), torch.zeros(4, dtype=s.dtype), torch.zeros_like(v[:4]))
-    for tile, part in enumerate((slice(0, 4), slice(4, 8), slice(8, 12)), 1):
-        got, want = fn(*state, s[:, part], v[part]), _step(*state, s[:, part], v[part])
-        trouble = three_tensors(got, "m, ell, o")
-        yield not trouble, f"Tile {tile}: {trouble}"
-        yield all(x.shape == y.shape for x, y in zip(got, want, strict=True)), f"Tile {tile}: a shape has changed."
-        for mistake, says in STEP_MISTAKES:
-            wrong = mistake(*state, s[:, part], v[part])
-            yield same(got, want) or not same(got, wrong), f"Tile {tile}: {says}"
-        yield same(got, want), (
-            f"Tile {tile}: m, ell and o are not what the definition says. Write out each of the sums over the keys "
-            "seen so far, and ask by what factor its old terms change when m does."
-        )
-        state = want
-    yield torch.allclose(state[2] / state[1][:, None], s.softmax(-1) @ v), "o / ell is not the softmax's average."
+def the_tile_alone(lse, o, s, v):
+    return solution(torch.full_like(lse, -torch.inf), torch.zeros_like(o), s, v)
+
+
+def the_larger_alone(lse, o, s, v):
+    return torch.maximum(lse, s.logsumexp(-1)), solution(lse, o, s, v)[1]
 
 
 EXERCISE = Exercise(
     name="triton_attention.take_in",
-    title="A softmax that has not seen everything",
+    title="An average that is already divided",
     difficulty=2,
     minutes=15,
     statement="""
-        A softmax needs the largest logit and the sum of all exponentials before it can give the first weight. The
-        online softmax does not wait: it keeps a maximum and two sums over the keys that it has seen, and mends them
-        when a larger logit turns up. Write one step of it. This is the loop body of every fast attention kernel.
+        The loop of `tiled` keeps three things a query, and its $\\tilde o$ is no average before the last division. There
+        is another way: keep **two**, the average $o$ of the keys so far, already divided, and the logarithm of their
+        sum, $L = m + \\log \\ell$. Both have a meaning at any time, so work can stop after any tile, and go on on
+        another machine. Write the step of that loop. Large logits must not overflow, and a query that may attend
+        nothing must not become NaN: it keeps $L = -\\infty$ and $o = 0$.
         """,
     hints=(
-        "Each old term is exp(s - m_old). What must it be multiplied by to become exp(s - m_new)?",
-        "The same factor for every old term of a row: so the sums are multiplied by it, not the terms.",
-        "shrink = exp(m - m_new); then ell becomes shrink * ell + (sum of the new terms), and o likewise.",
+        "Old average, new tile: in the new average each has a share. The shares are sums of exponentials over their "
+        "total; in logarithms, the total is the new L.",
+        "With the new L, the old average has the share exp(L_old - L_new), and a new key the weight exp(s - L_new). "
+        "torch.logaddexp and torch.logsumexp subtract a maximum themselves.",
+        "new = logaddexp(lse, s.logsumexp(-1)), then exp(lse - new) * o + exp(s - new) @ v. Where new is -inf put 0 "
+        "in its place before you subtract it.",
     ),
-    stub=_step_stub,
-    solution=_step,
-    check=_step_check,
-    wrong={
-        "o_not_rescaled": WrongAnswer(_o_not_rescaled, "o still counts the earlier keys"),
-        "sum_not_rescaled": WrongAnswer(_sum_not_rescaled, "ell still counts the earlier keys"),
-        "tile_maximum": WrongAnswer(_tile_maximum, "maximum of the new tile alone"),
-        "divided_at_once": WrongAnswer(_divided, "divided by the sum already"),
-        "no_maximum": WrongAnswer(_no_maximum, "no maximum is subtracted"),
+    compare="Compare: the course's own never writes down a maximum. Where is it?",
+    stub=stub,
+    solution=solution,
+    cases=cases,
+    gradients=False,  # what a kernel does forwards; backwards is exercise 17.3
+    mistakes={
+        "no_maximum": Mistake(no_maximum, "right for small logits alone: you exponentiate them as they are. exp(100) is "
+                              "more than float32 can hold, and exp(-200) is 0. Subtract first."),
+        "nan_for_nothing": Mistake(nan_for_nothing, "right but for queries that have seen nothing: -inf - -inf is no "
+                                   "number. Measure those from 0."),
+        "o_not_shrunk": Mistake(o_not_shrunk, "the old average keeps its full weight. Its share of the new sum is "
+                                "exp(L_old - L_new), and it shrinks with every tile."),
+        "not_divided": Mistake(not_divided, "your o is the sum of exp(s - m) v of the other loop. Here it is an "
+                               "average after every tile: measure from the new L, not from a maximum."),
+        "two_halves": Mistake(two_halves, "you take the mean of two averages. A tile whose keys weigh more must count "
+                              "more: each has its share of the exponentials' sum."),
+        "the_tile_alone": Mistake(the_tile_alone, "you give the softmax of the new tile. What was known before it is "
+                                  "lost."),
+        "the_larger_alone": Mistake(the_larger_alone, "o is right, and L is the larger of two logarithms. The sums "
+                                    "are added: L_new = log(exp(L_old) + the new sum), without overflow."),
     },
-)
+)  # fmt: skip
