@@ -33,7 +33,7 @@ def nothing_chosen():
 
 
 @triton_is_here
-@pytest.mark.parametrize("file", ["interpreted.py", "launched.py"])
+@pytest.mark.parametrize("file", ["interpreted.py", "launched.py", "exercises.py"])
 def test_the_kernels_in_the_interpreter(file):
     run_apart(file, TRITON_INTERPRET="1")
 

@@ -60,8 +60,8 @@ def language():
     return triton.language
 
 
-def start(kernel: Callable, programs: int, given: tuple, **constants) -> None:
-    """Run so many programs of a kernel that is not decorated, one after the other.
+def start(kernel: Callable, programs: int, given: tuple, only: int | None = None, **constants) -> None:
+    """Run so many programs of a kernel that is not decorated, one after the other, or `only` the one of this number.
 
     given: its first arguments, tensors (which arrive as pointers) and numbers; constants: its tl.constexpr arguments.
     Raises ValueError where Triton cannot interpret, and what the kernel raises.
@@ -70,11 +70,14 @@ def start(kernel: Callable, programs: int, given: tuple, **constants) -> None:
     import triton
 
     try:
-        triton.jit(program)[(programs,)](kernel, given, constants)
+        triton.jit(program)[(programs,)](kernel, only, given, constants)
     except Exception as error:
-        raise (error.__cause__ or error) from None  # the interpreter hides it in one of its own
+        while type(error).__name__ == "InterpreterError" and error.__cause__:
+            error = error.__cause__
+        raise error from None
 
 
-def program(kernel: tl.constexpr, given, constants: tl.constexpr):
+def program(kernel: tl.constexpr, only: tl.constexpr, given, constants: tl.constexpr):
     """One program; a function of the language calls another."""
-    kernel(*given, **constants)
+    if only is None or only == tl.program_id(0):
+        kernel(*given, **constants)

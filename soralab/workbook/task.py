@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from soralab.workbook import gradients, progress, source, steps, words
+from soralab.workbook import gradients, progress, source, steps, watch, words
 from soralab.workbook.compare import difference
 from soralab.workbook.watch import Watched, copied, same_start
 
@@ -164,8 +164,9 @@ class Exercise:
         """The code of the notebook's cell that shows the statement: the stub and the check run after it alone."""
         lines = source.imports(self.stub, self.function)
         standard = [line for line in lines if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
-        blocks = [standard, [line for line in lines if line not in standard],
-                  ["from soralab.exercises import exercise"], [f'task = exercise("{self.name}")', "task"]]
+        ours = [line for line in lines if line.startswith("from soralab")]
+        blocks = [standard, [line for line in lines if line not in standard + ours],
+                  ["from soralab.exercises import exercise", *ours], [f'task = exercise("{self.name}")', "task"]]
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
     def _repr_markdown_(self) -> str:
@@ -320,7 +321,8 @@ class Exercise:
             return Verdict("wrong", CHANGED.format(name))
         if self.gradients:
             for args in answer.calls:
-                found = gradients.trouble(self._called(answer.fn), self._called(self.solution), args, self._names(), self.tolerance)
+                mine, own = self._called(answer.fn), self._called(self.solution)
+                found = gradients.trouble(mine, own, args, self._names(), self.tolerance)
                 if found:
                     return Verdict("wrong", found)
         return None
@@ -330,18 +332,9 @@ def _outcome(fn: Callable, args: tuple, precise: bool = False):
     """What a call with copies returns, or the exception that it raises. precise: float32 goes in as float64."""
     try:
         with same_start():
-            return fn(*(_precise(copied(value)) if precise else copied(value) for value in args))
+            return fn(*(watch.precise(copied(value)) if precise else copied(value) for value in args))
     except Exception as error:
         return error
-
-
-def _precise(value):
-    """float64 for float32, in tensors and arrays, also in lists."""
-    if type(value) in (list, tuple):
-        return type(value)(map(_precise, value))
-    if str(getattr(value, "dtype", "")) in ("torch.float32", "float32"):
-        return value.double() if hasattr(value, "double") else value.astype("float64")
-    return value
 
 
 def _say(text: str) -> None:

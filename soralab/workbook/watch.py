@@ -89,6 +89,15 @@ def copied(value):
     return value
 
 
+def precise(value):
+    """float64 for float32, in tensors and arrays, also in lists."""
+    if type(value) in (list, tuple):
+        return type(value)(map(precise, value))
+    if str(getattr(value, "dtype", "")) in ("torch.float32", "float32"):
+        return value.double() if hasattr(value, "double") else value.astype("float64")
+    return value
+
+
 def plain(value) -> bool:
     """Whether a value is data alone, so that a call with a copy of it is the same call."""
     if type(value) in (list, tuple):

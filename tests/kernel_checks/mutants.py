@@ -1,7 +1,7 @@
 """Wrong kernels, each of which the battery must reject. Run by tests/test_kernels_mutants.py, with TRITON_INTERPRET=1.
 
 A mutant is the course's own source with one line changed, as a slip of the hand would change it. Run as a program, with
-the same variable set, this prints the table of chapter 17: each mutant and the first case that gives it away.
+the same variable set, this prints the list of chapter 17: each mutant and the first case that gives it away.
 """
 
 from __future__ import annotations
@@ -160,13 +160,16 @@ def test_there_are_at_least_twenty_and_no_two_are_the_same():
 def test_the_chapter_lists_them_all():
     path = Path(__file__).parents[2] / "notebooks" / "17_triton_attention.ipynb"
     cells = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
-    (text,) = [cell for cell in cells if "| the slip |" in cell]
-    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
-    assert rows[1:] == list(MUTANTS) and f"The {len(MUTANTS)} slips" in text
+    (text,) = [cell for cell in cells if " slips, and the case that gives each away" in cell]
+    listed = [name for line in text.splitlines() if line.startswith("- ") for name in line.split("** ")[1].split("; ")]
+    assert sorted(listed) == sorted(MUTANTS) and f"The {len(MUTANTS)} slips" in text
+    assert any(f"{len(MUTANTS)} wrong kernels" in cell for cell in cells)
 
 
 if __name__ == "__main__":
-    print("| the slip | given away by |\n|---|---|")
+    by_case = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in MUTANTS:
-            print(f"| {name} | {rejected(name, Path(folder)).partition(':')[0]} |", flush=True)
+            by_case.setdefault(rejected(name, Path(folder)).partition(":")[0], []).append(name)
+    for case, names in by_case.items():
+        print(f"- **{case}:** {'; '.join(names)}")

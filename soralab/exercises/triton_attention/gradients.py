@@ -126,10 +126,10 @@ EXERCISE = Exercise(
     tolerance=1e-3,
     gradients=False,  # it is one
     mistakes={
-        "forget_lse": Mistake(forget_lse, "right for a loss that does not depend on lse: dlse has no effect on what you "
-                              "return. If a logit grows, so does lse."),
-        "no_delta": Mistake(no_delta, "you let each weight move by itself. They sum to one: delta = sum(do * o) must be "
-                            "taken off dp."),
+        "forget_lse": Mistake(forget_lse, "right for a loss that does not depend on lse: dlse has no effect on what "
+                              "you return. If a logit grows, so does lse."),
+        "no_delta": Mistake(no_delta, "you let each weight move by itself. They sum to one: delta = sum(do * o) must "
+                            "be taken off dp."),
         "wrong_sign": Mistake(wrong_sign, "dlse enters with the wrong sign: if a logit grows, lse grows."),
         "no_scale": Mistake(no_scale, "dq and dk lack the scale: the logits are scale q k^T."),
         "no_lse": Mistake(no_lse, "exp of the logits is no weight yet: subtract lse first."),

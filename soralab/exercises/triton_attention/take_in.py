@@ -47,7 +47,7 @@ def cases() -> Iterator[Case]:
     yield Case((lse - 200, o, s - 200, v), "all logits near -200: exp of each of them is 0 in float32")
     lse, o, s, v = draw(4, 3, 2)
     s[:2], s[2, 1:], lse[1], o[1] = -torch.inf, -torch.inf, -torch.inf, 0
-    yield Case((lse, o, s, v), "the first query may attend nothing here, the second has not seen anything before either")
+    yield Case((lse, o, s, v), "the first query may attend nothing here, the second has seen nothing before either")
     lse, o, s, v = draw(2, 1, 2)
     yield Case((lse, o, s[:, :0], v[:0]), "an empty tile")
     yield Case(tuple(draw(3, 5, 2, 2.0, torch.float64)), "float64")
@@ -94,8 +94,8 @@ EXERCISE = Exercise(
     difficulty=2,
     minutes=15,
     statement="""
-        The loop of `tiled` keeps three things a query, and its $\\tilde o$ is no average before the last division. There
-        is another way: keep **two**, the average $o$ of the keys so far, already divided, and the logarithm of their
+        The loop of `tiled` keeps three things a query, and its $\\tilde o$ is no average before the last division.
+        There is another way: keep **two**, the average $o$ of the keys so far, already divided, and the logarithm of their
         sum, $L = m + \\log \\ell$. Both have a meaning at any time, so work can stop after any tile, and go on on
         another machine. Write the step of that loop. Large logits must not overflow, and a query that may attend
         nothing must not become NaN: it keeps $L = -\\infty$ and $o = 0$.
@@ -114,8 +114,8 @@ EXERCISE = Exercise(
     cases=cases,
     gradients=False,  # what a kernel does forwards; backwards is exercise 17.3
     mistakes={
-        "no_maximum": Mistake(no_maximum, "right for small logits alone: you exponentiate them as they are. exp(100) is "
-                              "more than float32 can hold, and exp(-200) is 0. Subtract first."),
+        "no_maximum": Mistake(no_maximum, "right for small logits alone: you exponentiate them as they are. exp(100) "
+                              "is more than float32 can hold, and exp(-200) is 0. Subtract first."),
         "nan_for_nothing": Mistake(nan_for_nothing, "right but for queries that have seen nothing: -inf - -inf is no "
                                    "number. Measure those from 0."),
         "o_not_shrunk": Mistake(o_not_shrunk, "the old average keeps its full weight. Its share of the new sum is "
