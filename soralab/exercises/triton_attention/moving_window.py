@@ -155,10 +155,10 @@ EXERCISE = Exercise(
     mistakes={
         "nan": Mistake(slipped("nan"), "right but for queries that have seen nothing in their program's first tile: "
                        "-inf - -inf is no number. Measure those from 0."),
-        "from 0": Mistake(slipped("from 0"), "your loop begins too early. Tiles that end before the first query's window "
-                          "are not to be visited."),
-        "to the end": Mistake(slipped("to the end"), "your loop goes on behind the program's own tile. No query of this "
-                              "program sees beyond first + BLOCK - 1."),
+        "from 0": Mistake(slipped("from 0"), "your loop begins too early. Tiles that end before the first query's "
+                          "window are not to be visited."),
+        "to the end": Mistake(slipped("to the end"), "your loop goes on behind the program's own tile. No query of "
+                              "it sees beyond first + BLOCK - 1."),
         "own tile": Mistake(slipped("own tile"), "your loop visits the program's own tile alone. A window reaches back "
                             "into the tiles before it."),
         "future": Mistake(slipped("future"), "in its own tile a query sees the tokens after it. The window ends at the "

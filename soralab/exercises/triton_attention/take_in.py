@@ -95,9 +95,9 @@ EXERCISE = Exercise(
     minutes=15,
     statement="""
         The loop of `tiled` keeps three things a query, and its $\\tilde o$ is no average before the last division.
-        There is another way: keep **two**, the average $o$ of the keys so far, already divided, and the logarithm of their
-        sum, $L = m + \\log \\ell$. Both have a meaning at any time, so work can stop after any tile, and go on on
-        another machine. Write the step of that loop. Large logits must not overflow, and a query that may attend
+        There is another way: keep **two**, the average $o$ of the keys so far, already divided, and the logarithm of
+        their sum, $L = m + \\log \\ell$. Both have a meaning at any time, so work can stop after any tile, and go on
+        on another machine. Write the step of that loop. Large logits must not overflow, and a query that may attend
         nothing must not become NaN: it keeps $L = -\\infty$ and $o = 0$.
         """,
     hints=(
