@@ -1,0 +1,98 @@
+"""Chapter 17's sentences and its table about speed are those of data/benchmarks/gpu.json, measured of earlier kernels."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from soralab.experiments import triton_attention as card
+from soralab.kernels import tables, windows
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def cells(kind: str) -> list[dict]:
+    book = json.loads((ROOT / "notebooks" / "17_triton_attention.ipynb").read_text(encoding="utf-8"))
+    return [cell for cell in book["cells"] if cell["cell_type"] == kind]
+
+
+def prose() -> str:
+    return "\n".join("".join(cell["source"]) for cell in cells("markdown"))
+
+
+def test_what_is_said_of_the_speed():
+    file, said = card.measured(), prose()
+    forwards, backwards = zip(*(card.speed("dense", dim, "flash") for dim in (64, 128)), strict=True)
+    assert "{:.2f} and {:.2f} times as fast as PyTorch's flash kernel".format(*forwards) in said
+    assert "it reached {:.2f} and {:.2f} of that one's speed".format(*backwards) in said
+    dq = card.tried("dense", 64, "backward_q")
+    assert dq["loads"] == "pointers" and f"took {dq['ms']} ms in place of {dq['shipped_ms']}" in said
+    assert f"{file['calls_us']['ours']:,} µs" in said and f"PyTorch's takes {file['calls_us']['SDPA']}" in said
+    call, kernel = card.times("windows", 64)["ours"][0], card.kernel_alone("windows", 64, "forward")
+    assert f"Of the {call:.2f} ms for windows the kernel had {kernel}" in said
+    assert "reached {:.2f} and {:.2f} times the speed of flash".format(card.trial(64), card.trial(128)) in said
+
+
+def test_the_table_is_shown_as_the_file_has_it():
+    (cell,) = (cell for cell in cells("code") if "card.table()" in "".join(cell["source"]))
+    shown = "".join(cell["outputs"][0]["text"])
+    assert shown.strip() == card.table().strip()
+    assert card.measured()["date"] in shown and "as they were then" in shown
+
+
+@pytest.mark.parametrize("mask, dim", [(mask, dim) for mask in card.MASKS for dim in (64, 128)])
+def test_the_tables_rows(mask, dim):
+    """By hand from the file: the fastest of the others, and the ratio."""
+    rows = [row for row in card.measured()["shipped"] if (row["mask"], row["dim"]) == (mask, dim)]
+    (ours,) = (row for row in rows if row["way"] == "ours")
+    (line,) = (line for line in card.table().splitlines() if line.startswith(f"{mask:13s} D {dim:3d}"))
+    for key in ("forward_ms", "backward_ms"):
+        best = min((row for row in rows if row is not ours), key=lambda row: row[key])
+        ratio = best[key] / ours[key]
+        assert f"{ours[key]:.2f}, {best['way']} {best[key]:.2f}: {ratio:.2f} x" in line
+
+
+def test_the_keys_that_a_query_sees():
+    """As the benchmark's masks have them."""
+    film, tokens = (16, 32, 32), card.measured()["tokens"]
+    assert film[0] * film[1] * film[2] == tokens == card.KEYS["dense"] == 2 * card.KEYS["causal"]
+    cu, _ = windows(film, (1, 16, 16))
+    assert set(cu.diff().tolist()) == {card.KEYS["windows"]}
+    layout = tables.sliding(film, (4, 4, 4), (3, 3, 3), 1, torch.device("cpu"))
+    assert set((4**3 * layout.near.sum(1)).tolist()) == {card.KEYS["sliding tiles"]}
+
+
+def test_a_point_of_the_roofline():
+    """Forwards, dense, flash: 4 N^2 D H operations, 8 N D H bytes."""
+    file = card.measured()
+    n, heads = file["tokens"], file["heads"]
+    (point,) = (p for p in card.points(128, "forward") if (p.mask, p.way) == ("dense", "flash"))
+    assert point.intensity == 4 * n * n / (8 * n)
+    assert point.rate == pytest.approx(4 * n * n * 128 * heads / (card.times("dense", 128)["flash"][0] * 1e9))
+    (back,) = (p for p in card.points(128, "backward") if (p.mask, p.way) == ("dense", "flash"))
+    assert back.intensity == 10 * n * n / (16 * n)
+    assert back.rate == pytest.approx(10 * n * n * 128 * heads / (card.times("dense", 128)["flash"][1] * 1e9))
+
+
+def test_nothing_reaches_beyond_the_roof():
+    peak = card.measured()["peak"]
+    for dim in (64, 128):
+        for direction in ("forward", "backward"):
+            for point in card.points(dim, direction):
+                roof = min(peak["bfloat16_tflops"], point.intensity * peak["bytes_a_second"] / 1e12)
+                assert 0 < point.rate < roof, point
+
+
+def test_kernels_alone_are_of_the_films_length():
+    """Dense ones were timed at another length, and a call takes at least what its kernels do."""
+    assert card.kernel_alone("dense", 64, "forward") is None and card.kernel_alone("dense", 128, "backward") is not None
+    assert card.kernel_alone("windows", 64, "backward") == pytest.approx(0.167 + 0.214)
+    assert card.kernel_alone("causal", 128, "forward") is None
+
+
+@pytest.mark.parametrize("untrue", ["That is not known", "more than thirty", "None of it is confirmed",
+                                    "no speed of ours", "No GPU was at hand", "compiled without spills"])
+def test_what_the_present_kernels_made_untrue_is_gone(untrue):
+    guide = (ROOT / "notebooks" / "sessions" / "17_triton_attention.md").read_text(encoding="utf-8")
+    assert untrue not in prose() and untrue not in guide
