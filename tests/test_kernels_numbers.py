@@ -1,4 +1,4 @@
-"""Chapter 17's sentences and its table about speed are those of data/benchmarks/gpu.json, measured of earlier kernels."""
+"""Chapter 17's sentences and table about speed are those of data/benchmarks/gpu.json, measured of earlier kernels."""
 
 import json
 from pathlib import Path
@@ -24,14 +24,14 @@ def prose() -> str:
 def test_what_is_said_of_the_speed():
     file, said = card.measured(), prose()
     forwards, backwards = zip(*(card.speed("dense", dim, "flash") for dim in (64, 128)), strict=True)
-    assert "{:.2f} and {:.2f} times as fast as PyTorch's flash kernel".format(*forwards) in said
-    assert "it reached {:.2f} and {:.2f} of that one's speed".format(*backwards) in said
+    assert f"{forwards[0]:.2f} and {forwards[1]:.2f} times as fast as PyTorch's flash kernel" in said
+    assert f"it reached {backwards[0]:.2f} and {backwards[1]:.2f} of that one's speed" in said
     dq = card.tried("dense", 64, "backward_q")
     assert dq["loads"] == "pointers" and f"took {dq['ms']} ms in place of {dq['shipped_ms']}" in said
     assert f"{file['calls_us']['ours']:,} µs" in said and f"PyTorch's takes {file['calls_us']['SDPA']}" in said
     call, kernel = card.times("windows", 64)["ours"][0], card.kernel_alone("windows", 64, "forward")
     assert f"Of the {call:.2f} ms for windows the kernel had {kernel}" in said
-    assert "reached {:.2f} and {:.2f} times the speed of flash".format(card.trial(64), card.trial(128)) in said
+    assert f"reached {card.trial(64):.2f} and {card.trial(128):.2f} times the speed of flash" in said
 
 
 def test_the_table_is_shown_as_the_file_has_it():
