@@ -34,6 +34,12 @@ def test_what_is_said_of_the_speed():
     assert f"reached {card.trial(64):.2f} and {card.trial(128):.2f} times the speed of flash" in said
 
 
+def test_what_the_guide_says_of_the_speed():
+    guide = (ROOT / "notebooks" / "sessions" / "17_triton_attention.md").read_text(encoding="utf-8")
+    slower = sorted(card.speed("dense", dim, "flash")[1] for dim in (64, 128))
+    assert f"at {slower[0]:.2f} to {slower[1]:.2f} of the speed of torch's flash kernel" in guide
+
+
 def test_the_table_is_shown_as_the_file_has_it():
     (cell,) = (cell for cell in cells("code") if "card.table()" in "".join(cell["source"]))
     shown = "".join(cell["outputs"][0]["text"])

@@ -11,7 +11,7 @@ from torch import Tensor
 from toy_exercises import CROP, centre_crop, crop, mine
 
 from soralab.workbook.compare import difference
-from soralab.workbook.task import Case, Exercise, Mistake, WrongAnswer
+from soralab.workbook.task import Case, Exercise, Mistake, NotHere, WrongAnswer
 
 # ------------------------------------------------------------------------------------------- an exercise on cases
 
@@ -410,3 +410,69 @@ def test_the_same(got, want):
 ])  # fmt: skip
 def test_a_difference_is_told(got, want, says):
     assert difference(got, want, 1e-4).startswith(says)
+
+
+# ------------------------------------------------------------------------------------- answers that are not just called
+
+
+def started(program, x, amount):
+    """An answer that writes where it is told to."""
+    out = torch.full_like(x, torch.nan)
+    program(x, out, amount)
+    return out
+
+
+def kernel(x, out, amount):
+    out.copy_(x + amount * x.abs())
+
+
+STARTED = dict(
+    call=started, solution=kernel, gradients=False,
+    mistakes={"x": Mistake(lambda x, out, amount: out.copy_(x + amount * x), "you take x itself for its size."),
+              "none": Mistake(lambda x, out, amount: None, "you write nothing."),
+              "twice": Mistake(lambda x, out, amount: out.copy_(2 * x), "you write x twice.")})
+
+
+def test_a_call_of_its_own():
+    def mine(x, out, amount):
+        out[:] = right(x, amount)
+
+    def almost(x, out, amount):
+        out[:] = right(x, amount) * 1.01
+
+    def spoils(x, out, amount):
+        out[:] = right(x, amount)
+        x += 1
+
+    task = toy(**STARTED)
+    assert task.judge(mine).state == "right" and task.judge(kernel).state == "own"
+    assert task.judge(lambda *given: kernel(*given)).state == "own"
+    for mistake in STARTED["mistakes"].values():
+        assert task.judge(mistake.fn).message == mistake.says
+    assert task.judge(almost).message.startswith("with x = [-0.")
+    assert task.judge(spoils).message.startswith("what you return is right, but `x` is no longer what was handed in")
+
+
+def test_gradients_are_asked_through_a_call_of_its_own():
+    def through(program, x, amount):
+        return program(x, amount)
+
+    assert toy(call=through).judge(right).state == "right"
+    assert "no gradient reaches `x`" in toy(call=through).judge(lambda x, amount: right(x.detach(), amount)).message
+
+
+def test_what_is_not_here_leaves_an_exercise_open(capsys, monkeypatch, tmp_path):
+    def nowhere(program, x, amount):
+        raise NotHere("it takes a machine that is not here.")
+
+    monkeypatch.setenv("SORALAB_PROGRESS", str(tmp_path / "record.json"))
+    assert toy(call=nowhere).check(right) is lifted
+    assert capsys.readouterr().out.startswith("☐ not attempted: it takes a machine that is not here.\n")
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_imports_that_only_the_reader_makes_are_in_his_cell():
+    from soralab.exercises import exercise
+
+    lines = exercise("triton_attention.moving_window").first_cell().splitlines()
+    assert "from soralab.kernels.interpreter import tl" in lines
