@@ -15,9 +15,9 @@ from soralab.workbook.task import NotHere
 
 def judged(name: str, answer):
     return exercise(f"triton_attention.{name}").judge(answer)
+# ---------------------------------------------------------------------------------------------- right, of other styles
 
-
-# ------------------------------------------------------------------------------------------------ right, of other styles
+# ---------------------------------------------------------------------------------------------- right, of other styles
 
 
 def by_a_maximum(lse, o, s, v):
@@ -121,7 +121,8 @@ TAKE_IN = {
         (lse.double().exp() + s.double().exp().sum(1)).log(), o),
 }  # fmt: skip
 VISITS = {
-    "one for none": lambda first, last, queries, keys, block: (0, max(1, by_counting(first, last, queries, keys, block)[1])),
+    "one for none": lambda first, last, queries, keys, block: (
+        0, max(1, by_counting(first, last, queries, keys, block)[1])),
     "all tiles": lambda first, last, queries, keys, block: (
         by_counting(first, last, queries, keys, block)[0], -(-keys // block)),
     "keys, not tiles": lambda first, last, queries, keys, block: (
