@@ -26,6 +26,9 @@ def test_what_is_said_of_the_speed():
     forwards, backwards = zip(*(card.speed("dense", dim, "flash") for dim in (64, 128)), strict=True)
     assert f"{forwards[0]:.2f} and {forwards[1]:.2f} times as fast as PyTorch's flash kernel" in said
     assert f"it reached {backwards[0]:.2f} and {backwards[1]:.2f} of that one's speed" in said
+    slower = {mask for mask in card.MASKS for dim in (64, 128) for way in card.times(mask, dim)
+              if min(card.speed(mask, dim, way)) < 1}
+    assert set(card.MASKS) - slower == {"sliding tiles"} and "the fastest with sliding tiles alone" in said
     dq = card.tried("dense", 64, "backward_q")
     assert dq["loads"] == "pointers" and f"took {dq['ms']} ms in place of {dq['shipped_ms']}" in said
     assert f"{file['calls_us']['ours']:,} µs" in said and f"PyTorch's takes {file['calls_us']['SDPA']}" in said

@@ -33,8 +33,8 @@ def test_the_solution_is_attention_in_windows():
         seen = (i[None] <= i[:, None]) & (i[None] > i[:, None] - window)
         s = (q.shape[1] ** -0.5 * q.double() @ k.double().T).masked_fill(~seen, -torch.inf)
         want = torch.cat([s.softmax(1) @ v.double(), torch.full((block, q.shape[1]), torch.nan, dtype=torch.float64)])
-        got = run(solution, q, k, v, window, block)
-        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5, equal_nan=True)
+        got = run(solution, q.double(), k.double(), v.double(), window, block)
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7, equal_nan=True)
 
 
 # ------------------------------------------------------------------------------------------------- written otherwise

@@ -119,7 +119,7 @@ def slipped(slip: str) -> Callable:
                 m, base, s = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32), s.to(tl.float32)
             shrink, p = tl.exp(m - base), tl.exp(s - base[:, None])
             ell = shrink * ell + tl.sum(p, 1)
-            o = (o if slip == "o" else shrink[:, None] * o) + tl.dot(p, v, input_precision="ieee")
+            o = (o if slip == "o" else shrink[:, None] * o) + tl.dot(p.to(v.dtype), v, input_precision="ieee")
             m = m_new
         end = tokens + BLOCK if slip == "store" else tokens
         tl.store(out + i[:, None] * D + d[None, :], o / ell[:, None], mask=i[:, None] < end)
