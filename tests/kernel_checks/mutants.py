@@ -22,7 +22,7 @@ K, T, L = "triton_kernels.py", "tables.py", "triton_launch.py"
 # name: (file, the right text, the wrong text, which of its occurrences). The battery's words need not be the same.
 MUTANTS = {
     "the last tile of keys is not masked": (K, "inside[None, :] & may_attend(i", "may_attend(i", 0),
-    "nor is it in the backward pass": (K, "inside[None, :] & may_attend(i", "may_attend(i", 1),
+    "the last tile is not masked in the backward pass": (K, "inside[None, :] & may_attend(i", "may_attend(i", 1),
     "causal sees one key too few": (K, "j <= i + shift", "j < i + shift", 0),
     "causal sees one key too many": (K, "j <= i + shift", "j <= i + shift + 1", 0),
     "causal ignores unequal lengths": (K, "j <= i + shift", "j <= i", 0),
