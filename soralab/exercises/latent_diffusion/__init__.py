@@ -1,3 +1,3 @@
-"""Chapter 06's exercises: a step of DDIM, guidance, cross-attention, and the weight of the adversary."""
+"""Chapter 06's exercises: guidance place by place, DDIM with lots, cross-attention in heads, the adversary's weight."""
 
 ORDER = ("guided", "ddim_step", "cross_attention", "adaptive_weight")

@@ -1,116 +1,153 @@
-"""One step of DDIM."""
+"""A step of DDIM that draws lots, as many as one likes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from soralab.workbook.probes import numbers, same
-from soralab.workbook.task import Exercise, WrongAnswer
+from soralab.workbook.task import Case, Exercise, Mistake
 
 
-def _step_stub(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_s: float) -> Tensor:
-    """One deterministic step of DDIM from time t down to s < t: x_s, of the shape of x_t.
+def stub(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_s: float, eta: float, noise: Tensor) -> Tensor:
+    """One step of DDIM from time t down to s < t with fresh noise: x_s, of the shape of x_t.
 
-    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise, and eps is what the network takes the noise for.
-    alpha_bar falls from 1 (data) towards 0 (noise).
+    eps is what the network takes the noise in x_t for; noise is new, N(0, 1). alpha_bar falls from 1 (data) towards 0.
+    eta from 0 to 1: the fresh part has eta times the deviation of DDPM's posterior q(x_s | x_t, x_0).
     """
     raise NotImplementedError
 
 
-def _step(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_s: float) -> Tensor:
-    """One deterministic step of DDIM from time t down to s < t: x_s, of the shape of x_t."""
+def solution(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_s: float, eta: float, noise: Tensor) -> Tensor:
+    """One step of DDIM from time t down to s < t with fresh noise: x_s, of the shape of x_t."""
     x_0 = (x_t - (1 - alpha_bar_t) ** 0.5 * eps) / alpha_bar_t**0.5
-    return alpha_bar_s**0.5 * x_0 + (1 - alpha_bar_s) ** 0.5 * eps
+    sigma = eta * ((1 - alpha_bar_s) * (1 - alpha_bar_t / alpha_bar_s) / (1 - alpha_bar_t)) ** 0.5
+    old = max(1 - alpha_bar_s - sigma**2, 0.0) ** 0.5  # variances add up: what is fresh is no longer predicted
+    return alpha_bar_s**0.5 * x_0 + old * eps + sigma * noise
 
 
-def _no_roots(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_s: float) -> Tensor:
-    x_0 = (x_t - (1 - alpha_bar_t) * eps) / alpha_bar_t
-    return alpha_bar_s * x_0 + (1 - alpha_bar_s) * eps
+def _draw(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.randn(*shape, dtype=dtype), torch.randn(*shape, dtype=dtype), torch.randn(*shape, dtype=dtype)
 
 
-def _only_x_0(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_s: float) -> Tensor:
+def cases() -> Iterator[Case]:
+    def case(three: tuple, t: float, s: float, eta: float, note: str) -> Case:
+        x_t, eps, noise = three
+        return Case((x_t, eps, t, s, eta, noise), note)
+
+    yield case(_draw(1), 0.2, 0.5, 0.0, "eta = 0: the step of the page")
+    yield case(_draw(1), 0.2, 0.5, 1.0, "eta = 1")
+    yield case(_draw(2, 1), 0.2, 0.5, 0.5, "eta = 0.5")
+    yield case(_draw(1, 2), 0.7, 1.0, 1.0, "the last step: no noise is left")
+    yield case(_draw(2), 0.002, 0.9, 1.0, "nearly all the way at once")
+    yield case(_draw(2), 0.970, 0.971, 1.0, "a short step, near the data")
+    for _ in range(4):
+        t, s = sorted((0.02 + 0.96 * torch.rand(2)).tolist())
+        yield case(_draw(*torch.randint(1, 5, (4,)).tolist()), t, s, float(torch.rand(())), "any step")
+    yield case(_draw(3, 2, dtype=torch.float64), 0.1, 0.4, 0.7, "float64")
+
+
+def _guess(x_t: Tensor, eps: Tensor, alpha_bar_t: float) -> Tensor:
     return (x_t - (1 - alpha_bar_t) ** 0.5 * eps) / alpha_bar_t**0.5
 
 
-def _not_divided(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_s: float) -> Tensor:
+def _sigma(alpha_bar_t: float, alpha_bar_s: float, eta: float) -> float:
+    return eta * ((1 - alpha_bar_s) * (1 - alpha_bar_t / alpha_bar_s) / (1 - alpha_bar_t)) ** 0.5
+
+
+def nothing_fresh(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
+    return solution(x_t, eps, alpha_bar_t, alpha_bar_s, 0.0, noise)
+
+
+def noise_on_top(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
+    return nothing_fresh(x_t, eps, alpha_bar_t, alpha_bar_s, 0.0, noise) + _sigma(alpha_bar_t, alpha_bar_s, eta) * noise
+
+
+def deviations_add_up(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
+    sigma = _sigma(alpha_bar_t, alpha_bar_s, eta)
+    return nothing_fresh(x_t, eps, alpha_bar_t, alpha_bar_s, 0.0, noise) + sigma * (noise - eps)
+
+
+def all_fresh(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
+    return alpha_bar_s**0.5 * _guess(x_t, eps, alpha_bar_t) + (1 - alpha_bar_s) ** 0.5 * noise
+
+
+def shares_of_deviation(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
+    mixed = (1 - eta**2) ** 0.5 * eps + eta * noise
+    return alpha_bar_s**0.5 * _guess(x_t, eps, alpha_bar_t) + (1 - alpha_bar_s) ** 0.5 * mixed
+
+
+def eta_of_the_variance(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
+    return solution(x_t, eps, alpha_bar_t, alpha_bar_s, eta**0.5, noise)
+
+
+def variance_for_deviation(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
+    sigma = eta * _sigma(alpha_bar_t, alpha_bar_s, 1.0) ** 2
+    return (alpha_bar_s**0.5 * _guess(x_t, eps, alpha_bar_t) + (1 - alpha_bar_s - sigma**2) ** 0.5 * eps
+            + sigma * noise)
+
+
+def posterior_mean(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
+    alpha, x_0 = alpha_bar_t / alpha_bar_s, _guess(x_t, eps, alpha_bar_t)
+    mean = alpha_bar_s**0.5 * (1 - alpha) * x_0 + alpha**0.5 * (1 - alpha_bar_s) * x_t
+    return mean / (1 - alpha_bar_t) + _sigma(alpha_bar_t, alpha_bar_s, eta) * noise
+
+
+def no_roots(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
+    sigma, x_0 = _sigma(alpha_bar_t, alpha_bar_s, eta), (x_t - (1 - alpha_bar_t) * eps) / alpha_bar_t
+    return alpha_bar_s * x_0 + (1 - alpha_bar_s - sigma**2) * eps + sigma * noise
+
+
+def not_divided(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
     x_0 = x_t - (1 - alpha_bar_t) ** 0.5 * eps
-    return alpha_bar_s**0.5 * x_0 + (1 - alpha_bar_s) ** 0.5 * eps
-
-
-def _old_noise_level(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_s: float) -> Tensor:
-    return alpha_bar_s**0.5 * _only_x_0(x_t, eps, alpha_bar_t, alpha_bar_s) + (1 - alpha_bar_t) ** 0.5 * eps
-
-
-def _fresh_noise(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_s: float) -> Tensor:
-    x_0 = _only_x_0(x_t, eps, alpha_bar_t, alpha_bar_s)
-    return alpha_bar_s**0.5 * x_0 + (1 - alpha_bar_s) ** 0.5 * torch.randn_like(eps)
-
-
-def _posterior_mean(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_s: float) -> Tensor:
-    x_0, alpha = _only_x_0(x_t, eps, alpha_bar_t, alpha_bar_s), alpha_bar_t / alpha_bar_s
-    on_x = alpha**0.5 * (1 - alpha_bar_s) / (1 - alpha_bar_t)
-    return alpha_bar_s**0.5 * (1 - alpha) / (1 - alpha_bar_t) * x_0 + on_x * x_t
-
-
-def _exchanged(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_s: float) -> Tensor:
-    return _step(x_t, eps, alpha_bar_s, alpha_bar_t)
-
-
-STEP_MISTAKES = (  # in the order in which they are asked for
-    (_no_roots, "alpha_bar is the share of the *variance* that is data. What x_0 and the noise are multiplied by are "
-     "the roots of alpha_bar and of 1 - alpha_bar."),
-    (_only_x_0, "you stop at the estimate of x_0. It is the goal, not the next step: noise it again, up to time s."),
-    (_not_divided, "what is left without the noise is sqrt(alpha_bar_t) x_0, not x_0 yet: divide."),
-    (_old_noise_level, "you put back the noise of time t. At time s there is less of it: sqrt(1 - alpha_bar_s)."),
-    (_exchanged, "t and s are exchanged: you walk from the data into the noise. That is DDIM's inversion."),
-    (_posterior_mean, "that is the mean of DDPM's posterior q(x_s | x_t, x_0), to which fresh noise belongs. DDIM "
-     "re-uses the noise that it has just estimated."),
-)  # fmt: skip
-
-
-def _step_check(fn: Callable) -> Iterator[tuple[bool, str]]:
-    for alpha_bar_t, alpha_bar_s in ((0.2, 0.5), (0.01, 0.04), (0.7, 1.0)):
-        x_t, eps = numbers(2, 3, 4, 4), numbers(2, 3, 4, 4, seed=1)
-        given = x_t, eps, alpha_bar_t, alpha_bar_s
-        got, want, case = fn(*given), _step(*given), f"From alpha_bar {alpha_bar_t} to {alpha_bar_s}"
-        yield isinstance(got, Tensor) and got.shape == want.shape, f"{case}: x_s has the shape of x_t, {[*x_t.shape]}."
-        yield same(fn(*given), got), (f"{case}: asked twice, your step gives two answers. Nothing is drawn here: the "
-                                      "noise that goes back in is eps.")  # fmt: skip
-        for mistake, says in STEP_MISTAKES:
-            yield same(got, want) or not same(got, mistake(*given)), f"{case}: {says}"
-        yield same(got, want), (f"{case}: the numbers differ. Solve the first line of the docstring for x_0, with eps "
-                                "as the noise; then write the same line for s.")  # fmt: skip
+    missing = alpha_bar_s**0.5 * (x_0 - _guess(x_t, eps, alpha_bar_t))
+    return solution(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise) + missing
 
 
 EXERCISE = Exercise(
     name="latent_diffusion.ddim_step",
-    title="One step of DDIM",
+    title="As much fresh noise as you like",
     difficulty=2,
     minutes=15,
-    statement="""
-        The sampler that the paper's pictures are made with, and the reason why 50 calls of the network do what took
-        DDPM 1,000. One step: from x_t and the network's eps to x_s, at a lower noise level, with no lot drawn.
+    statement=r"""
+        The paper's figures 5, 26 and 27 were not made without lots: 200 steps of DDIM with $\eta = 1$. $\eta$ says how
+        much of the noise in $x_s$ is fresh. Its deviation $\sigma$ is $\eta$ times that of DDPM's posterior for the
+        same step, whose variance stands in "The way back". The trap is what happens to the rest: $x_s$ must have
+        exactly the noise of time $s$, variance $1 - \bar\alpha_s$, however much of it is new.
         """,
     hints=(
-        "If eps were the true noise, which x_0 would x_t have been made from?",
-        "Two lines: solve x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps for x_0; then add the same eps to it "
-        "at the level of s.",
-        "x_0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t); "
-        "x_s = sqrt(alpha_bar_s) x_0 + sqrt(1 - alpha_bar_s) eps",
+        "Two independent noises, one predicted and one fresh, are to have the variance 1 - alpha_bar_s together. "
+        "Which is left for the predicted one?",
+        "sigma is eta times the root of the posterior's variance, with alpha = alpha_bar_t / alpha_bar_s. Variances "
+        "add up, deviations do not: eps gets sqrt(1 - alpha_bar_s - sigma**2).",
+        "The page's step, sqrt(alpha_bar_s) x_0 + sqrt(1 - alpha_bar_s) eps, with the second root replaced by "
+        "sqrt(1 - alpha_bar_s - sigma**2), plus sigma * noise.",
     ),
-    stub=_step_stub,
-    solution=_step,
-    check=_step_check,
-    wrong={
-        "no_roots": WrongAnswer(_no_roots, "the share of the *variance*"),
-        "only_x_0": WrongAnswer(_only_x_0, "the goal, not the next step"),
-        "not_divided": WrongAnswer(_not_divided, "not x_0 yet: divide"),
-        "old_noise_level": WrongAnswer(_old_noise_level, "you put back the noise of time t"),
-        "fresh_noise": WrongAnswer(_fresh_noise, "Nothing is drawn here"),
-        "ddpms_mean": WrongAnswer(_posterior_mean, "the mean of DDPM's posterior"),
-        "exchanged": WrongAnswer(_exchanged, "t and s are exchanged"),
+    compare="Compare: where does your code notice that the last step, to alpha_bar_s = 1, may draw nothing?",
+    stub=stub,
+    solution=solution,
+    cases=cases,
+    mistakes={
+        "nothing_fresh": Mistake(nothing_fresh, "nothing is drawn: that is the page's step, right for eta = 0 alone."),
+        "noise_on_top": Mistake(noise_on_top, "you add the fresh noise on top of all of the predicted one. x_s is then "
+                                "noisier than time s allows, and the network, which is told s, leaves the rest in the "
+                                "picture."),
+        "deviations_add_up": Mistake(deviations_add_up, "you take sigma away from the predicted noise's deviation. "
+                                     "Independent noises add up by their variances, so too little is left."),
+        "all_fresh": Mistake(all_fresh, "all of the noise is fresh, whatever eta is. Even at eta = 1 a part of it is "
+                             "the predicted one: as much as the posterior says."),
+        "shares_of_deviation": Mistake(shares_of_deviation, "eta is a share of all of x_s's noise for you. It is one "
+                                       "of the posterior's deviation, which is smaller the shorter the step is."),
+        "eta_of_the_variance": Mistake(eta_of_the_variance, "your eta multiplies the variance. It is the deviation, "
+                                       "its root, that is multiplied."),
+        "variance_for_deviation": Mistake(variance_for_deviation, "your sigma is eta times the posterior's variance. "
+                                          "Its root is the deviation."),
+        "posterior_mean": Mistake(posterior_mean, "you take the mean of DDPM's posterior, which is right for eta = 1 "
+                                  "alone: it leaves the predicted noise as much as a full draw leaves it."),
+        "no_roots": Mistake(no_roots, "alpha_bar is the share of the *variance* that is data. What x_0 and the noises "
+                            "are multiplied by are roots."),
+        "not_divided": Mistake(not_divided, "what is left of x_t without the noise is sqrt(alpha_bar_t) x_0, not x_0 "
+                               "yet: divide."),
     },
-)
+)  # fmt: skip
