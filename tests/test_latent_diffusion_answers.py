@@ -1,5 +1,5 @@
-"""Chapter 06's exercises: right answers that are written otherwise are taken, and wrong ones that nobody foresaw refused,
-without a misconception being claimed that is not theirs."""
+"""Chapter 06's exercises: right answers that are written otherwise are taken, and wrong ones that nobody foresaw
+refused, without a misconception being claimed that is not theirs."""
 
 import math
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from soralab.exercises import exercise
 
-# ------------------------------------------------------------------------------------------ each thing in its half
+# ------------------------------------------------------------------------------------ each thing in its half
 
 
 def guided_by_einsum(none, said, where, scale):
@@ -60,7 +60,7 @@ def strongest_prompt(none, said, where, scale):
     return none + scale * (where[:, None, None] * (said - none)).amax(0)
 
 
-# --------------------------------------------------------------------------------------- as much fresh noise as you like
+# --------------------------------------------------------------------------------- as much fresh noise as you like
 
 
 def step_in_tensors(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
@@ -110,7 +110,7 @@ def clipped_guess(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
         guess.clamp(-1, 1) - guess)
 
 
-# ----------------------------------------------------------------------------------------- which place reads which word
+# ----------------------------------------------------------------------------------- which place reads which word
 
 
 def attend_by_view(z, words, W_Q, W_K, W_V, mask, heads):
@@ -163,7 +163,7 @@ WRONG_READING = [
 ]
 
 
-# --------------------------------------------------------------------------------------- how hard may the adversary pull
+# --------------------------------------------------------------------------------- how hard may the adversary pull
 
 
 def weight_at_once(reconstruction, adversarial, last):

@@ -12,10 +12,18 @@ from soralab.command import main
 from soralab.datasets import stills
 from soralab.experiments import latent_diffusion as experiments
 from soralab.experiments import latent_diffusion_conditions as conditions
+from soralab.experiments import latent_diffusion_relation as relation
 from soralab.experiments import latent_diffusion_trade_off as trade_off
 from soralab.experiments.latent_diffusion_digits import as_digits, as_pictures, write_digits
 from soralab.experiments.latent_diffusion_scores import gaussian_distance
-from soralab.latent_diffusion import LatentDiffusion, LatentDiffusionConfig, Painter, UNetConfig, load_autoencoder
+from soralab.latent_diffusion import (
+    LatentDiffusion,
+    LatentDiffusionConfig,
+    Painter,
+    UNetConfig,
+    load_autoencoder,
+    word_ids,
+)
 from soralab.recipes import latent_diffusion as recipe
 from soralab.vit import ViT, ViTConfig
 from soralab.world.language import encode
@@ -198,6 +206,65 @@ def test_digits_are_painted_by_their_number():
     assert shown.shape == (2, 3, 32, 32) and not torch.allclose(shown, other)
 
 
+# ----------------------------------------------------------------------------------------------- where two things stand
+
+
+def test_standing_of_true_pictures_and_of_pictures_that_are_turned():
+    texts, scenes = stills.prompts("test", 2, 40, seed=3)
+    shown = stills.pictures(scenes)
+    right = relation.standing(shown, texts)
+    beside = sum("left of" in text for text in texts)
+    assert 0 < beside < 40
+    assert right == {"pictures": 40, "both": 40, "axis": 40, "beside": beside, "order": 40, "all": 40}
+    turned = relation.standing(shown.flip(-2, -1), texts)  # by half a turn, which moons notice
+    assert 0 < turned["both"] == turned["axis"] and turned["order"] == turned["all"] == 0
+    none = relation.standing(torch.zeros(2, 3, 32, 32), texts[:2])
+    assert none == {"pictures": 2, "both": 0, "axis": 0, "beside": 0, "order": 0, "all": 0}
+
+
+def test_each_half_follows_its_own_thing_until_the_whole_prompt_takes_over():
+    """A network that says which prompt it was given: the picture of noise that guidance makes of that is known."""
+    model = LatentDiffusion(TINY).eval()
+    painter = Painter(model, None, side=8)
+    texts = ["a small red circle is left of a medium blue square", "a small red ring is above a small blue moon"]
+    asked = []
+    said = []
+
+    def which_prompt(z, t, ids):
+        asked.append((t[0].item(), ids))
+        return ids.sum(1)[:, None, None, None].float().expand_as(z)
+
+    model.forward = which_prompt
+
+    def guided(none, each, where, scale):
+        said.append((none, each, where, scale))
+        return relation.arrows(none, each, where, scale)
+
+    relation.by_halves(painter, texts, guided, steps=5)
+    (none, each, where, scale), (_, below, rows, _) = said[0], said[3]
+    first, second = (word_ids([text], TINY.words).sum() for text in ("a small red circle", "a medium blue square"))
+    assert len(said) == 6 and scale == 3.0  # t = 1, 0.8 and 0.6 of five steps, for each axis
+    assert none.unique().tolist() == [0] and each[0].unique() == first and each[1].unique() == second
+    assert where[0, :, :4].all() and not where[0, :, 4:].any() and torch.equal(where[1], 1 - where[0])
+    assert torch.equal(rows, where.mT) and below[0].unique() == word_ids(["a small red ring"], TINY.words).sum()
+    whole = [ids for t, ids in asked if t < 0.6 and ids.any()]
+    assert [ids.tolist() for ids in whole[::2]] == [word_ids([text], TINY.words).tolist() for text in texts]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_arrows_are_guidance_where_one_prompt_speaks(seed):
+    generator = torch.Generator().manual_seed(seed)
+    none, said = torch.randn(2, 3, 4, 5, generator=generator), torch.randn(2, 2, 3, 4, 5, generator=generator)
+    where = torch.zeros(2, 4, 5)
+    where[0, :, :2] = where[1, 1] = 1
+    got = relation.arrows(none, said, where, 2.5)
+    first, second = (none + 2.5 * (each - none) for each in said)
+    torch.testing.assert_close(got[..., 0, :2], first[..., 0, :2])
+    torch.testing.assert_close(got[..., 1, 2:], second[..., 1, 2:])
+    torch.testing.assert_close(got[..., 1, :2], first[..., 1, :2] + second[..., 1, :2] - none[..., 1, :2])
+    torch.testing.assert_close(got[..., 2:, 2:], none[..., 2:, 2:])
+
+
 # ------------------------------------------------------------------------------------------------------------ training
 
 
@@ -273,6 +340,11 @@ def test_every_experiment_runs_and_fills_its_table(small, tmp_path, monkeypatch)
     assert list(table["guidance"]) == ["true", "1", "3"] and table["guidance"]["true"]["spread"] > 0
     assert {name: list(row) for name, row in table["samplers"].items()} == {
         "ddpm": ["2"], "ddim": ["2"], "heun": ["1"], "dpm_solver_pp": ["2"]}  # fmt: skip
+    assert list(table["relation"]) == ["from the prompt", "by halves"]
+    for row in table["relation"].values():
+        assert row["pictures"] == 4 >= row["both"] >= max(row["axis"], row["beside"])
+    low, high = table["floor"]
+    assert 0 < low <= high
     assert list(table["concatenation"]) == list(conditions.TASKS) and table["mnist"] is None
     assert list(table["regularisation"]) == ["KL", "VQ"]
     assert table["regularisation"]["KL"] == table["trade-off"]["4"]  # the same two networks

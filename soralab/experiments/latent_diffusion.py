@@ -1,7 +1,7 @@
 """What chapter 06 measures: `soralab evaluate latent_autoencoder`, `latent_diffusion`, and the cards' metrics.
 
-The card of `latent_diffusion` also holds the experiments: the trade-off over f, KL or VQ, guidance, samplers,
-conditions laid over z, and MNIST, each in a file of its own.
+The card of `latent_diffusion` also holds the experiments: the trade-off over f, KL or VQ, where two things stand,
+guidance, samplers, conditions laid over z, and MNIST, each in a file of its own.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from pathlib import Path
 from soralab.datasets import mnist, stills
 from soralab.experiments.latent_diffusion_conditions import concatenation
 from soralab.experiments.latent_diffusion_digits import mnist_digits
+from soralab.experiments.latent_diffusion_relation import relation
 from soralab.experiments.latent_diffusion_sampling import guidance, samplers
-from soralab.experiments.latent_diffusion_scores import measure, measure_first_stage
+from soralab.experiments.latent_diffusion_scores import floor, measure, measure_first_stage
 from soralab.experiments.latent_diffusion_trade_off import alone, regularisation, trade_off
 from soralab.latent_diffusion import Painter, load_autoencoder
 from soralab.recipes import RUNS, Trained
@@ -47,7 +48,9 @@ def experiments(folder: Path, painter: Painter) -> dict:
     return {
         "trade-off": trade_off(folder / "trade_off", data, **short),
         "regularisation": regularisation(folder / "trade_off", data, **short),
+        "relation": relation(painter, **few),
         "guidance": guidance(painter, **few, **by_profile(smoke={"scales": (1.0, 3.0)}, laptop={}, gpu={})),
+        "floor": floor(**few),
         "samplers": samplers(painter, **few, **by_profile(smoke={"calls": (2,)}, laptop={}, gpu={})),
         "concatenation": concatenation(folder / "concatenation", data, painter.autoencoder, **short),
         "mnist": mnist_digits(folder / "mnist", **short) if mnist.available() else None,

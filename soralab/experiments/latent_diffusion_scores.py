@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -72,6 +73,21 @@ def quality(painter: Painter, count: int, **options) -> dict[str, float]:
     shown = painted(painter, texts, **options)
     return {"read_right": round(stills.scores(shown, texts)["all"], 4),
             "distance": round(frechet(shown, stills.pictures(scenes)), 3)}  # fmt: skip
+
+
+def floor(count: int = 200, sets: int = 6) -> list[float]:
+    """[least, most]: how far from `quality`'s true pictures others of the same prompts are, of `sets` sets."""
+    texts, scenes = stills.prompts("test", 1, count)
+    truth, distances = stills.pictures(scenes), []
+    for seed in range(61, 61 + sets):
+        found: dict[str, list] = {text: [] for text in texts}
+        scenes_of = (stills.sample(seed, k, "test") for k in itertools.count())
+        while any(len(found[text]) < texts.count(text) for text in found):
+            scene = next(scenes_of)
+            found.get(stills.caption(scene), []).append(scene)
+        others = stills.pictures([found[text].pop() for text in texts])
+        distances.append(round(frechet(others, truth), 3))
+    return [min(distances), max(distances)]
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
