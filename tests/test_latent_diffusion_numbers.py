@@ -1,0 +1,86 @@
+"""Chapter 06's sentences with numbers, in the notebook and in the leader's guide, are held to the card and to the code."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from soralab.datasets import stills
+from soralab.diffusion import ScaledLinearBeta
+from soralab.experiments.latent_diffusion_digits import MNIST_FIRST, MNIST_TRAINING
+from soralab.experiments.latent_diffusion_relation import LED_UNTIL
+from soralab.experiments.latent_diffusion_trade_off import CODES, TRADE_BATCH, TRADE_FIRST, TRADE_TRAINING
+from soralab.files.checkpoints import read_card
+from soralab.recipes.latent_diffusion import PICTURES
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = json.loads((ROOT / "notebooks" / "06_latent_diffusion.ipynb").read_text(encoding="utf-8"))
+PROSE = "\n".join("".join(cell["source"]) for cell in BOOK["cells"] if cell["cell_type"] == "markdown")
+GUIDE = (ROOT / "notebooks" / "sessions" / "06_latent_diffusion.md").read_text(encoding="utf-8")
+METRICS = read_card("latent_diffusion")["metrics"]
+
+
+def test_what_is_said_of_two_things():
+    rows = {name: row for name, row in METRICS["scores"].items() if name.endswith("2")}
+    assert all(row["binding"] == 0 for row in rows.values()) and 'binding" is 0' in PROSE
+    assert all(0.17 < 1 - row["count"] < 0.24 for row in rows.values())  # "about a fifth"
+    assert all(METRICS["scores"][f"{split}, 1"]["all"] > 0.95 for split in ("test", "held_out"))  # "nearly always"
+    assert sum(index % 5 in (1, 3) for index in range(PICTURES)) == 12_000 and "only 12,000 of the pictures" in PROSE
+    assert len({stills.caption(stills.sample(0, k, "test")) for k in range(4000)}) == 126 and "only 126 captions" in PROSE
+
+
+def test_what_is_said_of_the_trade_off():
+    table = METRICS["trade-off"]
+    assert f"of {TRADE_FIRST.steps} steps" in PROSE and f"{TRADE_TRAINING.steps:,} steps, and to keep them" in PROSE
+    assert f"{TRADE_BATCH[1]} pictures at $f = 1$ and {TRADE_BATCH[8]} at $f = 8$" in PROSE
+    assert f"the second row has {CODES} codes" in PROSE
+    shares = [100 * table[f][key] for f in "48" for key in ("read_right", "copies")]
+    assert "{:g} by {:g} and {:g} by {:g}".format(*shares) in PROSE
+    assert abs(shares[0] / shares[1] - shares[2] / shares[3]) < 0.03  # "are alike"
+    nearest = sorted(table, key=lambda f: table[f]["distance"])
+    assert nearest[:2] == ["4", "8"] and "least at $f = 4$ and next at $f = 8$" in PROSE
+    assert max(table[f]["read_right"] for f in "12") <= 0.005 and min(table[f]["copies"] for f in "12") == 1
+
+
+def test_what_is_said_of_guidance():
+    table = {float(scale): row for scale, row in METRICS["guidance"].items() if scale != "true"}
+    true, one = METRICS["guidance"]["true"]["spread"], {scale: 100 * row["one"] for scale, row in table.items()}
+    assert f"{one[1]:.0f} % becomes {one[2]:.0f} %, and more of it gives little more" in PROSE
+    assert max(one.values()) - one[2] <= 1
+    assert max(table, key=lambda scale: table[scale]["two"]) == 2
+    spreads = [table[scale]["spread"] for scale in sorted(table)]
+    assert spreads == sorted(spreads, reverse=True)  # "falls all the way"
+    assert all(abs(table[scale]["spread"] - true) < 0.005 for scale in (2, 3)) and table[8]["spread"] < 0.9 * true
+    assert (f"it falls from {table[1]['spread']} at scale 1 to {table[8]['spread']} at scale 8, and true pictures have "
+            f"{true}") in GUIDE
+    assert f"(of two things {100 * table[5]['two']:.0f} %)" in GUIDE
+
+
+def test_what_is_said_of_steps():
+    right, distance = ({name: {int(n): value[key] for n, value in row.items()}
+                        for name, row in METRICS["samplers"].items()} for key in ("read_right", "distance"))
+    assert STEPS
+
+
+@pytest.mark.parametrize("task", ["inpainting", "super-resolution"])
+def test_what_is_said_of_conditions(task):
+    row = METRICS["concatenation"][task]
+    assert row["made"] > row["given"] + 0.1 if task == "inpainting" else abs(row["made"] - row["given"]) < 0.03
+
+
+def test_what_is_said_of_digits_and_of_levels():
+    assert MNIST_FIRST.steps == MNIST_TRAINING.steps == 500 and "500 steps a stage" in PROSE
+    ends = ScaledLinearBeta().alpha_bar
+    assert f"ends at $\\bar\\alpha = {ends[1]:.4f}$" in PROSE and ends[0] == 1
+    assert list(range(1, 1000, 20))[::-1][:2] == [981, 961]
+    assert f"while $t \\geq {LED_UNTIL}$" in PROSE
+    alpha = ScaledLinearBeta().alpha(torch.tensor(0.5)).item()
+    assert 2.5 < (1 - alpha**2) ** 0.5 / alpha < 3 and "nearly three times as strong" in PROSE
+
+
+def test_no_number_of_a_sentence_is_from_an_older_card():
+    for word in ("103 had them", "36 of 200", "of 115 pictures"):
+        assert word not in PROSE
+    assert not re.search(r"\b(RELATION|HALVES|STEPS|AGAIN)\b", PROSE)
