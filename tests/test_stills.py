@@ -22,6 +22,7 @@ from soralab.latent_diffusion import (
     Painter,
     UNetConfig,
     load_autoencoder,
+    noise,
     word_ids,
 )
 from soralab.recipes import latent_diffusion as recipe
@@ -228,9 +229,10 @@ def test_each_half_follows_its_own_thing_until_the_whole_prompt_takes_over():
     painter = Painter(model, None, side=8)
     texts = ["a small red circle is left of a medium blue square", "a small red ring is above a small blue moon"]
     asked = []
-    said = []
+    said, begun = [], []
 
     def which_prompt(z, t, ids):
+        begun.extend(z.clone() if t[0] == 1 and not ids.any() else ())
         asked.append((t[0].item(), ids))
         return ids.sum(1)[:, None, None, None].float().expand_as(z)
 
@@ -240,10 +242,11 @@ def test_each_half_follows_its_own_thing_until_the_whole_prompt_takes_over():
         said.append((none, each, where, scale))
         return relation.arrows(none, each, where, scale)
 
-    relation.by_halves(painter, texts, guided, steps=5)
+    relation.by_halves(painter, texts, guided, steps=5, seed=7)
     (none, each, where, scale), (_, below, rows, _) = said[0], said[3]
     first, second = (word_ids([text], TINY.words).sum() for text in ("a small red circle", "a medium blue square"))
     assert len(said) == 6 and scale == 3.0  # t = 1, 0.8 and 0.6 of five steps, for each axis
+    assert torch.equal(torch.stack(begun), noise(7, 2, (4, 8, 8)))  # picture k from the noise of seed + k
     assert none.unique().tolist() == [0] and each[0].unique() == first and each[1].unique() == second
     assert where[0, :, :4].all() and not where[0, :, 4:].any() and torch.equal(where[1], 1 - where[0])
     assert torch.equal(rows, where.mT) and below[0].unique() == word_ids(["a small red ring"], TINY.words).sum()
@@ -343,8 +346,7 @@ def test_every_experiment_runs_and_fills_its_table(small, tmp_path, monkeypatch)
     assert list(table["relation"]) == ["from the prompt", "by halves"]
     for row in table["relation"].values():
         assert row["pictures"] == 4 >= row["both"] >= max(row["axis"], row["beside"])
-    low, high = table["floor"]
-    assert 0 < low <= high
+    assert list(table["floor"]) == ["3", "4"] and all(0 < low <= high for low, high in table["floor"].values())
     assert list(table["concatenation"]) == list(conditions.TASKS) and table["mnist"] is None
     assert list(table["regularisation"]) == ["KL", "VQ"]
     assert table["regularisation"]["KL"] == table["trade-off"]["4"]  # the same two networks

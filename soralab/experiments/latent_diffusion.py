@@ -13,7 +13,7 @@ from soralab.experiments.latent_diffusion_conditions import concatenation
 from soralab.experiments.latent_diffusion_digits import mnist_digits
 from soralab.experiments.latent_diffusion_relation import relation
 from soralab.experiments.latent_diffusion_sampling import guidance, samplers
-from soralab.experiments.latent_diffusion_scores import floor, measure, measure_first_stage
+from soralab.experiments.latent_diffusion_scores import floors, measure, measure_first_stage
 from soralab.experiments.latent_diffusion_trade_off import alone, regularisation, trade_off
 from soralab.latent_diffusion import Painter, load_autoencoder
 from soralab.recipes import RUNS, Trained
@@ -50,7 +50,7 @@ def experiments(folder: Path, painter: Painter) -> dict:
         "regularisation": regularisation(folder / "trade_off", data, **short),
         "relation": relation(painter, **few),
         "guidance": guidance(painter, **few, **by_profile(smoke={"scales": (1.0, 3.0)}, laptop={}, gpu={})),
-        "floor": floor(**few),
+        "floor": floors(by_profile(smoke=(3, 4), laptop=(100, 200), gpu=(100, 200))),
         "samplers": samplers(painter, **few, **by_profile(smoke={"calls": (2,)}, laptop={}, gpu={})),
         "concatenation": concatenation(folder / "concatenation", data, painter.autoencoder, **short),
         "mnist": mnist_digits(folder / "mnist", **short) if mnist.available() else None,

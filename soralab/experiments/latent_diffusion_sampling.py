@@ -33,11 +33,10 @@ def guidance(painter: Painter, count: int = 100, scales: Sequence[float] = SCALE
     return table
 
 
-def samplers(painter: Painter, count: int = 200, calls: Sequence[int] = CALLS) -> dict:
+def samplers(painter: Painter, count: int = 100, calls: Sequence[int] = CALLS) -> dict:
     """{sampler: {calls of the network: {"read_right", "distance"}}} for test prompts of one thing.
 
-    As many as in the trade-off: a Frechet distance grows as its sets become smaller, so only those of equally large
-    sets may be compared, beside the `latent_diffusion_scores.floor` of that size.
+    Not to be held against the trade-off's distances, which are of larger sets: see `latent_diffusion_scores.floors`.
     Heun's method calls the network twice a step and once in the last one: the odd number of calls up to `calls`.
     """
     table = {}

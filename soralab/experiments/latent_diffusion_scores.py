@@ -75,7 +75,12 @@ def quality(painter: Painter, count: int, **options) -> dict[str, float]:
             "distance": round(frechet(shown, stills.pictures(scenes)), 3)}  # fmt: skip
 
 
-def floor(count: int = 200, sets: int = 6) -> list[float]:
+def floors(counts: Sequence[int] = (100, 200)) -> dict[str, list[float]]:
+    """{pictures: `floor`}: a Frechet distance grows as its sets become smaller, and so does that of true pictures."""
+    return {str(count): floor(count) for count in counts}
+
+
+def floor(count: int, sets: int = 6) -> list[float]:
     """[least, most]: how far from `quality`'s true pictures others of the same prompts are, of `sets` sets."""
     texts, scenes = stills.prompts("test", 1, count)
     truth, distances = stills.pictures(scenes), []
