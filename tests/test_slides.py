@@ -312,6 +312,8 @@ def test_a_figure_of_the_course_is_a_picture_on_its_slide(draw):
     assert shown.alt in unescape(html)
     assert "<script" not in html and "<details" not in html
     assert ("<p>From left to right: t = 0, 1, 2.</p>" in html) is (draw == "explorer"), "what stands where"
+    page = cells.cell_html(new_code_cell("draw()", outputs=[output]), Path("."))
+    assert ('"></div>\n</div>\n<p>From left' in page) is (draw == "explorer"), "below the picture, not beside it"
     assert "class=" in cells.output_html(new_output("display_data", {"text/html": "<table><tr><td>1"}), Path("."))
 
 

@@ -208,6 +208,7 @@ def _picture_html(kind: str, output) -> str:
 def _side_by_side(parts: list[str]) -> str:
     """The parts below each other, but pictures that follow each other in one row."""
     rows = []
+    parts = [piece for part in parts for piece in re.split(r"(?<=</div>)\n(?=<p>)", part)]  # words under sliders
     for picture, group in itertools.groupby(parts, lambda part: part.startswith('<div class="picture">')):
         inner = "\n".join(group)
         rows.append(f'<div class="pictures">\n{inner}\n</div>' if picture else inner)
