@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import re
 from pathlib import Path
 
 from soralab.datasets import still_captions
@@ -57,3 +58,13 @@ def test_what_is_worked_out_by_hand():
     assert rf"e/(e + 63) \approx {share:.3f}$, a loss of {-math.log(share):.2f}" in said
     assert rf"\ln 64 \approx {math.log(64):.2f}" in said and rf"\approx {math.log(32_768):.1f}$" in said
     assert f"a factor of {1 / 0.07:.1f}" in said
+
+
+def test_every_template_lies_inside_the_intervals_of_the_others():
+    """As the committed picture of the prompts has it: no gain, the bare name's included."""
+    cells = json.loads((ROOT / "notebooks" / "04_clip.ipynb").read_text(encoding="utf-8"))["cells"]
+    cell, = (cell for cell in cells if 'title="Right among 48 classes"' in "".join(cell["source"]))
+    bars = re.findall(r"([\d.]+) % \(([\d.]+)–([\d.]+)\)", "".join(cell["outputs"][0]["data"]["text/plain"]))
+    shares, lows, highs = ([float(bar[k]) for bar in bars] for k in range(3))
+    assert len(bars) == 2 + len(still_captions.TEMPLATES)
+    assert max(lows) <= min(shares) and max(shares) <= min(highs)

@@ -17,7 +17,8 @@ def _pieces_stub(image: nn.Module, text: nn.Module, pixels: Tensor, ids: Tensor,
     """Give every parameter's .grad what one backward pass over all n pairs would, `chunk` pairs at a time.
 
     image, text: the towers, tensors [k, ...] to unit vectors [k, embed]; no call with gradients on may hold more
-    than `chunk` pairs. pixels [n, ...], ids [n, ...]: pair k belongs together. The loss is figure 3's.
+    than `chunk` pairs. pixels [n, ...], ids [n, ...]: pair k belongs together. The loss is figure 3's,
+    scale its exp(t), which is not learned here.
     """
     raise NotImplementedError
 
@@ -197,7 +198,7 @@ EXERCISE = Exercise(
         """,
     hints=(
         "The chain rule: the gradient of a weight is that of the features, times how they depend on the weight. Which "
-        " of the two factors needs all pairs?",
+        "of the two factors needs all pairs?",
         "Three passes: features under torch.no_grad(); the loss on these features, which require gradients; each piece "
         "through its tower again. tensor.backward(gradient) starts from a gradient that you give.",
         "I_e = cat of pieces without gradients, I_e.requires_grad_(), the same for T_e; loss.backward(); then for each "
