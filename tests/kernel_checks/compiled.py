@@ -16,6 +16,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from soralab.exercises.triton_attention import moving_window
 from soralab.kernels import attention, dispatch, tables, triton_kernels, triton_launch
 from soralab.kernels.configs import CONFIGS, PASSES, Config
 
@@ -137,3 +138,16 @@ def test_a_spill_would_be_seen(tmp_path):
     job = (80, 16, 64, "forward", "row map", Config(128, 128, 4, 1))
     with pytest.raises(AssertionError, match="bytes spilled"):
         test_a_kernel_compiles_into_what_was_meant(job, tmp_path)
+
+
+@pytest.mark.parametrize("chip", [80, 90])
+def test_the_kernel_of_the_exercise_is_one_that_a_gpu_takes(chip, monkeypatch):
+    """The chapter's exercise runs in the interpreter, which accepts more than a compiler does."""
+    monkeypatch.setattr(moving_window, "tl", tl, raising=False)
+    signature = dict.fromkeys(("q_in", "k_in", "v_in", "out"), "*fp32") | {"scale": "fp32"}
+    signature |= dict.fromkeys(("tokens", "window"), "i32") | dict.fromkeys(("D", "BLOCK"), "constexpr")
+    fn = triton.jit(moving_window.solution)
+    assert fn.arg_names == list(signature)
+    source = ASTSource(fn, signature, {(fn.arg_names.index("D"),): 32, (fn.arg_names.index("BLOCK"),): 16})
+    ptx = triton.compile(source, target=GPUTarget("cuda", chip, 32)).asm["ptx"]
+    assert "st.global" in ptx and "atom" not in ptx
