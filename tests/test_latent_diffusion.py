@@ -402,17 +402,20 @@ def test_what_is_concatenated_lies_place_by_place_over_z():
 
 
 def test_skips_are_taken_back_in_reverse_and_each_once():
-    """Every entry of the way down meets its mirror image: of its width, and of its resolution."""
+    """Every entry of the way down meets its mirror image: it, and not another of its width and resolution."""
     config = UNetConfig(width=8, groups=4, blocks=2, multipliers=(1, 2, 3), attention=(1,), heads=2, context=12)
     model = alive(UNet(config))
     assert len(model.down) == len(model.up) == 3 * (2 + 1)
-    sizes = []
+    kept, given = [], []
+    for layers in model.down:
+        layers.register_forward_hook(lambda _, into, out: kept.append(out))
     for layers in model.up:
-        layers.register_forward_pre_hook(lambda _, given: sizes.append(tuple(given[0].shape[1:])))
+        layers.register_forward_pre_hook(lambda _, into: given.append(into[0]))
     model(numbers(1, 4, 8, 12, seed=23), torch.tensor([0.5]).double(), numbers(1, 2, 12))
     widths = [24 + 24, 24 + 24, 24 + 16, 24 + 16, 16 + 16, 16 + 8, 16 + 8, 8 + 8, 8 + 8]
     sides = [(2, 3)] * 3 + [(4, 6)] * 3 + [(8, 12)] * 3
-    assert sizes == [(width, *side) for width, side in zip(widths, sides, strict=True)]
+    assert [tuple(x.shape[1:]) for x in given] == [(width, *side) for width, side in zip(widths, sides, strict=True)]
+    assert all(torch.equal(x[:, -skip.shape[1] :], skip) for x, skip in zip(given, reversed(kept), strict=True))
 
 
 def test_a_larger_picture_is_seen_as_the_small_one_is():

@@ -39,15 +39,16 @@ def everyone_reads_the_first_prompt(self, z, t, context=None, mask=None, concat=
     return UNET(self, z, t, context, mask, concat)
 
 
-def skips_in_order(self, z, t, context=None, mask=None, concat=None):
+def two_skips_exchanged(self, z, t, context=None, mask=None, concat=None):
     z = z if concat is None else torch.cat([z, concat], dim=1)
     time, kept = self.time(t), []
     for layers in self.down:
         z = layers(z, time, context, mask)
         kept.append(z)
+    kept[-2:] = kept[:-3:-1]  # of one shape
     z = self.middle(z, time, context, mask)
     for layers in self.up:
-        z = layers(torch.cat([z, kept.pop(0)], dim=1), time, context, mask)
+        z = layers(torch.cat([z, kept.pop()], dim=1), time, context, mask)
     return self.head(z)
 
 
@@ -71,7 +72,7 @@ def channels_for_places(self, z):
 
 def no_way_back(self, z):
     quantised = VectorQuantizer.forward(self, z.permute(0, 2, 3, 1))
-    return quantised.z_q.detach().permute(0, 3, 1, 2), quantised.loss, quantised.indices
+    return quantised.z_q.detach().permute(0, 3, 1, 2) + 0 * z, quantised.loss, quantised.indices
 
 
 @torch.no_grad()
@@ -128,7 +129,8 @@ WRONG = {  # name: (owner, what is replaced, by what, the test that must notice)
     "gate_and_value": (GEGLU, "forward", gate_and_value_exchanged, right.test_a_transformer_block_in_full),
     "first_prompt_for_all": (UNet, "forward", everyone_reads_the_first_prompt,
                              right.test_every_picture_has_its_own_time_and_condition),
-    "skips_in_order": (UNet, "forward", skips_in_order, right.test_skips_are_taken_back_in_reverse_and_each_once),
+    "two_skips_exchanged": (UNet, "forward", two_skips_exchanged,
+                            right.test_skips_are_taken_back_in_reverse_and_each_once),
     "concat_forgotten": (UNet, "forward", concat_forgotten,
                          right.test_what_is_concatenated_lies_place_by_place_over_z),
     "quantised_in_the_encoder": (Autoencoder, "posterior", quantised_in_the_encoder,
@@ -166,7 +168,7 @@ def test_wrong_version_is_refused(name, monkeypatch):
     owner, what, wrong, test = WRONG[name]
     test()
     monkeypatch.setattr(owner, what, wrong)
-    with pytest.raises((AssertionError, RuntimeError, TypeError)):
+    with pytest.raises(AssertionError):
         test()
 
 
