@@ -210,6 +210,19 @@ def exercises(chapter: Chapter) -> Iterator[str]:
         yield from (f"exercise {k + 1}: {problem}" for problem in _exercise(chapter, k + 1, task, here))
 
 
+def own_functions(chapter: Chapter) -> Iterator[str]:
+    """What the check says, "from here on the notebook uses ...", is to be true: a cell runs the reader's function."""
+    checked = ""
+    for piece in [*chapter.parts.get("Exercises", ()), Piece(None, "### Exercise")]:
+        kind = "H" if piece.cell is None else _kind(piece)
+        if checked and (kind == "H" or not kind and piece.code and re.search(rf"\b{checked}\b", piece.text)):
+            if kind == "H":
+                yield f"no cell runs {checked} after its check"
+            checked = ""
+        if kind == "C":
+            checked = piece.text.partition(" = ")[0].strip()
+
+
 def _kind(piece: Piece) -> str:
     """Which of an exercise's five cells a piece is: H, T, S, C, L; "" for another."""
     if not piece.code:
@@ -326,7 +339,8 @@ def package_functions() -> dict[str, str]:
 RULES = {
     "title card": title_card, "road map": road_map, "order": order, "The idea": idea,
     "The mathematics": mathematics, "Build it": build, "Train it a little": training, "The trained model": results,
-    "Ours and the paper's": departures, "Exercises": exercises, "To discuss": discussion,
+    "Ours and the paper's": departures, "Exercises": exercises, "own functions": own_functions,
+    "To discuss": discussion,
     "How Sora uses this": next_chapter, "slides": slides, "functions": functions,
 }
 

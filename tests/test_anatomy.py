@@ -107,6 +107,7 @@ def exercise_cells(k, task):
         code(task.first_cell(), outputs=statement),
         code(task.stub_source(), "", "exercise"),
         code(f"{name} = task.check({name})", outputs=TEXT),
+        code(f"print({name}(x))", outputs=TEXT),
         markdown("<details><summary>The solution</summary>\n\n```python\n" + task.solution_source()
                  + "\n```\n\nIt is a sine.\n\n</details>", "", "solution"),
     ]
@@ -175,7 +176,7 @@ def exchange(i, j):
 
 
 LONG = "def f():\n" + "    x = 1\n" * 45
-FIRST = 15          # the first exercise's five cells begin here
+FIRST = 15          # the first exercise's six cells begin here
 BREAK = [
     ("title card: does not begin with '# 01 ·", swap(0, "# 01 ·", "# 1 ·")),
     ("title card: no **Paper**", swap(0, "**Paper**", "Paper")),
@@ -209,7 +210,7 @@ BREAK = [
     ("Ours and the paper's: names no test", swap(13, "tests/test_house.py", "a test")),
     ("tests/test_houses.py does not exist", swap(13, "test_house.py", "test_houses.py")),
     ("Exercises: no heading", swap(14, "## Exercises", "## Tasks")),
-    ("Exercises: 2 exercises; it takes three", lambda chapter: chapter.nb.cells.__delitem__(slice(FIRST, FIRST + 5))),
+    ("Exercises: 2 exercises; it takes three", lambda chapter: chapter.nb.cells.__delitem__(slice(FIRST, FIRST + 6))),
     ("Exercises: the cells come as HTSL", drop(FIRST + 3)),
     ("Exercises: the cells come as HSTCL", exchange(FIRST + 1, FIRST + 2)),
     ("Exercises: the cells come as HTCL", lambda chapter: chapter.nb.cells[FIRST + 2].metadata.update(tags=[])),
@@ -222,14 +223,16 @@ BREAK = [
     ("exercise 1: ●●○ and 10 minutes are not shown", mute(FIRST + 1)),
     ("exercise 1: the stub is not", swap(FIRST + 2, "Write it.", "Write that.")),
     ("exercise 1: the check is not", swap(FIRST + 3, "weight_map =", "_ =")),
-    ("exercise 1: the solution is not folded", swap(FIRST + 4, "<details>", "")),
-    ("exercise 1: the solution is not the package's", swap(FIRST + 4, "torch.sin(x)", "torch.cos(x)")),
-    ("To discuss: 1 questions", swap(30, "**Two?** (think 2 minutes, talk 8). ", "Two? ")),
-    ("question 1: no folded model answer", swap(30, "<details><summary>A model answer", "<details><summary>Answer")),
-    ("question 1: the answer does not name", swap(30, "The usual misconception is yes.", "Not yes.")),
-    ("How Sora uses this: fewer than 30 words", swap(31, "It is the net that takes noise away. ", "")),
-    ("How Sora uses this: does not end", swap(31, "**Next.**", "Next.")),
-    ("How Sora uses this: does not end", swap(31, "Chapter 02", "Chapter 01")),
+    ("exercise 1: the solution is not folded", swap(FIRST + 5, "<details>", "")),
+    ("exercise 1: the solution is not the package's", swap(FIRST + 5, "torch.sin(x)", "torch.cos(x)")),
+    ("own functions: no cell runs weight_map after its check", swap(FIRST + 4, "weight_map", "solution")),
+    ("own functions: no cell runs tile after its check", drop(FIRST + 2 * 6 + 4)),
+    ("To discuss: 1 questions", swap(33, "**Two?** (think 2 minutes, talk 8). ", "Two? ")),
+    ("question 1: no folded model answer", swap(33, "<details><summary>A model answer", "<details><summary>Answer")),
+    ("question 1: the answer does not name", swap(33, "The usual misconception is yes.", "Not yes.")),
+    ("How Sora uses this: fewer than 30 words", swap(34, "It is the net that takes noise away. ", "")),
+    ("How Sora uses this: does not end", swap(34, "**Next.**", "Next.")),
+    ("How Sora uses this: does not end", swap(34, "Chapter 02", "Chapter 01")),
     ("slides: 7 cells", lambda chapter: [tag(i, "")(chapter) for i in (9, 11)]),
     ("slides: the title card is not", tag(0, "")),
     ("slides: the cell with '## The idea'", tag(2, "fragment")),
@@ -286,7 +289,7 @@ def test_rule_of_a_chapter_that_trains_nothing(message, change):
 
 def test_the_last_chapter_need_not_name_a_later_one():
     chapter = good()
-    swap(31, "Chapter 02 reads", "The map shows")(chapter)
+    swap(34, "Chapter 02 reads", "The map shows")(chapter)
     assert problems(chapter) != []
     chapter.number = LAST
     assert not any(problem.startswith("How Sora uses this") for problem in problems(chapter))
