@@ -181,6 +181,44 @@ def test_a_wall_of_minus_100_is_none_where_logits_reach_it():
     assert "every right answer opposite" in exercise("clip.loss_with_twins").judge(filled_with_100).message
 
 
+def shares_of_exponentials(I_e, T_e, t, same):
+    exponentials = (I_e @ T_e.T * t.exp()).exp()
+    rows, columns = ((exponentials * same).sum(k) / exponentials.sum(k) for k in (1, 0))
+    return -(rows.log().mean() + columns.log().mean()) / 2
+
+
+def logs_of_exponentials(I_e, T_e, t, same):
+    exponentials = (I_e @ T_e.T * t.exp()).exp()
+    logs = [exponentials.sum(k).log() - (exponentials * same).sum(k).log() for k in (1, 0)]
+    return (logs[0].mean() + logs[1].mean()) / 2
+
+
+def shares_of_a_softmax(I_e, T_e, t, same):
+    logits = I_e @ T_e.T * t.exp()
+    return -((logits.softmax(1) * same).sum(1).log().mean() + (logits.softmax(0) * same).sum(0).log().mean()) / 2
+
+
+def the_copys_channels_shuffled(skip, x):
+    return exercise("unet.crop_and_concat").solution(skip.flip(1), x)
+
+
+def one_pair_too_many(image, text, pixels, ids, scale, chunk):
+    return exercise("clip.batch_in_pieces").solution(image, text, pixels, ids, scale, min(chunk + 1, len(pixels)))
+
+
+@pytest.mark.parametrize("name, answer, says", [
+    ("clip.loss_with_twins", shares_of_exponentials, "it returns inf, it should be"),
+    ("clip.loss_with_twins", logs_of_exponentials, "it is NaN there"),
+    ("clip.loss_with_twins", shares_of_a_softmax, "it returns inf, it should be"),
+    ("unet.crop_and_concat", the_copys_channels_shuffled, "numbers differ, most at"),
+    ("clip.batch_in_pieces", one_pair_too_many, "a tower was called with 4 pairs and gradients on."),
+])  # fmt: skip
+def test_a_slip_is_told_as_what_it_is(name, answer, says):
+    """Softmaxes that overflow, channels in another order, 4 of 7 pairs: none is another slip's, or nobody's."""
+    verdict = exercise(name).judge(answer)
+    assert says in verdict.message and verdict.message not in {m.says for m in exercise(name).mistakes.values()}
+
+
 def test_one_slip_in_the_count_is_not_taken_for_another():
     """4 D numbers a layer are missing in three ways; the message names all of them."""
     task = exercise("vit.count_parameters")

@@ -88,6 +88,34 @@ def test_one_can_go_on_from_its_top_and_its_foot(path):
 
 
 @each
+def test_the_card_of_each_chapter_says_what_the_exercises_and_the_memory_take(path):
+    from soralab.exercises import chapters, exercises
+
+    card = nbformat.read(path, as_version=4).cells[0].source
+    found = re.search(r"\*\*Memory\*\* (\d+\.\d) GB\.", card)
+    assert found and 0.3 < float(found[1]) < 8
+    name = path.stem[3:]
+    if name in {chapter.name for chapter in chapters()}:
+        assert f"**Exercises** {sum(task.minutes for task in exercises(name))} minutes." in card
+
+
+SLIDERS = {"00": [["t"]], "06": [["s", "noise"]], "16": [["s", "noise"], ["t"]]}
+
+
+@each
+def test_time_and_guidance_can_be_slid_without_a_kernel(path):
+    """Guidance with a noise in 06 and 16; in 00 and 16 the time, with the network's opinion and the best guess."""
+    nb = nbformat.read(path, as_version=4)
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", ())]
+    html = "".join(output.get("data", {}).get("text/html", "") for output in outputs)
+    told = [json.loads(found) for found in re.findall(r"\), o = (\{.*?\});\n", html)]
+    assert [[axis[0] for axis in one["axes"]] for one in told] == SLIDERS.get(path.stem[:2], [])
+    for one in told:
+        assert all(len(values) >= 3 for _, values, _ in one["axes"])
+        assert one["axes"][0][0] == "s" or len(one["rows"]) == 3 and len(one["says"]) == len(one["axes"][0][1])
+
+
+@each
 def test_code_that_only_draws_is_folded(path):
     for cell in nbformat.read(path, as_version=4).cells:
         hidden = "hide-input" in cell.metadata.get("tags", [])

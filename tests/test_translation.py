@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
@@ -11,7 +12,7 @@ from statistics import mean
 import pytest
 import torch
 
-from soralab import world
+from soralab import figures, world
 from soralab.experiments import transformer as experiments
 from soralab.experiments import transformer_multi30k
 from soralab.files.checkpoints import CheckpointError, read_card, save_checkpoint
@@ -377,6 +378,20 @@ def test_the_sentences_of_chapter_02_are_the_recipes_and_the_cards():
         (guide, f"{card['parameters'] / 1e6:.1f} million weights"),
     ):
         assert said in text, said
+
+
+def test_the_bars_of_chapter_02_are_the_cards():
+    """Also where nbval compares nothing: a falsified output is found."""
+    text = (ROOT / "notebooks" / "02_transformer.ipynb").read_text(encoding="utf-8")
+    shown, = (out["data"]["text/plain"] for cell in json.loads(text)["cells"] for out in cell.get("outputs", ())
+              if "bars_with_intervals" in "".join(cell["source"]))
+    metrics, n = read_card("transformer")["metrics"], read_card("transformer")["metrics"]["sentences"]
+    told = re.findall(r"([a-z_ ]+?) (\d+\.\d) % \((\d+\.\d)–(\d+\.\d)\)", "".join(shown).partition(": ")[2])
+    assert [kind.strip() for kind, *_ in told] == list(experiments.KINDS)
+    for kind, share, low, high in told:
+        right = round(metrics[kind.strip()] * n)
+        want = (right / n, *figures.wilson(right, n))
+        assert [share, low, high] == [f"{100 * value:.1f}" for value in want], kind
 
 
 def test_what_chapter_02_says_of_small_keys_is_what_was_found():
