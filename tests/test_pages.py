@@ -99,6 +99,18 @@ def test_the_card_of_each_chapter_says_what_the_exercises_and_the_memory_take(pa
         assert f"**Exercises** {sum(task.minutes for task in exercises(name))} minutes." in card
 
 
+@each
+def test_nothing_is_told_twice(path):
+    """Slides have their words from the page's own cells: twelve words in a row stand in one cell alone."""
+    seen = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown" and "navigation" not in cell.metadata.get("tags", []):
+            text = re.sub(r"```.*?```|^\*The next cell takes .*?\*$", "", cell.source, flags=re.S | re.M)
+            words = re.findall(r"[\w']+", text.lower())
+            for k in range(len(words) - 11):
+                assert seen.setdefault(tuple(words[k : k + 12]), cell.id) == cell.id, " ".join(words[k : k + 12])
+
+
 SLIDERS = {"00": [["t"]], "06": [["s", "noise"]], "16": [["s", "noise"], ["t"]]}
 
 
