@@ -28,8 +28,8 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 
 def _cases() -> Iterator[Case | tuple]:
-    def draw(lead: tuple[int, ...], m: int, n: int, d: int, d_v: int, mask: Tensor, scale: float = 1.0) -> tuple:
-        return (scale * torch.randn(*lead, m, d), torch.randn(*lead, n, d), torch.randn(*lead, n, d_v), mask)
+    def draw(lead: tuple[int, ...], m: int, n: int, d: int, d_v: int, mask: Tensor) -> tuple:
+        return (torch.randn(*lead, m, d), torch.randn(*lead, n, d), torch.randn(*lead, n, d_v), mask)
 
     yield draw((), 2, 3, 4, 2, torch.tensor([[True, False, True], [False, True, True]]))
     yield draw((2, 3), 4, 4, 8, 5, torch.ones(4, 4, dtype=torch.bool).tril())
@@ -43,7 +43,13 @@ def _cases() -> Iterator[Case | tuple]:
     yield Case(draw((2,), 5, 7, 4, 3, nobody), "two queries that may ask nobody")
     open_to_few = torch.rand(6, 9) < 0.4
     open_to_few[:, 2] = True
-    yield Case(draw((), 6, 9, 16, 4, open_to_few, 200.0), "logits in the hundreds, in float32")
+    for size, keys, what in (
+        (48.0 * torch.arange(6) - 120, torch.ones(9, 6), "logits from -120 to 120, in float32"),
+        (120 * torch.ones(6), ~open_to_few.T, "logits of 120 where no key may be asked, in float32"),
+    ):  # open ones stay close together: the gradients through a softmax that is all but one-hot are rounding errors
+        q, k, v, mask = draw((), 6, 9, 16, 4, open_to_few)
+        q, k = torch.cat([q, math.sqrt(22) * size.diag()], -1), torch.cat([k, keys], -1)
+        yield Case((q, k, v, mask), what)
 
 
 def _logits(q: Tensor, k: Tensor) -> Tensor:
@@ -78,11 +84,29 @@ def _over_queries(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return _weighted(_logits(q, k).masked_fill(~mask, -1e9).softmax(-2), mask, v)
 
 
-def _naive(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    exponentials = _logits(q, k).float().exp().masked_fill(~mask, 0.0)  # in float32, as the reader's are
+def _shares(exponentials: Tensor, v: Tensor) -> Tensor:
     total = exponentials.sum(-1, keepdim=True)
     return (exponentials / torch.where(total == 0, 1.0, total)).to(v.dtype) @ v
 
+
+def _naive(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    return _shares(_logits(q, k).float().exp().masked_fill(~mask, 0.0), v)  # in float32, as the reader's are
+
+
+def _minus_100(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    return _weighted(_logits(q, k).masked_fill(~mask, -100.0).softmax(-1), mask, v)
+
+
+def _naive_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    return _shares(_logits(q, k).float().exp() * mask, v)  # infinity times 0
+
+
+def _shared_again(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    return _shares(_logits(q, k).float().softmax(-1) * mask, v)
+
+
+_TOO_LARGE = ("right as long as the logits are small: e¹⁰⁰ is more than float32 can hold. Subtract each row's largest "
+              "logit first, which changes no weight; torch's softmax does.")
 
 EXERCISE = Exercise(
     name="transformer.attention",
@@ -123,8 +147,13 @@ EXERCISE = Exercise(
         "scaled_by_d": Mistake(_scaled_by_d, "the logits are divided by d; Eq. (1) divides by √d."),
         "over_queries": Mistake(_over_queries, "your softmax runs over the queries, and it should run over the keys: "
                                 "each *row* of weights sums to 1."),
-        "naive": Mistake(_naive, "right as long as the logits are small: e¹⁰⁰ is more than float32 can hold. Subtract "
-                         "each row's largest logit first, which changes no weight; torch's softmax does."),
+        "naive": Mistake(_naive, _TOO_LARGE),
+        "naive_product": Mistake(_naive_product, _TOO_LARGE),
+        "minus_100": Mistake(_minus_100, "the number that you put in place of -∞ is not low enough: a logit may be "
+                             "lower, and then what is masked takes all."),
+        "shared_again": Mistake(_shared_again, "you mask after the softmax, and share out again what is left: right "
+                                "until a masked key's logit is so far above the others that nothing is left of them in "
+                                "float32."),
     },
     compare="Compare where your mask comes in: before the softmax, after it, or both?",
 )  # fmt: skip

@@ -46,6 +46,8 @@ def _cases() -> Iterator[Case | tuple]:
     log_p, after = draw(2, 12)
     after[:, :2] = -math.inf
     yield Case((log_p, after, 6), "two words that may not be written")
+    log_p, after = draw(3, 6)
+    yield Case((log_p - 200, after, 4), "long beginnings, whose probabilities are less than float32 can hold")
 
 
 def _of_each(log_p: Tensor, after: Tensor, beam: int) -> Kept:
@@ -62,6 +64,12 @@ def _last_word_alone(log_p: Tensor, after: Tensor, beam: int) -> Kept:
 
 def _multiplied(log_p: Tensor, after: Tensor, beam: int) -> Kept:
     return _beam_step(torch.zeros_like(log_p), log_p[:, None] * after, beam)
+
+
+def _probabilities(log_p: Tensor, after: Tensor, beam: int) -> Kept:
+    table = log_p.float().exp()[:, None] * after.float().exp()  # in float32, as the reader's are
+    row, word, best = _beam_step(torch.zeros_like(log_p.float()), table, beam)
+    return row, word, best.log()
 
 
 def _divided_by_rows(log_p: Tensor, after: Tensor, beam: int) -> Kept:
@@ -107,6 +115,8 @@ EXERCISE = Exercise(
         "last_word_alone": Mistake(_last_word_alone, "you choose by the last word alone, and forget how likely its "
                                    "beginning was."),
         "multiplied": Mistake(_multiplied, "the logs are multiplied. Probabilities are; their logs are added."),
+        "probabilities": Mistake(_probabilities, "right for short beginnings. The probability of a long one is less "
+                                 "than float32 can hold: stay with the logs, and add them."),
         "divided_by_rows": Mistake(_divided_by_rows, "you divide by the number of beginnings. A row of the table has "
                                    "V candidates: row = place // V, word = place % V."),
         "swapped": Mistake(_swapped, "row and word have changed places: which beginning goes on comes first."),
@@ -114,5 +124,6 @@ EXERCISE = Exercise(
         "last_log_p": Mistake(_last_log_p, "you return the log probability of the last word. It is that of the whole "
                               "beginning which the next step has to start from."),
     },
+    gradients=False,  # nobody trains through a search
     compare="Compare what happens at the first step, where all beginnings are the same one.",
 )  # fmt: skip

@@ -59,6 +59,9 @@ EXERCISE = Exercise(
         "off_by_one": Mistake(lambda queries, keys: _ones(queries, keys).tril(keys - queries - 1),
                               "off by one diagonal: a word does not see itself, so the first sees nothing at all. Its "
                               "input is the word before the one that is to be said: looking at it gives nothing away."),
+        "one_too_far": Mistake(lambda queries, keys: _ones(queries, keys).tril(keys - queries + 1),
+                               "off by one diagonal: a word also sees the one after it, the very word that it is to "
+                               "say."),
         "transposed": Mistake(lambda queries, keys: _ones(queries, keys).triu(keys - queries),
                               "words see themselves and those *after* them. Rows are the queries, columns the keys."),
         "square_only": Mistake(lambda queries, keys: _ones(queries, keys).tril(),

@@ -34,6 +34,22 @@ def _cases() -> Iterator[Case | tuple]:
     yield from zip(torch.randint(-30, 31, (5,)).tolist(), (4, 6, 10, 16, 32), strict=True)
 
 
+def _turns(angles: Tensor) -> Tensor:
+    return torch.block_diag(*[torch.tensor([[a.cos(), -a.sin()], [a.sin(), a.cos()]]) for a in angles])
+
+
+def _no_minus(k: int, d_model: int) -> Tensor:
+    even, matrix = torch.arange(0, d_model, 2), _shift(k, d_model)
+    matrix[even, even + 1] *= -1
+    return matrix
+
+
+def _other_minus(k: int, d_model: int) -> Tensor:
+    even, matrix = torch.arange(0, d_model, 2), _shift(k, d_model)
+    matrix[even + 1, even] *= -1
+    return matrix
+
+
 def _one_angle(k: int, d_model: int) -> Tensor:
     return torch.block_diag(*[_shift(k, 2)] * (d_model // 2))
 
@@ -44,10 +60,19 @@ def _halves(k: int, d_model: int) -> Tensor:
 
 
 def _half_the_exponent(k: int, d_model: int) -> Tensor:
-    rates = 10_000.0 ** (-torch.arange(d_model // 2) / d_model)
-    turns = [torch.tensor([[a.cos(), -a.sin()], [a.sin(), a.cos()]]) for a in k * rates]
-    return torch.block_diag(*turns)
+    return _turns(k * 10_000.0 ** (-torch.arange(d_model // 2) / d_model))
 
+
+def _multiplied(k: int, d_model: int) -> Tensor:
+    return _turns(k * 10_000.0 ** (torch.arange(0, d_model, 2).double() / d_model))
+
+
+def _multiplied_in_float32(k: int, d_model: int) -> Tensor:
+    return _turns(k * 10_000.0 ** (torch.arange(0, d_model, 2) / d_model))  # other numbers: the angles are large
+
+
+_MINUS = "the minus is missing or in the wrong place: cos(a + b) is cos a cos b − sin a sin b, sin(a + b) has none."
+_DIVIDED = "the place is multiplied by 10000^(2i / d_model), and not divided."
 
 EXERCISE = Exercise(
     name="transformer.shift",
@@ -71,19 +96,16 @@ EXERCISE = Exercise(
         "backwards": Mistake(lambda k, d_model: _shift(-k, d_model),
                              "it goes k words the other way. Encodings are rows here, and M stands on their right: "
                              "yours is the transpose."),
-        "no_minus": Mistake(lambda k, d_model: _shift(k, d_model).abs() * _shift(k, d_model).T.sign().abs()
-                            * torch.where(torch.eye(d_model) > 0, _shift(k, d_model).sign(),
-                                          (k * torch.ones(d_model, d_model)).sign()),
-                            "one of the two sines needs a minus: cos(a + b) is cos a cos b − sin a sin b."),
+        "no_minus": Mistake(_no_minus, _MINUS),
+        "other_minus": Mistake(_other_minus, _MINUS),
         "one_angle": Mistake(_one_angle, "every pair turns by the same angle. Each has its own wavelength: the first "
                              "turns by k, the last hardly at all."),
         "halves": Mistake(_halves, "you take the sines to be the first half of the channels. The paper's sine and "
                           "cosine of one wavelength are neighbours: channels 2i and 2i + 1."),
         "half_the_exponent": Mistake(_half_the_exponent, "your angles fall half as fast as they should: i numbers the "
                                      "pairs of channels, and the exponent is 2i / d_model."),
-        "multiplied": Mistake(lambda k, d_model: torch.block_diag(*[
-            _shift(round(k * 10_000.0 ** (2 * i / d_model)), 2) for i in range(d_model // 2)]),
-            "the place is multiplied by 10000^(2i / d_model), and not divided."),
+        "multiplied": Mistake(_multiplied, _DIVIDED),
+        "multiplied_in_float32": Mistake(_multiplied_in_float32, _DIVIDED),
     },
     tolerance=1e-3,
     compare="Compare: the matrix holds k and no pos. Of what else than waves could that be said?",
