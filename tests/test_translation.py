@@ -365,9 +365,13 @@ def test_the_sentences_of_chapter_02_are_the_recipes_and_the_cards():
     assert card["pairs"] == recipe.PAIRS and card["steps"] == recipe.TRAINING.steps
     assert card["checkpoints_averaged"] == recipe.KEPT and card["tokens"] == list(recipe.TOKENS_OF_WORLD)
     assert card["config"] == asdict(TransformerConfig.small(len(recipe.TOKENS_OF_WORLD)))
+    assert card["hardware"]["threads"] == 1
+    assert any("yellow triangle" in english for _, english in experiments.kind_pairs("held_out", metrics["sentences"]))
+    assert round(experiments.load_experiment("multi30k")["seconds"] / 900) == 1  # "about a quarter of an hour"
     size = f"{len(recipe.TOKENS_OF_WORLD)}]"
     for text, said in (
-        (chapter, f"{card['pairs']:,} pairs, minutes on two cores"),
+        (chapter, f"{card['pairs']:,} pairs, {card['seconds'] / 60:.0f} minutes on one core"),
+        (chapter, f"smoothing by 0.1 asks for about {1 / (0.9 + 0.1 / len(recipe.TOKENS_OF_WORLD)):.2f}"),
         (chapter, f"the last {recipe.KEPT}, {recipe.EVERY} steps apart"),
         (chapter, f"{recipe.TOKENS:,} together"),
         (chapter, f"a smaller model does so in {recipe.SHORT_STEPS} steps"),
@@ -392,6 +396,14 @@ def test_the_bars_of_chapter_02_are_the_cards():
         right = round(metrics[kind.strip()] * n)
         want = (right / n, *figures.wilson(right, n))
         assert [share, low, high] == [f"{100 * value:.1f}" for value in want], kind
+
+
+def test_one_prompt_in_six_is_the_scenes_whole_caption(pairs):
+    levels = ("full" if Random(f"7/{k}").random() < 0.75 else "simple" for k in range(len(pairs)))
+    captions = (pair(world.sample_scene(7, k, level)) for k, level in enumerate(levels))
+    whole = sum(told == caption for told, caption in zip(pairs, captions, strict=True))
+    assert whole / len(pairs) == pytest.approx(1 / 6, abs=0.05)
+    assert "One prompt in six is the scene's whole caption" in prose("notebooks/02_transformer.ipynb")
 
 
 def test_what_chapter_02_says_of_small_keys_is_what_was_found():

@@ -168,7 +168,7 @@ def short_run(
     unseen = [pair(world.sample_scene(TEST_SEED, k, "full", "test")) for k in range(PROBED)]
     held = Batches(to_ids(unseen), tokens=10**6)(0)
     hindi, english = unseen[0]
-    probes = Watched("transformer", loss, held, steps, swap=("source",), truth=[english],
+    probes = Watched("transformer", loss, held, steps, swap=("source",), truth=[" ".join(words(english))],
                      sample=lambda model: Translator(model, TOKENS_OF_WORLD)([hindi], beam=1))  # fmt: skip
     with TemporaryDirectory() as temporary:
         result = loop.train(model, loss, batches, config, folder or temporary, probes=probes)

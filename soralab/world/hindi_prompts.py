@@ -55,7 +55,7 @@ def bare_relation(scene: Scene) -> Scene | None:
 
 
 def typed(scene: Scene, rng: Random) -> Prompt:
-    """Any of the ways in which a prompt may be worded; nearly half of them are captions with all that they say."""
+    """Any of the ways in which a prompt may be worded; about one in six is the scene's own caption."""
     manner = CAPTION if rng.random() < 0.5 else some_manner(rng)
     form = rng.random()
     if form < 0.12:

@@ -84,13 +84,17 @@ def _over_queries(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return _weighted(_logits(q, k).masked_fill(~mask, -1e9).softmax(-2), mask, v)
 
 
+def _masked_late(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    return _weighted(_logits(q, k).float().softmax(-1).to(v.dtype), mask, v)  # in float32, as the reader's is
+
+
 def _shares(exponentials: Tensor, v: Tensor) -> Tensor:
     total = exponentials.sum(-1, keepdim=True)
     return (exponentials / torch.where(total == 0, 1.0, total)).to(v.dtype) @ v
 
 
 def _naive(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    return _shares(_logits(q, k).float().exp().masked_fill(~mask, 0.0), v)  # in float32, as the reader's are
+    return _shares(_logits(q, k).float().exp().masked_fill(~mask, 0.0), v)
 
 
 def _minus_100(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -133,7 +137,7 @@ EXERCISE = Exercise(
                             "the mask changes nothing: every query attends to every key."),
         "inverted": Mistake(lambda q, k, v, mask: _attention(q, k, v, ~mask),
                             "the mask is read the wrong way round: True means may attend."),
-        "masked_late": Mistake(lambda q, k, v, mask: _weighted(_logits(q, k).softmax(-1), mask, v),
+        "masked_late": Mistake(_masked_late,
                                "you mask after the softmax only: the weights that are left no longer sum to 1, since "
                                "the keys that may not be asked have taken their share."),
         "zero_logits": Mistake(_zero_logits, "a logit of 0 is not a weight of 0: e⁰ is 1, so what is masked is still "
