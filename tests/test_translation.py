@@ -398,6 +398,13 @@ def test_the_bars_of_chapter_02_are_the_cards():
         assert [share, low, high] == [f"{100 * value:.1f}" for value in want], kind
 
 
+def test_a_short_runs_sentences_stand_beside_the_truth_in_the_same_words():
+    """The model writes no comma, so one in the truth would look like a mistake of its own."""
+    log, _ = recipe.short_run(0, steps=2)
+    truth, = log["samples"]["truth"]
+    assert truth.count(" ") > 9 and set(truth.split()) <= set(recipe.TOKENS_OF_WORLD)
+
+
 def test_one_prompt_in_six_is_the_scenes_whole_caption(pairs):
     levels = ("full" if Random(f"7/{k}").random() < 0.75 else "simple" for k in range(len(pairs)))
     captions = (pair(world.sample_scene(7, k, level)) for k, level in enumerate(levels))
