@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -130,3 +132,13 @@ def test_the_things_are_those_of_the_text():
     for nothing in ("", " \n", "!?"):
         with pytest.raises(ValueError, match="the prompt is empty"):
             read_prompt(nothing)
+
+
+def test_readme_prompts_are_read():
+    """Every English prompt that README.md shows, and the grounds that it says a prompt may end in."""
+    text = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = [prompt for prompt in re.findall(r'soralab film "([^"]+)"', text) if prompt.isascii()]
+    assert shown and 'may end in "on a black background" (or grey)' in text
+    for prompt in shown:
+        for end in ("", " on a black background", " on a grey background"):
+            assert read_prompt(prompt + end).text == prompt + end and read_prompt(prompt + end).unlearnt() == []
