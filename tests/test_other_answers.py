@@ -321,7 +321,7 @@ def by_jacobian(g, z_e, codebook, indices, beta):
     def loss(z, c):
         return (z * g).sum() + F.mse_loss(c[indices], z_e) + beta * F.mse_loss(z, codebook[indices])
 
-    return torch.func.jacrev(loss, argnums=(0, 1))(z_e, codebook)
+    return torch.func.jacfwd(loss, argnums=(0, 1))(z_e, codebook)  # forwards, so no backward pass gives it away
 
 
 def _moved(count, total, z, k, gamma, epsilon):
