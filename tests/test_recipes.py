@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from tiny_models import AUTOENCODER, PIXELS, SORA, save_all, tiny_autoencoder
+from tiny_models import AUTOENCODER, PIXELS, SORA, numbers, randomise, save_all, tiny_autoencoder
 
 from soralab import world
 from soralab.command import main
@@ -651,3 +651,34 @@ def test_the_smoke_profile_is_smaller_than_the_laptops(small, monkeypatch):
             sora.train("sora")
     assert asked["smoke"] == (2, 400)
     assert all(small < middle < large for small, middle, large in zip(*asked.values(), strict=True))
+
+
+def losses():
+    """{name: (loss(model, batch, generator), a model, a batch)} of the recipes that draw noise or times."""
+    from soralab.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
+    from soralab.latent_diffusion import UNetConfig as PainterConfig
+    from soralab.recipes import latent_diffusion, sora_autoencoder, unet
+    from soralab.unet import UNet, UNetConfig
+
+    ids = torch.tensor([[5, 9, 0], [7, 0, 0]])
+    sizes = PainterConfig(width=8, groups=4, blocks=1, heads=2, context=12)
+    painter = randomise(LatentDiffusion(LatentDiffusionConfig(sizes, 160, 8, 1)))
+    return {
+        "unet_denoiser": (unet.denoising_loss, randomise(UNet(UNetConfig.denoiser(width=8, levels=2, time=16))),
+                          numbers(2, 3, 8, 8)),
+        "latent_diffusion": (latent_diffusion.loss, painter, {"z": numbers(2, 4, 8, 8), "ids": ids}),
+        "sora_autoencoder": (lambda *given: sora_autoencoder.loss(*given)[0], tiny_autoencoder(),
+                             numbers(2, 3, 3, 16, 16)),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["unet_denoiser", "latent_diffusion", "sora_autoencoder"])
+def test_what_a_loss_draws_comes_from_the_steps_generator(name):
+    """So that a run that was stopped goes on as it would have gone."""
+    loss, model, batch = losses()[name]
+    found = []
+    for seed, elsewhere in ((0, 1), (0, 2), (3, 2)):
+        torch.manual_seed(elsewhere)
+        with torch.no_grad():
+            found.append(loss(model, batch, torch.Generator().manual_seed(seed)).item())
+    assert found[0] == found[1] != found[2]

@@ -171,6 +171,20 @@ def test_a_step_of_the_trade_off_costs_the_same_for_every_f():
     assert max(flops.values()) / min(flops.values()) < 1.5, flops
 
 
+def test_latents_are_samples_and_drawn_once():
+    """Of q(z | x), which is what the paper trains on: not its mean, and the same at every call."""
+    torch.manual_seed(0)
+    model, pictures = Autoencoder(FIRST).eval(), torch.rand(6, 3, 16, 16) * 2 - 1
+    z = recipe.encoded(model, pictures)
+    torch.manual_seed(1)
+    assert torch.equal(recipe.encoded(model, pictures, chunk=6), z) and z.dtype == torch.float16
+    with torch.no_grad():
+        mean, logvar = model.posterior(pictures)
+    off = (z.float() / model.scale - mean) / torch.exp(0.5 * logvar)
+    assert off.std().item() == pytest.approx(1, rel=0.1) and abs(off.mean().item()) < 0.15
+    assert recipe.encoded(None, pictures) is pictures
+
+
 def test_holes_lie_on_the_grid_of_the_latents():
     masks = conditions.holes(30, 32, seed=1)
     small = torch.nn.functional.avg_pool2d(masks, 4)
