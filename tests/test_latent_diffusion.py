@@ -235,6 +235,27 @@ def test_perceptual_distance():
     torch.testing.assert_close(perceptual_distance(lambda z: [z], x, -3 * x), torch.full((3,), 4.0).double())
 
 
+def test_a_first_stage_begins_with_little_noise_and_bounds_its_variance():
+    torch.manual_seed(0)
+    model, x = Autoencoder(FIRST), numbers(2, 3, 16, 16, seed=5, dtype=torch.float32)
+    mean, logvar = model.posterior(x)
+    assert abs(logvar.mean().item() + 6) < 1 and abs(mean.mean().item()) < 1
+    with torch.no_grad():
+        for bias, bound in ((1000.0, 20.0), (-1000.0, -30.0)):
+            model.encoder[-1].bias[FIRST.latent :] = bias
+            assert (model.posterior(x)[1] == bound).all()
+
+
+def test_a_discriminator_begins_as_published():
+    """Isola et al. 2017, appendix 6.2: weights of deviation 0.02, gains about 1."""
+    torch.manual_seed(0)
+    for module in PatchDiscriminator(3, 64, 3):
+        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+            weight, gain = module.weight, isinstance(module, nn.BatchNorm2d)
+            assert weight.std().item() == pytest.approx(0.02, rel=0.25 if gain else 0.05)
+            assert weight.mean().item() == pytest.approx(float(gain), abs=0.01)
+
+
 def test_hinge_loss():
     assert hinge_loss(torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])).item() == 0.5 * (0.25 + 0.5)
 
