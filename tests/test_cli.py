@@ -125,6 +125,15 @@ def test_what_the_model_never_learnt_is_said_before_it_films(here, capsys, monke
     assert main(["film", prompt]) == 130
 
 
+def test_a_model_of_the_full_world_is_not_said_to_know_less(here, capsys):
+    """What was never learnt is told by the card of the model that films; one without a level learnt `simple`."""
+    save_sora(here, "full", level="full")
+    save_sora(here, "older", level=None)
+    for name, silent in (("full", True), ("older", False)):
+        assert main(["film", "two red circles bounce", "--steps", "1", "--checkpoint", str(here / name)]) == 0
+        assert ("never learnt" not in capsys.readouterr().err) == silent
+
+
 def test_after_a_wrong_film_the_line_tells_what_the_referee_saw(here, capsys, monkeypatch):
     from soralab.sora import Filmmaker
 
@@ -277,8 +286,27 @@ def test_a_number_that_is_none(here, capsys, option, value):
     with pytest.raises(SystemExit) as stopped:
         main(["film", PROMPT, option, value])
     assert stopped.value.code == 2
-    err = capsys.readouterr().err
-    assert f"argument {option}: " in err.splitlines()[-1] and "Traceback" not in err
+    line, = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"soralab film: argument {option}: ")
+    assert line.endswith("soralab film --help tells what it takes")
+    assert litter(here) == []
+
+
+@pytest.mark.parametrize("argv, said", [
+    ([], "VERB"), (["flim", "x"], "invalid choice: 'flim'"), (["film"], "prompt"), (["session", "99"], "from 0 to 17"),
+    (["film", PROMPT, "--size", "64"], "unrecognized arguments: --size 64"),
+    (["film", PROMPT, "--two\nlines"], "--two lines"),
+])  # fmt: skip
+def test_a_command_that_is_none_gets_one_line(here, capsys, argv, said):
+    with pytest.raises(SystemExit) as stopped:
+        main(argv)
+    assert stopped.value.code == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert line.startswith("soralab") and said in line and line.endswith("--help tells what it takes")
+
+
+def test_slides_go_into_a_folder(here, capsys):
+    assert "--output is 'deck.html'; it takes a folder" in refused(capsys, "slides", 0, "-o", "deck.html")
     assert litter(here) == []
 
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from soralab.experiments.sora_scores import card_counts, card_motions, card_right, card_table, prompts
 from soralab.figures import wilson
 from soralab.files.checkpoints import CHECKPOINTS, read_card
-from soralab.recipes.sora import FILMS, HARD, LATE, RECIPES, hard, prompt, used
+from soralab.recipes.sora import FILMS, HARD, LATE, LEVEL, RECIPES, hard, prompt, used
 from soralab.sora import Sora
 from soralab.world.language import descriptive_caption
 from soralab.world.render import PALETTE
@@ -192,6 +192,7 @@ def test_the_shipped_models_are_their_recipes():
     for name, chosen in RECIPES.items():
         card = read_card(name)
         assert (card["kind"], card["shift"], card["autoencoder"]) == (chosen.kind, chosen.shift, chosen.autoencoder)
+        assert card["level"] == LEVEL
 
 
 GOALS = {"test": 0.97, "held_out": 0.95}  # of everything right, for the next model

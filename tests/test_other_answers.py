@@ -1,4 +1,4 @@
-"""Chapters 03 to 05: right answers that are written otherwise are taken, and one that moves nobody is told so."""
+"""Chapters 03 to 05, and 16: right answers, written otherwise, are taken, and one that moves nobody is told so."""
 
 import numpy as np
 import pytest
@@ -155,7 +155,41 @@ def mask_by_numbers(size, first):
     return (row < middle) | ((row == middle) & ((column < middle) | ((column == middle) & (not first))))
 
 
+def film_in_loops(tokens, patch, size):
+    """Box by box, into an empty film."""
+    (pt, ph, pw), (time, height, width) = patch, size
+    channels = tokens.shape[-1] // (pt * ph * pw)
+    film = tokens.new_zeros(len(tokens), time, channels, height, width)
+    places = [(t, y, x) for t in range(0, time, pt) for y in range(0, height, ph) for x in range(0, width, pw)]
+    for k, (t, y, x) in enumerate(places):
+        box = tokens[:, k].reshape(-1, pt, ph, pw, channels).permute(0, 1, 4, 2, 3)
+        film[:, t : t + pt, :, y : y + ph, x : x + pw] = box
+    return film
+
+
+def put_back_without_a_gradient(x, t, known, noise):
+    """Nothing is trained through it."""
+    film = x.detach().clone()
+    film[:, : known.size(1)] = torch.lerp(known, noise, t)
+    return film
+
+
+def solver_by_the_papers_algorithm(x, x0, t, s, x0_past, t_past):
+    """Algorithm 2 of 2211.01095 with D_i, and in numpy."""
+    def level(time):
+        return np.log1p(-time) - np.log(time)
+
+    x, guess = x.numpy(), x0.numpy()
+    if x0_past is not None and 0 < s and t_past < 1:
+        r = (level(t) - level(t_past)) / (level(s) - level(t))
+        guess = (1 + 1 / (2 * r)) * guess - 1 / (2 * r) * x0_past.numpy()
+    shrunk = np.exp(level(t) - level(s)) if 0 < s and t < 1 else 0.0
+    return torch.from_numpy(s / t * x - (1 - s) * (shrunk - 1) * guess)
+
+
 @pytest.mark.parametrize("name, answer", [
+    ("sora.uncut", film_in_loops), ("sora.put_back", put_back_without_a_gradient),
+    ("sora.solver_step", solver_by_the_papers_algorithm),
     ("vit.as_convolution", kernel_by_numpy), ("vit.interpolate_positions", zoomed_as_the_official_code_does),
     ("vit.attention_distance", distance_by_the_rest), ("vit.count_parameters", parameters_as_a_fraction),
     ("clip.loss_with_twins", twins_by_shares), ("clip.recall_at_1", recall_by_ranks),

@@ -23,7 +23,7 @@ def test_every_caption_of_the_world_is_read_as_it_stands():
                 prompt = read_prompt(caption)
                 assert prompt.text == " ".join(words(caption))
                 assert len(prompt.things) == len(scene.objects)
-                assert level == "full" or prompt.unlearnt() == []
+                assert prompt.unlearnt(level) == []
 
 
 @pytest.mark.parametrize("typed, read", [
@@ -92,6 +92,8 @@ def test_what_was_not_understood_is_named_with_what_is_taken():
         read_prompt("a red circle slides up then down")
     said = str(info.value)
     assert '"then down" is not understood in the prompt after "a red circle slides up"' in said
+    with pytest.raises(ValueError, match='"right" is not understood .* after "red circle": slides takes one direction'):
+        read_prompt("red circle right")
     assert all(motion.split()[0] in said for motion in MOTIONS) and "checkered" in said
     with pytest.raises(ValueError, match="one direction: " + ", ".join(DIRECTIONS)):
         read_prompt("a red circle slides")
@@ -117,6 +119,11 @@ def test_a_sign_is_never_dropped(sign):
 ])  # fmt: skip
 def test_what_the_simple_world_never_shows_is_listed(typed, missing):
     assert read_prompt(typed).unlearnt() == missing
+    assert read_prompt(typed).unlearnt("full") == [what for what in missing if "nobody can see it" in what]
+
+
+def test_four_things_are_more_than_the_full_world_shows():
+    assert read_prompt("three crosses grow and a red moon bounces").unlearnt("full") == ["4 things"]
 
 
 def test_the_things_are_those_of_the_text():

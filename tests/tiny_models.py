@@ -41,8 +41,9 @@ def save_autoencoder(folder, name="sora_autoencoder"):
     return save_checkpoint(folder / name, model.state_dict(), {"config": asdict(model.config)})
 
 
-def save_sora(folder, name="sora", config=SORA, autoencoder="sora_autoencoder", kind="v", shift=1.0):
+def save_sora(folder, name="sora", config=SORA, autoencoder="sora_autoencoder", kind="v", shift=1.0, level="simple"):
     card = {"config": asdict(config), "autoencoder": autoencoder, "kind": kind, "shift": shift}
+    card |= {"level": level} if level else {}
     return save_checkpoint(folder / name, tiny_sora(config).state_dict(), card)
 
 

@@ -44,8 +44,14 @@ def _sentence(error: Exception) -> str:
     return str(error)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        """One line, as for every other mistake, and not the usage before it."""
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; {self.prog} --help tells what it takes\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="soralab", description="Road to Sora: film a prompt, train, evaluate.")
+    parser = _Parser(prog="soralab", description="Road to Sora: film a prompt, train, evaluate.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for module in VERBS:
         module.declare(verbs).set_defaults(run=module.run)

@@ -36,6 +36,7 @@ _guidance.__name__ = "number"  # what argparse calls it in its message
 
 def run(options) -> None:
     """Film the prompt and save it."""
+    from soralab.files.checkpoints import read_card
     from soralab.files.films import check_film_path, save_film
     from soralab.world.hindi_reader import is_hindi
     from soralab.world.language import words
@@ -46,7 +47,7 @@ def run(options) -> None:
     prompt = read_prompt(english(options.prompt))
     if words(prompt.text) != words(options.prompt):
         print(f"{'translated' if is_hindi(options.prompt) else 'read as'}: {prompt.text}")
-    for what in prompt.unlearnt():
+    for what in prompt.unlearnt(read_card(options.checkpoint).get("level", "simple")):
         print(f"soralab: the model never learnt {what}; it films this all the same", file=sys.stderr)
     from soralab.sora import Filmmaker
     from soralab.training.progress import progress

@@ -19,5 +19,7 @@ def run(options) -> None:
     """Build the decks and say where they lie."""
     from soralab.sessions.slides import build
 
+    if options.output.suffix.lower() in (".html", ".htm"):
+        raise ValueError(f"--output is {str(options.output)!r}; it takes a folder: each deck has its chapter's name")
     for path in build(options.numbers, options.output):
         print(path)

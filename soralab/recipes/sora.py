@@ -34,7 +34,7 @@ from soralab.training.progress import progress
 from soralab.world.language import descriptive_caption, short_caption
 from soralab.world.scene import WALL
 
-SEED, FRAMES, SIDE = 16, 9, 32
+SEED, LEVEL, FRAMES, SIDE = 16, "simple", 9, 32
 BATCH = 64
 FILMS = 288_000  # of the world's; those that are `used` are encoded once, for the model that films in latents
 EVERY = {"orbits": 1, "spins": 1, WALL: 3}  # one film in so many is used, and of all other motions one in REST
@@ -99,7 +99,7 @@ def prompt(scene: world.Scene, rng: Random, null: float = NULL) -> str:
 def used(indices: Iterable[int]) -> Iterator[world.Scene]:
     """The scenes of the library that training uses, of these indices: all that turn, few of what is learnt soon."""
     for index in indices:
-        scene = world.sample_scene(SEED, index, "simple")
+        scene = world.sample_scene(SEED, index, LEVEL)
         if index % EVERY.get(scene.objects[0].motion, REST) == 0:
             yield scene
 
@@ -107,7 +107,7 @@ def used(indices: Iterable[int]) -> Iterator[world.Scene]:
 def hard(indices: Iterable[int]) -> Iterator[world.Scene]:
     """The scenes of the library, of these indices, that spin and are of one of the HARD shapes."""
     for index in indices:
-        thing = (scene := world.sample_scene(SEED, index, "simple")).objects[0]
+        thing = (scene := world.sample_scene(SEED, index, LEVEL)).objects[0]
         if thing.motion == "spins" and thing.shape in HARD and index % HARD[thing.shape] == 0:
             yield scene
 
@@ -268,7 +268,7 @@ def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = N
 @torch.no_grad()
 def unseen(autoencoder: SpacetimeAutoencoder) -> tuple[dict[str, Tensor], Tensor, str]:
     """What a short run is probed with: PROBED unseen films as a batch; the first of them, and its caption."""
-    scenes = [world.sample_scene(SEED, index, "simple", "test") for index in range(PROBED)]
+    scenes = [world.sample_scene(SEED, index, LEVEL, "test") for index in range(PROBED)]
     films = world.to_film(world.render(scenes, FRAMES, SIDE, SIDE))
     texts = [short_caption(scene) for scene in scenes]
     return as_batch(autoencoder.encode(films), texts), films[0], texts[0]
@@ -293,5 +293,5 @@ def train(name: str = "sora", steps: int | None = None) -> Trained:
     result.ema.copy_to(model)
     return Trained.of(
         model, recipe.config, result, autoencoder=recipe.autoencoder, kind=recipe.kind, shift=recipe.shift,
-        data_seed=SEED, batch=BATCH,
+        data_seed=SEED, level=LEVEL, batch=BATCH,
     )  # fmt: skip

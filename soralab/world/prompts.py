@@ -51,13 +51,13 @@ class Prompt:
         """What it speaks of, as `soralab.world.reader.read_caption` tells it."""
         return read_caption(self.text)
 
-    def unlearnt(self) -> list[str]:
-        """What a model of the world's `simple` level never saw, each in a few words; [] for what it did."""
-        setting = read_setting(self.text)
-        found = [f"{len(self.things)} things"] if len(self.things) > 1 else []
-        if setting["background"] in ("striped", "checkered"):
+    def unlearnt(self, level: str = "simple") -> list[str]:
+        """What a model of this level of the world never saw, each in a few words; [] for what it did."""
+        setting, simple = read_setting(self.text), level == "simple"
+        found = [f"{len(self.things)} things"] if len(self.things) > (1 if simple else 3) else []
+        if simple and setting["background"] in ("striped", "checkered"):
             found.append(f"a {setting['background']} background")
-        if setting["camera"] in CAMERAS[1:]:
+        if simple and setting["camera"] in CAMERAS[1:]:
             found.append(f"a camera that {setting['camera']}")
         unseen = [(t["shape"], t["motion"]) for t in self.things if (t["shape"], t["motion"]) in INVISIBLE]
         return found + [f"a {shape} that {motion} (nobody can see it turn)" for shape, motion in unseen]
@@ -156,7 +156,7 @@ class _Reader:
         line = f'"{left}" is not understood in the prompt' + (f' after "{read}"' if read else "")
         if noun:
             tip = f'how many {noun} are there? say "{article(noun)} {_PLURALS[noun]}" or "two {noun}"'
-        elif self.said[self.at] == "slides":
+        elif self.said[self.at] in ("slides", *DIRECTIONS):
             tip = f"slides takes one direction: {', '.join(DIRECTIONS)}"
         else:
             motions = ", ".join(dict.fromkeys(motion.split()[0] for motion in MOTIONS))

@@ -85,6 +85,7 @@ EXERCISE = Exercise(
     ),
     compare="Compare: nothing is learnt for it, which is why it is cheap. W.A.L.T trains with known frames instead.",
     stub=stub,
+    gradients=False,  # it films; nothing is trained through it
     solution=solution,
     cases=cases,
     mistakes={

@@ -77,6 +77,22 @@ def upside_down(x, x0, t, s, x0_past, t_past):
     return first_order(x, x0 + h_past / h / 2 * (x0 - x0_past), t, s, None, None)
 
 
+def all_steps_alike(x, x0, t, s, x0_past, t_past):
+    if x0_past is None or s == 0 or t_past == 1:
+        return first_order(x, x0, t, s, None, None)
+    return first_order(x, 1.5 * x0 - 0.5 * x0_past, t, s, None, None)
+
+
+def from_the_past(x, x0, t, s, x0_past, t_past):
+    step = solution(x, x0, t, s, x0_past, t_past)
+    ahead = x0_past is not None and s > 0 and t_past < 1
+    return step + (1 - s - s / t * (1 - t)) * (x0_past - x0) if ahead else step
+
+
+def backwards(x, x0, t, s, x0_past, t_past):
+    return 2 * first_order(x, x0, t, s, None, None) - solution(x, x0, t, s, x0_past, t_past)
+
+
 def the_whole_difference(x, x0, t, s, x0_past, t_past):
     if x0_past is None or s == 0 or t_past == 1:
         return first_order(x, x0, t, s, None, None)
@@ -115,6 +131,7 @@ EXERCISE = Exercise(
     ),
     compare="Compare: `dpm_solver_pp` in soralab/diffusion/samplers.py does the same for every noise process.",
     stub=stub,
+    gradients=False,  # it films; nothing is trained through it
     solution=solution,
     cases=cases,
     mistakes={
@@ -128,6 +145,12 @@ EXERCISE = Exercise(
                             "step lies ahead: extrapolate."),
         "upside_down": Mistake(upside_down, "your ratio of the steps is upside down: the longer the step ahead, the "
                                "further the guess will have moved."),
+        "all_steps_alike": Mistake(all_steps_alike, "you take both steps for equally long. In log((1 - t) / t) they "
+                                   "are not: half a step ahead is h / (2 h_past) of the last one."),
+        "from_the_past": Mistake(from_the_past, "you go on from x0_past. The line is to go on from x0, the later of "
+                                 "the two guesses."),
+        "backwards": Mistake(backwards, "you move the guess back to where it came from: a sign. It goes on from "
+                             "x0_past through x0, so the difference is x0 - x0_past and both steps have one sign."),
         "the_whole_difference": Mistake(the_whole_difference, "you extrapolate to the end of the step. One value "
                                          "stands for the whole step, so take that of its middle: half as far."),
         "the_noise_forgotten": Mistake(the_noise_forgotten, "you keep the film's part of the formula and drop the "
