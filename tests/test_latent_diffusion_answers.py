@@ -252,6 +252,30 @@ def test_another_small_number_is_told_as_what_it_is(added):
     assert CONSTANTS[added] in verdict.message and "not 1e-4" in verdict.message
 
 
+def test_the_mean_over_prompts_is_told_as_what_it_is():
+    """Also where there is no prompt, and the mean of nothing is no number."""
+    task = exercise("latent_diffusion.guided")
+    verdict = task.judge(lambda none, said, where, scale: (none + scale * where[:, None, None] * (said - none)).mean(0))
+    assert verdict.message == task.mistakes["mean_of_prompts"].says
+
+
+def test_what_is_left_of_the_predicted_noise_is_told_without_a_formula_that_nobody_wrote():
+    def fresh_part_alone(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
+        return step_in_tensors(x_t, eps, alpha_bar_t, alpha_bar_s, 1.0, eta * noise)
+
+    verdict = exercise("latent_diffusion.ddim_step").judge(fresh_part_alone)
+    assert verdict.message.startswith("the predicted noise keeps what a full draw leaves it, whatever eta is")
+
+
+def test_a_weight_is_shown_where_it_misses_most():
+    """Where rounding could hide what is wrong (1.76 for 1.759) nobody is helped."""
+    verdict = exercise("latent_diffusion.adaptive_weight").judge(_ratio(torch.Tensor.norm, 0.0002))
+    assert "yours is 0.0002" in verdict.message
+    more = exercise("latent_diffusion.adaptive_weight").judge(
+        lambda reconstruction, adversarial, last: weight_at_once(reconstruction, adversarial, last) + 1e-3)
+    assert more.message.startswith("With an adversary of strength 500")
+
+
 def test_a_step_without_lots_has_none_at_its_end():
     """At alpha_bar_s = 1 nothing but the guess is left, and with eta = 1 the variance at s is that of time s."""
     step = exercise("latent_diffusion.ddim_step").solution

@@ -12,7 +12,7 @@ from soralab.experiments.latent_diffusion_digits import MNIST_FIRST, MNIST_TRAIN
 from soralab.experiments.latent_diffusion_relation import LED_UNTIL
 from soralab.experiments.latent_diffusion_trade_off import CODES, TRADE_BATCH, TRADE_FIRST, TRADE_TRAINING
 from soralab.files.checkpoints import read_card
-from soralab.recipes.latent_diffusion import PICTURES
+from soralab.recipes.latent_diffusion import PICTURES, SEED
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = json.loads((ROOT / "notebooks" / "06_latent_diffusion.ipynb").read_text(encoding="utf-8"))
@@ -29,6 +29,10 @@ def test_what_is_said_of_two_things():
     assert sum(index % 5 in (1, 3) for index in range(PICTURES)) == 12_000 and "only 12,000 of the pictures" in PROSE
     captions = {stills.caption(stills.sample(0, k, "test")) for k in range(4000)}
     assert f"only {len(captions)} captions of one thing" in PROSE
+    met = {stills.caption(stills.mixed(SEED, k)) for k in range(PICTURES)}
+    assert captions <= met and "training has met them all" in PROSE
+    asked, _ = stills.prompts("test", 2, METRICS["scores"]["test, 2"]["pictures"])
+    assert 0.55 < sum(text in met for text in asked) / len(asked) < 0.65 and "about six of ten" in PROSE
 
 
 def test_what_is_said_of_the_trade_off():
@@ -53,6 +57,7 @@ def test_what_is_said_of_guidance():
     assert f"{one[1]:.0f} % becomes {one[2]:.0f} %, and more of it gives little more" in PROSE
     assert max(one.values()) - one[2] <= 1
     assert max(table, key=lambda scale: table[scale]["two"]) == 2
+    assert f"no scale gets more than {100 * table[2]['two']:.0f} % right" in PROSE
     spreads = [table[scale]["spread"] for scale in sorted(table)]
     assert spreads == sorted(spreads, reverse=True)  # "falls all the way"
     assert all(abs(table[scale]["spread"] - true) < 0.005 for scale in (2, 3)) and table[8]["spread"] < 0.9 * true

@@ -253,6 +253,13 @@ def test_a_slip_is_told_as_what_it_is(name, answer, says):
     assert says in verdict.message and verdict.message not in {m.says for m in exercise(name).mistakes.values()}
 
 
+def test_a_third_term_that_is_one_number_is_not_told_as_a_product_that_was_written():
+    """The squares of all codes together: the reader sees a square written out, and is told what is wrong in it."""
+    verdict = exercise("vqvae.nearest_code").judge(
+        lambda z_e, codebook: (codebook.square().sum() - 2 * _vectors(z_e) @ codebook.T).argmin(-1))
+    assert "your last term is missing, or one number for all codes" in verdict.message
+
+
 def test_one_slip_in_the_count_is_not_taken_for_another():
     """4 D numbers a layer are missing in three ways; the message names all of them."""
     task = exercise("vit.count_parameters")

@@ -85,6 +85,10 @@ def test_what_the_chapter_says_of_its_tables_holds_in_the_cards():
     assert abs(books["averages"] - codes["32"]["psnr"]) < 0.5  # "the picture of a smaller codebook"
     small = {name: books[name + rate_distortion.SMALL] for name in rate_distortion.CODEBOOKS}
     assert small["averages"] - books["averages"] > 1 and abs(small["averages"] - small["averages, revived"]) < 0.2
+    used = {name: row["perplexity"] for name, row in metrics["codebooks"].items()}
+    twice = used["averages, revived" + rate_distortion.SMALL] / used["averages" + rate_distortion.SMALL]
+    assert 1.8 < twice < 2.2  # "twice the codes in use"
+    assert round(np.log2(used["averages"])) == 4  # "7 bits paid, 4 used"
     prose = chapter_5()
     assert f"{books['averages']:.1f} dB to {small['averages']:.1f}" in prose
     assert f"costs {64 * prior['bits']:.0f} bits in place of 448" in prose

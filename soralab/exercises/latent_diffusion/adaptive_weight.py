@@ -155,7 +155,7 @@ def check(fn: Callable) -> Iterator[tuple[bool, str]]:
             yield any(not _near(got, mistake(*scene.losses()[:3])) for scene, got, *_ in asked), says
         constant = _constant(asked)
         yield constant is None, f"Right but for the small number that is added below: yours is {constant}, not 1e-4."
-        scene, got = wrong[0]
+        scene, got = max(wrong, key=_apart)
         want = solution(*scene.losses()[:3])
         yield False, f"{scene} lambda is {float(got):.4g} where it is to be {float(want):.4g}."
     for scene, got, stored, kept in asked:
@@ -176,6 +176,12 @@ def _asked(fn: Callable, scene: Scene) -> tuple[Tensor, bool, bool]:
     except RuntimeError:
         return got, stored, False
     return got, stored, True
+
+
+def _apart(answer: tuple[Scene, Tensor]) -> float:
+    """By which share of lambda an answer misses it; what is no number misses it most."""
+    scene, got = answer
+    return float((got / solution(*scene.losses()[:3]) - 1).abs().nan_to_num(float("inf")))
 
 
 def _constant(asked: list) -> str | None:

@@ -143,8 +143,8 @@ EXERCISE = Exercise(
                                        "its root, that is multiplied."),
         "variance_for_deviation": Mistake(variance_for_deviation, "your sigma is eta times the posterior's variance. "
                                           "Its root is the deviation."),
-        "posterior_mean": Mistake(posterior_mean, "you take the mean of DDPM's posterior, which is right for eta = 1 "
-                                  "alone: it leaves the predicted noise as much as a full draw leaves it."),
+        "posterior_mean": Mistake(posterior_mean, "the predicted noise keeps what a full draw leaves it, whatever "
+                                  "eta is, as in the mean of DDPM's posterior. That is right for eta = 1 alone."),
         "no_roots": Mistake(no_roots, "alpha_bar is the share of the *variance* that is data. What x_0 and the noises "
                             "are multiplied by are roots."),
         "not_divided": Mistake(not_divided, "what is left of x_t without the noise is sqrt(alpha_bar_t) x_0, not x_0 "

@@ -62,7 +62,7 @@ def everywhere(none: Tensor, said: Tensor, where: Tensor, scale: float) -> Tenso
 
 
 def mean_of_prompts(none: Tensor, said: Tensor, where: Tensor, scale: float) -> Tensor:
-    return solution(none, said, where, scale / max(len(said), 1))
+    return none + scale * (where[:, None, None] * (said - none)).mean(0)
 
 
 def weight_w(none: Tensor, said: Tensor, where: Tensor, scale: float) -> Tensor:
@@ -90,7 +90,7 @@ EXERCISE = Exercise(
     difficulty=1,
     minutes=10,
     statement="""
-        The painter does not hear "is left of". But guidance is an arrow at every place of the latent, and nobody says
+        The painter puts two things anywhere. But guidance is an arrow at every place of the latent, and nobody says
         that all places must follow the same prompt. So ask the network three times, without a prompt and with each
         thing alone, and let every place follow its own. Shares may overlap, and they need not sum to 1: arrows add up,
         and each of them starts from the answer without a prompt.

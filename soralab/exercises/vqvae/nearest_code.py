@@ -170,8 +170,8 @@ EXERCISE = Exercise(
                                        "exchanged on the way."),
         "places_before_pictures": Mistake(places_before_pictures, "the right codes in other places: the pictures of "
                                           "the batch were mixed when the map was put together again."),
-        "largest_product": Mistake(largest_product, "you take the largest product. ||z - e||^2 = ||z||^2 - 2 z.e + "
-                                   "||e||^2: the length of e counts."),
+        "largest_product": Mistake(largest_product, "that is the code of the largest product. In ||z||^2 - 2 z.e + "
+                                   "||e||^2 your last term is missing, or one number for all codes."),
         "cosine": Mistake(cosine, "you compare directions. Codes have different lengths, and Eq. (1) asks for the "
                           "distance."),
         "two_forgotten": Mistake(two_forgotten, "the product counts twice in a square: - 2 z.e, and yours once."),
