@@ -8,6 +8,7 @@ from random import Random
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,6 +19,7 @@ from soralab.recipes.sora import FILMS, HARD, LATE, LEVEL, RECIPES, hard, prompt
 from soralab.sora import Sora
 from soralab.world.language import descriptive_caption
 from soralab.world.render import PALETTE
+from soralab.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,13 +33,21 @@ def test_readme_shows_the_cards_scores():
     assert card_table() in shown and card_motions() in shown
 
 
+def notebook(name: str) -> dict:
+    return json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+
 def chapter_16() -> dict:
-    return json.loads((ROOT / "notebooks" / "16_sora.ipynb").read_text(encoding="utf-8"))
+    return notebook("16_sora")
+
+
+def prose_of(name: str) -> str:
+    cells = notebook(name)["cells"]
+    return "".join(line for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"])
 
 
 def prose_16() -> str:
-    cells = chapter_16()["cells"]
-    return "".join(line for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"])
+    return prose_of("16_sora")
 
 
 def test_the_sentences_of_chapter_16_are_the_cards():
@@ -71,6 +81,32 @@ def test_the_sentences_of_chapter_16_are_the_cards():
         f"6 M, {multiply_adds() / 1e9:.2f} billion a pass",
     ):
         assert said in prose, said
+
+
+def test_the_sizes_that_chapters_00_and_16_speak_of_are_the_models():
+    config, pixels = (RECIPES[name].config for name in ("sora", "sora_pixels"))
+    values = [c.channels * math.prod(c.patch) for c in (pixels, config)]
+    film, latents = (math.prod(c.size) * c.channels for c in (pixels, config))
+    for said in (
+        f"A film is {tokens('sora_pixels')} tokens of {values[0]} numbers there, and {tokens('sora')} tokens of "
+        f"{values[1]} here",
+        f"its patch has {values[0]} numbers and the transformer is {pixels.dim} wide",
+        f"30 dB is a root mean square error of {10 ** (2 - 30 / 20):.0f} % of the range",
+        f"37 dB of {10 ** (2 - 37 / 20):.1f} %",
+    ):
+        assert said in prose_16(), said
+    size = math.prod(pixels.size)
+    for said in (
+        f"The film above has {film:,} numbers and the model works on {latents:,}",
+        f"that would be {size:,} tokens and {size**2 / 1e6:.0f} million comparisons",
+        f"With {tokens('sora')} tokens it is {tokens('sora') ** 2:,}",
+    ):
+        assert said in prose_of("00_road_to_sora"), said
+    assert 0.9 <= 1 - latents / film < 0.91 and "Ninety per cent are gone" in prose_of("00_road_to_sora")
+    assert (len(SHAPES), len(COLOURS), len(MOTIONS), len(BACKGROUNDS)) == (6, 8, 15, 4)
+    assert "six shapes in eight colours that move in fifteen ways, over four backgrounds" in prose_of("00_road_to_sora")
+    x = torch.linspace(-10, 10, 10_001, dtype=torch.float64)
+    assert (F.gelu(x) - F.gelu(x, approximate="tanh")).abs().max() < 0.001  # "the two differ by less than 0.001"
 
 
 def test_what_chapter_16_says_of_its_training_is_its_recipe():

@@ -337,3 +337,16 @@ def test_the_progress_line_is_seen():
     rule = re.search(r"\.reveal \.progress \{([^}]*)\}", (STATIC / "deck.css").read_text(encoding="utf-8")).group(1)
     colours = dict(re.findall(r"(color|background): (#\w+)", rule))
     assert len(set(colours.values()) - {"#fff", "#ffffff"}) == 2
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("[0-9]*.ipynb")), ids=lambda path: path.stem)
+def test_no_picture_on_a_slide_is_much_taller_than_wide(path):
+    """Fitted into a slide's height, a tall picture is a few millimetres wide and its words cannot be read."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code" and slides.slide_type(cell) in ("slide", "subslide", "fragment"):
+            for output in cell.outputs:
+                shown = re.match(r'<img [^>]*base64,([^"]+)"', output.get("data", {}).get("text/html", ""))
+                if shown:
+                    size = base64.b64decode(shown[1])[16:24]  # of a PNG's header
+                    width, height = int.from_bytes(size[:4], "big"), int.from_bytes(size[4:], "big")
+                    assert height < 1.4 * width, (cell.id, width, height)
