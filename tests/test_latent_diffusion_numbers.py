@@ -1,5 +1,6 @@
 """Chapter 06's sentences with numbers, in the notebook and in the leader's guide, are those of card and code."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from soralab.datasets import stills
 from soralab.diffusion import ScaledLinearBeta
 from soralab.experiments.latent_diffusion_digits import MNIST_FIRST, MNIST_TRAINING
 from soralab.experiments.latent_diffusion_relation import LED_UNTIL
+from soralab.experiments.latent_diffusion_scores import floor
 from soralab.experiments.latent_diffusion_trade_off import CODES, TRADE_BATCH, TRADE_FIRST, TRADE_TRAINING
 from soralab.files.checkpoints import read_card
+from soralab.latent_diffusion import load_autoencoder
 from soralab.recipes.latent_diffusion import PICTURES, SEED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +43,7 @@ def test_what_is_said_of_the_trade_off():
     assert f"of {TRADE_FIRST.steps} steps" in PROSE and f"{TRADE_TRAINING.steps:,} steps, and to keep them" in PROSE
     assert f"{TRADE_BATCH[1]} pictures at $f = 1$ and {TRADE_BATCH[8]} at $f = 8$" in PROSE
     assert f"the second row has {CODES} codes" in PROSE
+    assert inspect.signature(floor).parameters["sets"].default == 6 and "six sets of other true pictures" in PROSE
     shares = [100 * table[f][key] for f in "48" for key in ("read_right", "copies")]
     assert "{:g} by {:g} and {:g} by {:g}".format(*shares) in PROSE
     assert abs(shares[0] / shares[1] - shares[2] / shares[3]) < 0.03  # "are alike"
@@ -49,6 +53,16 @@ def test_what_is_said_of_the_trade_off():
     nearest = sorted(table, key=lambda f: table[f]["distance"])
     assert nearest[:2] == ["4", "8"] and "least at $f = 4$ and next at $f = 8$" in PROSE
     assert max(table[f]["read_right"] for f in "12") <= 0.005 and min(table[f]["copies"] for f in "12") == 1
+
+
+def test_copies_of_a_draw_and_of_the_mean_are_as_near_as_is_said():
+    first = load_autoencoder()
+    shown = stills.pictures([stills.mixed(SEED, k, "test") for k in range(64)])
+    with torch.no_grad():
+        of_mean = first.decode(first.encode(shown))
+        of_draw = first.decode(first.encode(shown, torch.Generator().manual_seed(0)))
+    near = 10 * torch.log10(4 / (of_mean - of_draw).square().mean()).item()
+    assert f"copies of a draw and of the mean are the same to {near:.0f} dB" in PROSE
 
 
 def test_what_is_said_of_guidance():

@@ -97,6 +97,13 @@ def test_what_the_chapter_says_of_its_tables_holds_in_the_cards():
     assert prior["bits"] < prior["bits by place"] < prior["bits of nothing"] and prior["bits"] < 2
 
 
+def test_a_short_run_ends_where_the_chapter_says():
+    runs = json.loads((Path(__file__).parent / "band_runs" / "vqvae.json").read_text(encoding="utf-8"))
+    ends = [[loss for loss in run["log"]["loss"] if loss][-1] for run in runs if run["kind"] == "good"]
+    assert len(ends) >= 2 and all(0.08 < loss < 0.12 for loss in ends)
+    assert "Expect a loss near 0.1 at the end" in chapter_5()
+
+
 def chapter_5() -> str:
     path = Path(__file__).resolve().parents[1] / "notebooks" / "05_vqvae.ipynb"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
