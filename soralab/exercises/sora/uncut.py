@@ -59,6 +59,10 @@ def time_last_inside(tokens: Tensor, patch: tuple[int, int, int], size: tuple[in
     return _boxes(tokens, patch, size, "ph pw pt c")
 
 
+def columns_before_rows_inside(tokens: Tensor, patch: tuple[int, int, int], size: tuple[int, int, int]) -> Tensor:
+    return _boxes(tokens, patch, size, "pt pw ph c")
+
+
 def columns_before_rows(tokens: Tensor, patch: tuple[int, int, int], size: tuple[int, int, int]) -> Tensor:
     return _boxes(tokens, patch, size, "pt ph pw c", "t w h")
 
@@ -100,6 +104,8 @@ EXERCISE = Exercise(
                                   "the second. Here each pixel's channels lie together: the channel runs fastest."),
         "time_last_inside": Mistake(time_last_inside, "inside a token you let time run faster than row and column. It "
                                     "runs slowest, in the token as among the tokens."),
+        "columns_before_rows_inside": Mistake(columns_before_rows_inside, "inside a token you read down the columns "
+                                              "first. A box is read as the film is: along a row, then the next."),
         "columns_before_rows": Mistake(columns_before_rows, "your tokens run down the columns first. They run as one "
                                        "reads: along a row, then the next row."),
         "time_runs_fastest": Mistake(time_runs_fastest, "you take neighbouring tokens for neighbours in time. Time "
