@@ -102,7 +102,23 @@ def tile(lse, o, s, v):
     return exercise("triton_attention.take_in").solution(torch.full_like(lse, -torch.inf), 0 * o, s, v)
 
 
+def from_the_tiles_maximum(lse, o, s, v):
+    m = s.amax(1).masked_fill((s == -torch.inf).all(1), 0) if s.numel() else torch.zeros_like(lse)
+    old, new = (lse - m).exp(), (s - m[:, None]).exp()
+    total = old + new.sum(1)
+    return m + total.log(), (old[:, None] * o + new @ v) / total.clamp(min=1e-30)[:, None]
+
+
+def from_the_old_sum(lse, o, s, v):
+    m = lse.masked_fill(lse == -torch.inf, 0)
+    old, new = (lse - m).exp(), (s - m[:, None]).exp()
+    total = old + new.sum(1)
+    return m + total.log(), (old[:, None] * o + new @ v) / total.clamp(min=1e-30)[:, None]
+
+
 TAKE_IN = {
+    "from the tile's maximum": from_the_tiles_maximum,  # the old sum may lie far above it
+    "from the old sum": from_the_old_sum,  # the tile may
     "base 2": lambda lse, o, s, v: (torch.logaddexp2(lse, s.logsumexp(1)), o),
     "o untouched": lambda lse, o, s, v: (torch.logaddexp(lse, s.logsumexp(1)), o),
     "the sum, not its logarithm": lambda lse, o, s, v: (lse.exp() + s.exp().sum(1), o),

@@ -55,8 +55,11 @@ class Watched:
             yield
             return
 
-        def look(frame, event, _):
-            self.own |= event == "call" and _key(frame.f_code) in self.codes
+        known, names = self.codes, {name for *_, name in self.codes}
+
+        def look(frame, event, _):  # at every call and return inside, so first the test that costs least
+            if event == "call" and frame.f_code.co_name in names and _key(frame.f_code) in known:
+                self.own = True
 
         sys.setprofile(look)
         try:

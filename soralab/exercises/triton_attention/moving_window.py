@@ -82,16 +82,16 @@ def cases() -> Iterator[Case]:
 
     yield Case((*draw(1), 1, 16), "one token")
     yield Case((*draw(3), 8, 16), "less than a tile, and a window larger than all")
-    yield Case((*draw(17), 1, 16), "a window of one: each token sees itself")
-    yield Case((*draw(32), 5, 16), "whole tiles: in the first one that it visits, a query may see nothing yet")
-    yield Case((*draw(33, 32), 16, 16), "a window as large as a tile")
-    yield Case((*draw(40), 17, 16), "a window of a tile and one")
-    q, k, v = draw(20)
-    q[:, 0], k[:, 0] = q[:, 0] + 22, k[:, 0] + 22
-    yield Case((q, k, v, 9, 16), "logits around 120: exp of one alone is no float32")
-    for block in (16, 32):
-        tokens, window = (int(torch.randint(2, most, ())) for most in (45, 40))
-        yield Case((*draw(tokens), window, block), f"tiles of {block}")
+    yield Case((*draw(33), 1, 16), "a window of one: each token sees itself")
+    yield Case((*draw(33), 18, 16), "a window of a tile and two: the last program visits three tiles")
+    yield Case((*draw(32, 32), 5, 16), "whole tiles: in the first one that it visits, a query may see nothing yet")
+    for note, by in (("logits around 200: exp of one alone is no float32", 28),
+                     ("logits around -200: exp of each is 0 in float32", -28)):
+        q, k, v = draw(16)
+        q[:, 0], k[:, 0] = q[:, 0] + 28, k[:, 0] + by
+        yield Case((q, k, v, 9, 16), note)
+    tokens, window = (int(torch.randint(2, 40, ())) for _ in range(2))
+    yield Case((*draw(tokens), window, 32), "tiles of 32")
 
 
 def slipped(slip: str) -> Callable:
@@ -159,8 +159,8 @@ EXERCISE = Exercise(
                           "window are not to be visited."),
         "to the end": Mistake(slipped("to the end"), "your loop goes on behind the program's own tile. No query of "
                               "it sees beyond first + BLOCK - 1."),
-        "own tile": Mistake(slipped("own tile"), "your loop visits the program's own tile alone. A window reaches back "
-                            "into the tiles before it."),
+        "own tile": Mistake(slipped("own tile"), "the program's own tile alone counts. A window reaches back: the loop "
+                            "begins in the tiles before it, and what they gave is kept (m too is carried on)."),
         "future": Mistake(slipped("future"), "in its own tile a query sees the tokens after it. The window ends at the "
                           "query itself: j <= i."),
         "one more": Mistake(slipped("one more"), "your windows hold one token more: i - window < j, and the query "

@@ -39,7 +39,8 @@ def cases() -> Iterator[Case]:
     for _ in range(3):
         queries, keys, dim = torch.randint(2, 7, (3,)).tolist()
         yield Case(tuple(draw(queries, keys, dim)), "a tile like the others")
-    for note, by in (("the tile brings much larger logits", 9.0), ("the tile's logits are much smaller", -9.0)):
+    for note, by in (("the tile brings much larger logits", 9.0), ("the tile's logits are much smaller", -9.0),
+                     ("the tile's logits are larger by 100", 100.0), ("the tile's logits are smaller by 100", -100.0)):
         lse, o, s, v = draw(3, 4, 2)
         yield Case((lse, o, s + by, v), note)
     yield Case(tuple(draw(4, 6, 3, 40.0)), "queries 40 times as large: exp of a logit of 100 is no float32")
