@@ -30,7 +30,8 @@ def test_what_is_said_of_the_speed():
               if min(card.speed(mask, dim, way)) < 1}
     assert set(card.MASKS) - slower == {"sliding tiles"} and "the fastest with sliding tiles alone" in said
     dq = card.tried("dense", 64, "backward_q")
-    assert dq["loads"] == "pointers" and f"took {dq['ms']} ms in place of {dq['shipped_ms']}" in said
+    took = f"took {dq['ms']} ms in place of {dq['shipped_ms']} ({dq['tokens']:,} tokens, D 64)"
+    assert dq["loads"] == "pointers" and took in said
     assert f"{file['calls_us']['ours']:,} µs" in said and f"PyTorch's takes {file['calls_us']['SDPA']}" in said
     call, kernel = card.times("windows", 64)["ours"][0], card.kernel_alone("windows", 64, "forward")
     assert f"Of the {call:.2f} ms for windows the kernel had {kernel}" in said
@@ -48,6 +49,31 @@ def test_the_table_is_shown_as_the_file_has_it():
     shown = "".join(cell["outputs"][0]["text"])
     assert shown.strip() == card.table().strip()
     assert card.measured()["date"] in shown and "as they were then" in shown
+
+
+def test_what_is_said_of_the_memory():
+    """The last line that the page shows, and the squares in float32 that it is said to be."""
+    (cell,) = (cell for cell in cells("code") if "class Written" in "".join(cell["source"]))
+    last = "".join(cell["outputs"][0]["text"]).strip().splitlines()[-1]
+    tokens, plain, tiled = (float(last.split(mark)[n].split()[-1])
+                            for mark, n in ((" tokens", 0), (" MiB", 0), (" MiB", 1)))
+    said = prose()
+    assert f"at {tokens:,.0f} tokens {plain:.0f} MiB, two squares and little else, against {tiled:.0f}." in said
+    assert 1 < plain / (2 * 4 * tokens**2 / 2**20) < 1.05 and f"Our factor of {plain / tiled:.0f} in memory" in said
+
+
+def test_what_is_said_of_the_idea():
+    """A film's square, the roofline's numbers, and what a weight remembered would cost."""
+    said, tokens = prose(), 16 * 32 * 32
+    assert f"has {tokens:,} of them, so {tokens**2 / 1e6:.0f} million pairs" in said
+    assert f"makes {2 * tokens**2 / 2**20:.0f} MiB" in said
+    operations = 989e12 / 3.35e12  # as the page's cell has them, of NVIDIA's data sheet
+    (cell,) = (cell for cell in cells("code") if "peak, bandwidth = 989e12, 3.35e12" in "".join(cell["source"]))
+    shown = "".join(cell["outputs"][0]["text"])
+    assert f"an H100 does {operations:.0f} operations" in shown and "The chip wants some 300." in said
+    assert round(operations, -2) == 300 > operations and "could do almost 300" in said
+    assert f"{128 / operations:.1%} of the peak" in shown and f"seem to stop at {100 * 128 / operations:.0f} %" in said
+    assert round(4 * operations, -2) == 1200 and "worth some 1,200 operations" in said
 
 
 @pytest.mark.parametrize("mask, dim", [(mask, dim) for mask in card.MASKS for dim in (64, 128)])
