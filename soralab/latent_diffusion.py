@@ -262,9 +262,10 @@ class Painter:
         """Paint each prompt ("" is none): [prompts, channels, height, width] in [-1, 1].
 
         Picture k starts from the noise of seed + k, whatever is painted beside it; what a sampler draws on its way
-        comes from `seed`. guidance: the scale of classifier-free guidance, from 0 (1: the prompt alone). size: (height,
-        width), by default as trained; the network takes others. options: the sampler's own, such
-        as eta of "ddim". Raises ValueError for a prompt that cannot be read, and for a number that is out of range.
+        comes from `seed`. Both are drawn on the CPU, so that a seed is the same picture on any device; the pictures are
+        returned where the model is. guidance: the scale of classifier-free guidance, from 0 (1: the prompt alone).
+        size: (height, width), by default as trained; the network takes others. options: the sampler's own, such as eta
+        of "ddim". Raises ValueError for a prompt that cannot be read, and for a number that is out of range.
         """
         ids = word_ids(prompts, self.model.config.words).to(self.model.text.positional_embedding.device)
         network = guide(self.model, {"ids": ids}, {"ids": torch.zeros_like(ids)}, check_scale(guidance), batched=True)

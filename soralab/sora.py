@@ -217,8 +217,9 @@ class Sora(nn.Module):
             nn.init.zeros_(layer.weight)
 
     def grid(self, size: tuple[int, int, int]) -> Tensor:
-        """(time, row, column) of each patch of x with this (time, height, width): [tokens, 3]."""
-        return grid_positions(tuple(s // p for s, p in zip(size, self.config.patch, strict=True)))
+        """(time, row, column) of each patch of x with this (time, height, width): [tokens, 3], where the model is."""
+        steps = tuple(s // p for s, p in zip(size, self.config.patch, strict=True))
+        return grid_positions(steps, self.head.weight.device)
 
     def positions(self, size: tuple[int, int, int]) -> Tensor:
         """Where each patch stands: [tokens, dim], a quarter of the channels for time, the rest for height and width."""
@@ -242,7 +243,6 @@ class Sora(nn.Module):
         tokens = self.embed(patchify(x, self.config.patch))  # [b, n, dim]
         tokens = tokens + self.positions(size).to(tokens)
         angles = self.angles(size)
-        angles = None if angles is None else angles.to(tokens.device)
         ours = mask is None and self.backend != "torch"
         attend = partial(attention, backend=self.backend) if ours else None
         words, word_mask, whole = self.text(ids)
@@ -288,8 +288,9 @@ class Filmmaker:
     ) -> Tensor:  # fmt: skip
         """Film each prompt: [prompts, frames, 3, height, width] in [-1, 1].
 
-        Film k starts from the noise of seed + k, whatever is filmed beside it. `guidance` is the scale of
-        classifier-free guidance (1: none). `size` (frames, height, width) of the film; default: as trained; others
+        Film k starts from the noise of seed + k, whatever is filmed beside it: drawn on the CPU and moved to where the
+        model is, so that a seed is the same film on any device. There the films are returned. `guidance` is the scale
+        of classifier-free guidance (1: none). `size` (frames, height, width) of the film; default: as trained; others
         were never learnt and mostly fail.
         `callback(step, t, x, x0)` is called after every step. Raises ValueError, before anything is computed, for an
         argument that is none of these, and for a word that is not the world's. It takes prompts as they are;

@@ -324,12 +324,16 @@ class PixelCNN(nn.Module):
 
     @torch.no_grad()
     def sample(self, label: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
-        """Ancestral samples, one for each label [batch]: maps of `size` (rows, columns), a code at a time."""
+        """Ancestral samples, one for each label [batch]: maps of `size` (rows, columns), a code at a time.
+
+        They are drawn where the generator is, so that one on the CPU draws the same on any device.
+        """
+        source = label.device if generator is None else generator.device
         z = torch.zeros(len(label), *size, dtype=torch.int64, device=label.device)
         for row in range(size[0]):
             for column in range(size[1]):
                 logits = self(z[:, : row + 1], label)[:, :, row, column].float()  # the rows below do not matter yet
-                z[:, row, column] = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+                z[:, row, column] = torch.multinomial(logits.softmax(-1).to(source), 1, generator=generator)[:, 0]
         return z
 
 

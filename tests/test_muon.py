@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from soralab.training import loop
-from soralab.training.muon import MuonAdamW, muon_groups, orthogonal
+from soralab.training.muon import NEWTON_SCHULZ, MuonAdamW, fused_round, muon_groups, orthogonal, plain_round
 
 
 def numbers(*shape, seed=0):
@@ -134,3 +134,104 @@ def test_scale_slows_a_group_down(tmp_path):
     loop.train(model, lambda m, batch, _: m(batch).square().sum(), lambda step: torch.ones(4, 8), config, tmp_path,
                parameters=muon_groups(model, "weight", scale=0.25))  # fmt: skip
     torch.testing.assert_close((model[4].bias - before).abs(), torch.full((8,), 0.25e-2), rtol=1e-3, atol=0)
+
+
+def one_by_one(weights, gradients, momenta, lr, momentum=0.95, decay=0.1):
+    """A step of Muon, a matrix at a time, as the formulas have it."""
+    for w, g, m in zip(weights, gradients, momenta, strict=True):
+        m.copy_(momentum * m + g)
+        w.copy_(w * (1 - lr * decay) - lr * 0.2 * max(w.shape) ** 0.5 * orthogonal((g + momentum * m)[None])[0])
+
+
+def foreach_of(weights, gradients, momenta, lr, momentum=0.95, decay=0.1, change=lambda group, state: None):
+    """The same step, all matrices at once."""
+    parameters = [nn.Parameter(w.clone()) for w in weights]
+    optimizer = MuonAdamW([{"params": parameters, "muon": True}], lr=lr, momentum=momentum, weight_decay=decay,
+                          dtype=torch.float64)  # fmt: skip
+    for p, g, m in zip(parameters, gradients, momenta, strict=True):
+        p.grad, optimizer.state[p] = g.clone(), {"step": torch.zeros(()), "momentum": m.clone()}
+    change(optimizer.param_groups[0], optimizer.state)
+    optimizer.step()
+    return [(p.detach(), optimizer.state[p]["momentum"]) for p in parameters]
+
+
+def misses(change=lambda group, state: None):
+    """The largest difference of weights and momenta between all at once and one by one, over drawn sets of shapes."""
+    worst = 0.0
+    for seed in range(6):
+        rng = torch.Generator().manual_seed(seed)
+        sides = [[4, 6, 12][k] for k in torch.randint(0, 3, (14,), generator=rng).tolist()]
+        shapes = list(zip(sides[::2], sides[1::2], strict=True))
+        weights, gradients, momenta = ([numbers(*s, seed=100 * seed + 10 * k + j) for j, s in enumerate(shapes)]
+                                       for k in range(3))  # fmt: skip
+        alone = [w.clone() for w in weights], [m.clone() for m in momenta]
+        found = foreach_of(weights, gradients, momenta, lr=0.1, change=change)
+        one_by_one(alone[0], gradients, alone[1], lr=0.1)
+        for (w, m), right_w, right_m in zip(found, *alone, strict=True):
+            worst = max(worst, (w - right_w).abs().max().item(), (m - right_m).abs().max().item())
+    return worst
+
+
+def test_all_matrices_at_once_are_one_by_one():
+    assert misses() < 1e-12
+
+
+def test_wrong_steps_at_once_are_told_from_one_by_one(monkeypatch):
+    """Each slip moves a weight or a momentum by far more than rounding does."""
+    assert misses(lambda group, state: group.update(weight_decay=0.0)) > 1e-3
+    real = torch._foreach_add_
+    with monkeypatch.context() as patch:  # the order of a shape's matrices is lost
+        patch.setattr(torch, "_foreach_add_", lambda a, b, **k: real(a, list(b)[::-1] if k else b, **k))
+        assert misses() > 1e-3
+    with monkeypatch.context() as patch:  # the norm of a stack, not of each matrix
+        patch.setattr("soralab.training.muon.orthogonal", lambda x: orthogonal(x / x.norm() + 0 * x))
+        assert misses() < 1e-6  # that alone changes nothing: each is normalised again
+        patch.setattr("soralab.training.muon.orthogonal", lambda x: orthogonal(x.mean(0, keepdim=True)).expand_as(x))
+        assert misses() > 1e-3
+    with monkeypatch.context() as patch:  # the look ahead is forgotten
+        patch.setattr(torch, "_foreach_mul", lambda momenta, factor: [torch.zeros_like(m) for m in momenta])
+        assert misses() > 1e-3
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 24), (2, 12, 48)])
+def test_a_round_of_three_launches_is_the_round(shape):
+    """To rounding, in float64; a wrong factor of either product is far off."""
+    x = numbers(*shape)
+    x = x / x.norm(dim=(-2, -1), keepdim=True)
+    right, scale = plain_round(x), plain_round(x).abs().max()
+    assert (fused_round(x) - right).abs().max() < 1e-13 * scale
+    gram, (a, b, c) = x @ x.mT, NEWTON_SCHULZ
+    for wrong in (
+        torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=c, alpha=b), x, beta=a),
+        torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x),
+        torch.baddbmm(x, torch.baddbmm(gram, gram, gram, alpha=c), x, beta=a),
+    ):
+        assert (wrong - right).abs().max() > 1e-3 * scale
+
+
+def test_a_stack_of_matrices_takes_no_more_operations_than_one():
+    """What a GPU is launched for does not grow with the number of matrices, their unbinding and stacking apart."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            counted.append(func)
+            return func(*args, **(kwargs or {}))
+
+    def operations(count):
+        counted.clear()
+        with Count():
+            step(count)
+        return len(counted)
+
+    def step(count):
+        parameters = [nn.Parameter(numbers(4, 6, seed=k)) for k in range(count)]
+        optimizer = MuonAdamW([{"params": parameters, "muon": True}], lr=0.1, weight_decay=0.1)
+        for p in parameters:
+            p.grad, optimizer.state[p] = torch.ones_like(p), {"step": torch.zeros(()), "momentum": torch.ones_like(p)}
+        counted.clear()
+        with torch.no_grad():
+            optimizer._muon_step(optimizer.param_groups[0])
+
+    counted = []
+    assert operations(12) == operations(2)

@@ -143,10 +143,11 @@ class Autoencoder(nn.Module):
         self.scale.copy_(1 / (mean.var(correction=0) + logvar.exp().mean()).sqrt())
 
 
-def draw(mean: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
-    """A sample of N(mean, exp(logvar)), each [batch, c, h, w]."""
-    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-    return mean + torch.exp(0.5 * logvar) * noise
+def draw(mean: Tensor, logvar: Tensor, generator: torch.Generator | None) -> Tensor:
+    """A sample of N(mean, exp(logvar)), each [batch, c, h, w]; the generator may be of another device."""
+    source = mean.device if generator is None else generator.device
+    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=source)
+    return mean + torch.exp(0.5 * logvar) * noise.to(mean.device)
 
 
 def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:

@@ -84,18 +84,19 @@ def _failure(module: str | None) -> str:
 
 
 def _machine() -> tuple[list[str], list[str]]:
-    from soralab.training.profiles import device, hardware, profile
+    from soralab.training.profiles import cores, device, gpu_name, processor, profile
 
-    problems, here = [], hardware()
+    problems = []
     try:
-        chosen, which = str(device()), profile()
+        where, which = device(), profile()
+        chosen = f"{where}, {gpu_name(where)}" if gpu_name(where) else str(where)
     except ValueError as error:
         chosen, which = "?", os.environ.get("SORALAB_PROFILE", "laptop")
         problems.append(str(error))
     free = shutil.disk_usage(".").free / 1e9
     if free < 1:
         problems.append(f"the disk has {free:.1f} GB free: make room for checkpoints and films")
-    lines = [f"{'device':22s}{chosen}", f"{'processor':22s}{here['cpu']}, {here['cores']} cores",
+    lines = [f"{'device':22s}{chosen} (SORALAB_DEVICE)", f"{'processor':22s}{processor()}, {cores()} cores",
              f"{'profile':22s}{which} (SORALAB_PROFILE)", f"{'free disk':22s}{free:.0f} GB"]  # fmt: skip
     return lines, problems
 

@@ -50,10 +50,11 @@ def run(options) -> None:
     for what in prompt.unlearnt(read_card(options.checkpoint).get("level", "simple")):
         print(f"soralab: the model never learnt {what}; it films this all the same", file=sys.stderr)
     from soralab.sora import Filmmaker
+    from soralab.training.profiles import device
     from soralab.training.progress import progress
     from soralab.world import referee
 
-    maker = Filmmaker.load(options.checkpoint)
+    maker = Filmmaker.load(options.checkpoint, device())
     with progress(total=options.steps, desc="filming", unit="step") as bar:
         films = maker.film(
             [prompt.text] * options.n, options.seed, options.steps, options.guidance,

@@ -28,7 +28,10 @@ def make(name: str, folder: Path | None = None, steps: int | None = None) -> Pat
     The checkpoint is written last and whole: whatever stops before, a training or an experiment, leaves none, and the
     next call goes on from there. Raises ValueError for a name without a recipe.
     """
+    from soralab.training.profiles import device
+
     trained = recipe(name).train(name, steps)
+    trained.model.to(device())
     metrics = experiment(name).metrics(name, trained)
     card = {**trained.card, "command": f"soralab train {name}", "metrics": metrics}
     return publish((folder or RUNS / name) / name, trained.model.state_dict(), card)

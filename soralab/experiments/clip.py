@@ -16,7 +16,7 @@ from soralab.experiments.clip_trainings import photos, short_runs
 from soralab.figures import read_log
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.clip import load, tokenizer
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, device
 
 
 def metrics(name: str, trained: Trained) -> dict:
@@ -51,7 +51,7 @@ def both_splits(model: CLIP, words: Tokenizer) -> dict[str, dict[str, float]]:
 def evaluate(name: str = "clip", checkpoint: str | None = None) -> str:
     """What the shipped CLIP finds among scenes that it never saw, measured now, on both splits."""
     model, words = load(checkpoint or name)
-    rows = both_splits(model, words)
+    rows = both_splits(model.to(device()), words)
     return "\n".join(
         f"{split:10s}" + "   ".join(f"{key} {value:.2%}" for key, value in row.items()) for split, row in rows.items()
     )

@@ -22,6 +22,7 @@ from soralab.datasets.still_captions import CLASSES, prompts, to_pixels
 from soralab.datasets.what_and_where import Batches
 from soralab.experiments.clip_scores import NAMES, classifier, images, shares, things
 from soralab.recipes.clip import SEED, TRAINING, fit
+from soralab.training.data import beside
 
 BLACK = ("black",)
 SUPERVISED = replace(TRAINING, steps=1200)
@@ -54,8 +55,8 @@ def supervised_loss(model: nn.Module, batch: dict[str, Tensor], generator: torch
 
 @torch.no_grad()
 def predict(model: nn.Module, pictures: Tensor, chunk: int = 250) -> Tensor:
-    """The likeliest class of uint8 pictures: [n]."""
-    return torch.cat([model(to_pixels(part)).argmax(-1) for part in pictures.split(chunk)])
+    """The likeliest class of uint8 pictures: [n], on the CPU, where their labels are."""
+    return torch.cat([model(to_pixels(beside(model, part))).argmax(-1).cpu() for part in pictures.split(chunk)])
 
 
 def probe(model: CLIP, pictures: Tensor, labels: Tensor, rounds: int = 100) -> nn.Linear:

@@ -14,6 +14,7 @@ from soralab.clip import CLIP, zero_shot
 from soralab.datasets import still_captions
 from soralab.datasets.still_captions import descriptive, frames, label, name_of, prompts, sample, to_pixels
 from soralab.recipes.clip import SEED
+from soralab.training.data import beside
 
 POOL = 256  # pictures, or texts, among which the right one is to be found
 TEST_SCENES, TEST_THINGS = 4 * POOL, 1000
@@ -21,15 +22,15 @@ TEST_SCENES, TEST_THINGS = 4 * POOL, 1000
 
 @torch.no_grad()
 def images(model: CLIP, pictures: Tensor, chunk: int = 250) -> Tensor:
-    """I_e of uint8 pictures [n, 3, side, side]: [n, embed]."""
-    return torch.cat([model.encode_image(to_pixels(part)) for part in pictures.split(chunk)])
+    """I_e of uint8 pictures [n, 3, side, side]: [n, embed], on the CPU."""
+    return torch.cat([model.encode_image(to_pixels(beside(model, part))).cpu() for part in pictures.split(chunk)])
 
 
 @torch.no_grad()
 def texts(model: CLIP, words: Tokenizer, lines: list[str], chunk: int = 250) -> Tensor:
-    """T_e of texts: [n, embed]."""
-    parts = [lines[k : k + chunk] for k in range(0, len(lines), chunk)]
-    return torch.cat([model.encode_text(words(part, model.config.context)) for part in parts])
+    """T_e of texts: [n, embed], on the CPU."""
+    parts = [words(lines[k : k + chunk], model.config.context) for k in range(0, len(lines), chunk)]
+    return torch.cat([model.encode_text(beside(model, part)).cpu() for part in parts])
 
 
 def recall(I_e: Tensor, T_e: Tensor, lines: list[str], pool: int = POOL) -> dict[str, float]:
@@ -65,8 +66,8 @@ def things(
 
 
 def classifier(model: CLIP, words: Tokenizer, lines: list[list[str]]) -> Tensor:
-    """The zero-shot classifier of these texts, some for each class: [classes, embed]."""
-    return zero_shot(model, [words(several, model.config.context) for several in lines])
+    """The zero-shot classifier of these texts, some for each class: [classes, embed], on the CPU."""
+    return zero_shot(model, beside(model, [words(several, model.config.context) for several in lines])).cpu()
 
 NAMES = [name_of(number) for number in range(still_captions.CLASSES)]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from soralab.blocks.first_stage import Autoencoder
 from soralab.datasets import mnist, stills
 from soralab.experiments.latent_diffusion_conditions import concatenation
 from soralab.experiments.latent_diffusion_digits import mnist_digits
@@ -18,7 +19,7 @@ from soralab.experiments.latent_diffusion_trade_off import alone, regularisation
 from soralab.latent_diffusion import Painter, load_autoencoder
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.latent_diffusion import FIRST, SECOND, SIDE, library
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, device
 
 
 def metrics(name: str, trained: Trained) -> dict:
@@ -26,13 +27,18 @@ def metrics(name: str, trained: Trained) -> dict:
     the experiments, MNIST's None where the reader has none. What was trained once is not trained again."""
     if name == FIRST:
         return measure_first_stage(trained.model, count_of_tests(10))
-    painter, count = Painter(trained.model, load_autoencoder(trained.card["autoencoder"]), SIDE), count_of_tests(4)
+    painter, count = Painter(trained.model, first_stage(trained.card["autoencoder"]), SIDE), count_of_tests(4)
     return {
         "scores": measure(painter, count, **by_profile(smoke={"steps": 2}, laptop={}, gpu={})),
         "referee": {f"{split}, {things}": stills.true_scores(split, things, count)["all"]
                     for split in ("test", "held_out") for things in (1, 2)},
         **experiments(RUNS / f"{name}_experiments", painter),
     }  # fmt: skip
+
+
+def first_stage(name: str | Path) -> Autoencoder:
+    """A shipped first stage, on the device."""
+    return load_autoencoder(name).to(device())
 
 
 def count_of_tests(smoke: int) -> int:
@@ -60,9 +66,9 @@ def experiments(folder: Path, painter: Painter) -> dict:
 def evaluate(name: str = SECOND, checkpoint: str | None = None) -> str:
     """The scores of a shipped model on test and held-out scenes, measured now."""
     if name == FIRST:
-        found = measure_first_stage(load_autoencoder(checkpoint or name), count_of_tests(10))
+        found = measure_first_stage(first_stage(checkpoint or name), count_of_tests(10))
         return "\n".join(f"{key:16s} {value:8.3f}" for key, value in found.items())
-    table = measure(Painter.load(checkpoint or name), count_of_tests(4))
+    table = measure(Painter.load(checkpoint or name, device()), count_of_tests(4))
     lines = [" " * 14 + "".join(f"{column:>10s}" for column in (*stills.COLUMNS, "binding"))]
     for row, values in table.items():
         lines.append(f"{row:14s}" + "".join(f"{values[c]:10.1%}" for c in (*stills.COLUMNS, "binding")))

@@ -17,6 +17,7 @@ from soralab.experiments.latent_diffusion_scores import copies, walk
 from soralab.experiments.latent_diffusion_trade_off import Library
 from soralab.latent_diffusion import Painter, noise
 from soralab.recipes.latent_diffusion import CONFIG, TRAINING, LatentBatches, encoded, fit_second_stage
+from soralab.training.data import beside
 
 CONCAT_TRAINING = replace(TRAINING, steps=1000, ema=0.99)
 TASKS = ("inpainting", "super-resolution")
@@ -40,10 +41,11 @@ def condition(task: str, first: Autoencoder, pictures: Tensor, seed: int) -> tup
     """
     if task not in TASKS:
         raise ValueError(f"task is {task!r}; it takes one of {', '.join(TASKS)}")
+    pictures = beside(first, pictures)
     if task == "super-resolution":
         small = F.interpolate(pictures, scale_factor=1 / first.config.f, mode="bicubic", antialias=True)
         return small, F.interpolate(small, scale_factor=first.config.f, mode="bicubic").clamp(-1, 1)
-    mask = holes(len(pictures), pictures.shape[-1], seed)
+    mask = beside(first, holes(len(pictures), pictures.shape[-1], seed))
     known = pictures * mask
     return torch.cat([encoded(first, known).float(), F.avg_pool2d(mask, first.config.f)], 1), known
 
@@ -64,7 +66,7 @@ def concatenation(
         training = replace(CONCAT_TRAINING, steps=steps, save_every=steps)
         model, _ = fit_second_stage(replace(CONFIG, unet=unet), training, batches, folder / task)
         over, given = condition(task, first, truth, seed=1)
-        made = complete(Painter(model, first), over)
+        made = complete(Painter(model.to(over.device), first), over)
         table[task] = {"given": round(stills.scores(given, texts)["all"], 4),
                        "made": round(stills.scores(made, texts)["all"], 4), "copies": ceiling}  # fmt: skip
     return table
@@ -72,7 +74,7 @@ def concatenation(
 
 def complete(painter: Painter, over: Tensor, steps: int | None = None, seed: int = 0) -> Tensor:
     """Pictures [n, 3, height, width] from what lies over z [n, channels, height / f, width / f], without a prompt."""
-    none = torch.zeros(len(over), 1, dtype=torch.long)
+    none = torch.zeros(len(over), 1, dtype=torch.long, device=over.device)
     network = guide(painter.model, {"ids": none, "concat": over}, {"ids": none, "concat": over}, 1.0)
     z = noise(seed, len(over), (painter.model.config.unet.out, *over.shape[2:]))
     with torch.no_grad():

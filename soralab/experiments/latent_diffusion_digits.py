@@ -31,6 +31,7 @@ from soralab.recipes.latent_diffusion import (
     fit_first_stage,
     fit_second_stage,
 )
+from soralab.training.data import beside
 
 DIGITS = LatentDiffusionConfig(CONFIG.unet, vocabulary=11, words=1, depth=1)  # its one word is the digit plus 1
 MNIST_FIRST = replace(FIRST_TRAINING, steps=500)
@@ -82,6 +83,7 @@ def write_digits(
     painter: Painter, ids: Tensor, steps: int | None = None, guidance: float = 3.0, seed: int = 0
 ) -> Tensor:
     """Pictures [n, 3, 32, 32] of the digits ids - 1, ids [n, 1]; 0 is none in particular."""
+    ids = beside(painter.model, ids)
     network = guide(painter.model, {"ids": ids}, {"ids": torch.zeros_like(ids)}, guidance, batched=True)
     with torch.no_grad():
         z = painter.sample(network, noise(seed, len(ids), painter.shape(None)), steps or walk())

@@ -13,14 +13,16 @@ from soralab.datasets import stills
 from soralab.latent_diffusion import Painter
 from soralab.recipes import vit as chapter_03
 from soralab.recipes.latent_diffusion import SEED
-from soralab.training.profiles import by_profile
+from soralab.training.data import beside
+from soralab.training.profiles import by_profile, device
 from soralab.training.progress import progress
 
 
 @torch.no_grad()
 def copies(model: Autoencoder, pictures: Tensor, chunk: int = 100) -> Tensor:
-    """What is left of pictures after the first stage: decode(encode(pictures)), in [-1, 1]."""
-    return torch.cat([model.decode(model.encode(part)).clamp(-1, 1) for part in pictures.split(chunk)])
+    """What is left of pictures after the first stage: decode(encode(pictures)), in [-1, 1], where the pictures are."""
+    parts = [beside(model, part) for part in pictures.split(chunk)]
+    return torch.cat([model.decode(model.encode(part)).clamp(-1, 1).to(pictures.device) for part in parts])
 
 
 def psnr(pictures: Tensor, copied: Tensor) -> float:
@@ -100,9 +102,10 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
     Fitted by Gaussians: |mean - mean'|^2 + Tr(C + C' - 2 (C C')^1/2). Not to be held against an FID of Inception.
     """
-    model = chapter_03.load()
+    model = chapter_03.load().to(device())
     with torch.no_grad():
-        seen = [torch.cat([model.features(part) for part in each.split(250)]).double() for each in (a, b)]
+        seen = [torch.cat([model.features(beside(model, part)) for part in each.split(250)]) for each in (a, b)]
+    seen = [features.cpu().double() for features in seen]
     return gaussian_distance(*seen)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from soralab import world
@@ -26,7 +25,8 @@ from soralab.recipes.latent_diffusion import (
     fit_second_stage,
     prompts_of,
 )
-from soralab.training.data import model_flops
+from soralab.training.data import beside, model_flops
+from soralab.training.profiles import device
 
 LATENT = {1: 3, 2: 4, 4: 4, 8: 8}  # channels of z; f = 1 diffuses the pixels themselves
 TRADE_UNET = UNetConfig(width=32, multipliers=(1, 2, 2), blocks=1, attention=(2,), groups=16, context=64)
@@ -62,12 +62,13 @@ def both_stages(
         if codes:  # the codebook follows the encoder as it is, so an average of the encoder would not fit it
             training = replace(training, ema=0.0)
         first, _ = fit_first_stage(config, training, PictureBatches(shown), folder / f"first_{name}", None)
+        first.to(device())
     config = replace(CONFIG, unet=replace(TRADE_UNET, channels=LATENT[f], out=LATENT[f]))
     batches = LatentBatches(encoded(first, shown), prompts_of(scenes), batch=TRADE_BATCH[f])
     training = replace(TRADE_TRAINING, steps=steps, save_every=steps)
     model, _ = fit_second_stage(config, training, batches, folder / f"second_{name}")
-    batch = batches(0)
-    flops = 3 * model_flops(model, batch["z"], torch.zeros(len(batch["z"])), batch["ids"])  # there and back
+    batch = beside(model.to(device()), batches(0))
+    flops = 3 * model_flops(model, batch["z"], batch["z"].new_zeros(len(batch["z"])), batch["ids"])  # there and back
     return {"flops": flops, **copied(first, count), **quality(Painter(model, first), count, steps=walk())}
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from soralab.experiments.sora_scores import measure, table
 from soralab.recipes import Trained
 from soralab.sora import Filmmaker, load_autoencoder
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, device
 
 
 def metrics(name: str, trained: Trained) -> dict[str, dict]:
     """The card's: what the referee reads in films of each split's first prompts, in all and by motion."""
     card = trained.card
-    autoencoder = card["autoencoder"] and load_autoencoder(card["autoencoder"])
+    autoencoder = load_autoencoder(card["autoencoder"]).to(device()) if card["autoencoder"] else None
     maker = Filmmaker(trained.model, autoencoder, card["kind"], card["shift"])
     return {split: measure(maker, split, by_profile(smoke=4, laptop=400, gpu=400)) for split in ("test", "held_out")}
 

@@ -11,6 +11,8 @@ from soralab import world
 from soralab.recipes import Trained
 from soralab.recipes.sora_autoencoder import FRAMES, NAME, SEED, textures
 from soralab.sora import SpacetimeAutoencoder, load_autoencoder
+from soralab.training.data import beside
+from soralab.training.profiles import device
 from soralab.world import referee
 
 
@@ -28,10 +30,11 @@ def measure(model: SpacetimeAutoencoder, films_each: int = 200) -> dict[str, flo
     metrics = {}
     for level in world.LEVELS:
         films, scenes = world.clips(SEED, range(films_each), FRAMES, level=level, split="test")
+        films = beside(model, films)
         copies = reconstruct(model, films)
         metrics[f"psnr_{level}"] = round(psnr(films, copies).mean().item(), 2)
         metrics[f"read_right_{level}"] = sum(read_right(copies, scenes)) / films_each
-    clouds = textures(films_each // 4, FRAMES, 32, 32, seed=10**6)
+    clouds = beside(model, textures(films_each // 4, FRAMES, 32, 32, seed=10**6))
     metrics["psnr_textures"] = round(psnr(clouds, reconstruct(model, clouds)).mean().item(), 2)
     metrics["spins"] = spins(model, 2 * films_each)
     return metrics
@@ -58,8 +61,8 @@ def read_right(films: Tensor, scenes: list[world.Scene]) -> list[bool]:
 
 @torch.no_grad()
 def reconstruct(model: SpacetimeAutoencoder, films: Tensor, chunk: int = 50) -> Tensor:
-    """decode(encode(films)), in chunks, clamped to [-1, 1]."""
-    return torch.cat([model.decode(model.encode(part)).clamp(-1, 1) for part in films.split(chunk)])
+    """decode(encode(films)), in chunks, clamped to [-1, 1], where the model is."""
+    return torch.cat([model.decode(model.encode(part)).clamp(-1, 1) for part in beside(model, films).split(chunk)])
 
 
 def psnr(films: Tensor, copies: Tensor) -> Tensor:
@@ -69,7 +72,7 @@ def psnr(films: Tensor, copies: Tensor) -> Tensor:
 
 def evaluate(name: str = NAME, checkpoint: str | None = None) -> str:
     """The table of `measure` for the shipped autoencoder."""
-    found = measure(load_autoencoder(checkpoint or name))
+    found = measure(load_autoencoder(checkpoint or name).to(device()))
     table = found.pop("spins")
     lines = [f"{key:20s} {value:8.2f}" for key, value in found.items()]
     lines += [f"{f'spins, {shape}':20s} {right:4d} of {films}" for shape, (right, films) in table.items()]

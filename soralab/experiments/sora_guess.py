@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from soralab import world
+from soralab.diffusion.process import noise_like
 from soralab.sora import Filmmaker, word_ids
+from soralab.training.data import beside
 from soralab.world.scene import RADIUS, SLIDE, SPIN, Object, Scene
 
 TIMES = (0.97, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
@@ -56,13 +58,13 @@ def guesses(maker: Filmmaker, text: str, scenes: list[Scene], truth: int, seed: 
     text: the prompt that the network is given. Returns the films [times, 3, frames, channel, height, width] in
     [-1, 1], in the order of ROWS, and a sentence with both squared errors for each time.
     """
-    known = maker.autoencoder.encode(world.to_film(world.render(scenes, 9, 32, 32)))
+    known = maker.autoencoder.encode(beside(maker.sora, world.to_film(world.render(scenes, 9, 32, 32))))
     clean = known[truth : truth + 1]
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
+    noise = noise_like(clean, torch.Generator().manual_seed(seed))
     films, says = [], []
     for t in times:
         z_t = (1 - t) * clean + t * noise
-        ours = z_t - t * maker.sora(z_t, torch.tensor([t]), word_ids([text], 48))
+        ours = z_t - t * maker.sora(z_t, *beside(maker.sora, (torch.tensor([t]), word_ids([text], 48))))
         best = best_guess(z_t, t, known)
         films.append(maker.autoencoder.decode(torch.cat([z_t, ours, best])).clamp(-1, 1))
         errors = [(guess - clean).square().mean().item() for guess in (ours, best)]

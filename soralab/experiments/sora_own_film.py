@@ -10,6 +10,7 @@ from soralab.experiments.sora_autoencoder import psnr, reconstruct
 from soralab.figures import before_after, patches_diagram
 from soralab.files.films import read_film
 from soralab.sora import SoraConfig, load_autoencoder
+from soralab.training.profiles import device
 
 SHOWN = 5  # frames of the film that the picture shows
 USUAL = 17  # frames of a film that has as many
@@ -33,8 +34,8 @@ def own_film(path: str, frames: int | None = None, height: int = 64) -> tuple[st
     if pixels > MOST:
         raise ValueError(f"{path} is {frames} frames of {film.shape[-2]}x{film.shape[-1]}, {pixels:,} pixels; it takes "
                          f"at most {MOST:,}: ask for fewer frames or less height")  # fmt: skip
-    autoencoder = load_autoencoder()
-    copy = reconstruct(autoencoder, film[None])[0]
+    autoencoder = load_autoencoder().to(device())
+    copy = reconstruct(autoencoder, film[None].to(device()))[0].cpu()
     config = SoraConfig()
     t, h, w = (frames + 1) // 2, film.shape[-2] // 4, film.shape[-1] // 4
     pt, ph, pw = config.patch

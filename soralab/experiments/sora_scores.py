@@ -15,6 +15,8 @@ from soralab import figures, world
 from soralab.figures.curves import wilson
 from soralab.files.checkpoints import CHECKPOINTS, read_card
 from soralab.sora import Filmmaker
+from soralab.training.data import beside
+from soralab.training.profiles import device
 from soralab.training.progress import progress
 from soralab.world import referee
 from soralab.world.language import short_caption
@@ -103,7 +105,8 @@ def ceilings(autoencoder, split: str, count: int = 400) -> dict[str, dict[str, f
     texts, scenes = prompts(split, count)
     films = world.to_film(world.render(scenes, FRAMES))
     with torch.no_grad():
-        copies = torch.cat([autoencoder.decode(autoencoder.encode(part)).clamp(-1, 1) for part in films.split(CHUNK)])
+        parts = [beside(autoencoder, part) for part in films.split(CHUNK)]
+        copies = torch.cat([autoencoder.decode(autoencoder.encode(part)).clamp(-1, 1) for part in parts])
     return {"true films": judge(films, texts), "autoencoder's copies": judge(copies, texts)}
 
 
@@ -145,8 +148,8 @@ def table(name: str, baseline: str | None, count: int = 400) -> str:
     The baseline films a quarter of the prompts: it takes twice as long a film, and its card has all of them.
     """
     lines = []
-    maker = Filmmaker.load(name)
-    others = {baseline: Filmmaker.load(baseline)} if baseline else {}
+    maker = Filmmaker.load(name, device())
+    others = {baseline: Filmmaker.load(baseline, device())} if baseline else {}
     for split in ("test", "held_out"):
         title = "prompts like training's" if split == "test" else "combinations that training never saw"
         lines += ["", f"{title} ({count})", " " * 22 + "".join(f"{column:>20s}" for column in COLUMNS)]

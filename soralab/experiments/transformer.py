@@ -23,7 +23,7 @@ from soralab.figures.curves import wilson
 from soralab.files.atomic import atomic_write, make_folder
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.transformer import CHUNK, TEST_SEED, TOKENS_OF_WORLD, Batches, kept, loss, short_run, to_ids
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, device
 from soralab.training.progress import progress
 from soralab.transformer import PAD, START, Transformer, Translator, padding_mask
 from soralab.world.hindi_meaning import MEANINGS
@@ -72,6 +72,7 @@ def metrics(name: str, trained: Trained) -> dict:
 def evaluate(name: str = "transformer", checkpoint: str | None = None, count: int = 300) -> str:
     """The chapter's table: sentences translated word for word, with 95 % Wilson intervals, by beam size."""
     translator = Translator.load(checkpoint or name)
+    translator.model.to(device())
     lines = [f"{'exact match, %, of ' + str(count):28s}{'greedy':>20s}{'beam 4':>20s}"]
     for kind in KINDS:
         shares = [exact_match(translator, kind, count, beam) for beam in (1, 4)]

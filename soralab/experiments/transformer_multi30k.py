@@ -11,7 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 from soralab.datasets import multi30k
 from soralab.recipes import RUNS
 from soralab.recipes.transformer import CHUNK, SEED, TRAINING, Batches, train_and_keep
+from soralab.training.data import beside
 from soralab.training.ema import average_checkpoints
+from soralab.training.profiles import device
 from soralab.training.progress import progress
 from soralab.transformer import END, Transformer, TransformerConfig, beam_search
 
@@ -32,7 +34,7 @@ def train_multi30k(steps: int = MULTI30K.steps, folder: Path = RUNS / "multi30k"
     result, states = train_and_keep(model, batches, replace(MULTI30K, steps=steps), folder)
     model.load_state_dict(average_checkpoints(states))
     german, english = zip(*multi30k.pairs("test"), strict=True)
-    found = translate_pieces(model.eval(), pieces, list(german))
+    found = translate_pieces(model.eval().to(device()), pieces, list(german))
     return {
         "BLEU": bleu(found, list(english)), "sentences": len(found), "steps": result.steps,
         "epochs": round(result.steps / len(batches), 2), "seconds": round(result.seconds),
@@ -47,7 +49,7 @@ def translate_pieces(model: Transformer, pieces: multi30k.BytePairs, texts: list
     for start in progress(range(0, len(texts), CHUNK), desc="translating", unit="batch"):
         part = order[start : start + CHUNK]
         source = pad_sequence([torch.tensor(pieces.encode(texts[i])) for i in part], batch_first=True)
-        best = beam_search(model, source, beam)
+        best = beam_search(model, beside(model, source), beam)
         found.update((i, pieces.decode(one.ids)) for i, one in zip(part, best, strict=True))
     return [found[i] for i in range(len(texts))]
 

@@ -21,7 +21,8 @@ from soralab.experiments.unet_isbi import ISBI_STEPS, isbi_runs
 from soralab.experiments.unet_scores import mean, scores
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.unet import CONFIG, PROCESS, SEED, TEST_SEED, Dish, fit
-from soralab.training.profiles import by_profile
+from soralab.training.data import beside
+from soralab.training.profiles import by_profile, device
 from soralab.unet import UNet, UNetConfig, load_unet, mirror, overlap_tile, separate
 
 TEST_SIDE, TEST_TILE, TEST_PICTURES = 160, 144, 100
@@ -35,7 +36,8 @@ def unseen_picture(index: int, side: int | None = None) -> tuple[Tensor, np.ndar
 
 def predict(model: UNet, picture: Tensor, tile: int | None = None) -> np.ndarray:
     """Where the network sees cells: bool [h, w] for a picture [1, h, w]."""
-    return (overlap_tile(model, picture[None], tile or TEST_TILE)[0].argmax(0) == 1).numpy()
+    logits = overlap_tile(model, beside(model, picture[None]), tile or TEST_TILE)
+    return (logits[0].argmax(0) == 1).cpu().numpy()
 
 
 def measure(model: UNet, count: int = 40) -> dict[str, float]:
@@ -65,7 +67,7 @@ def at_the_border(model: UNet, count: int = 6) -> dict[str, np.ndarray]:
         window = picture[None, :, margin:-margin, margin:-margin]
         views = (picture[None], mirror(window, *[margin] * 4), F.pad(window, [margin] * 4))
         for errors, view in zip(wrong.values(), views, strict=True):
-            guess = model(view)[0].argmax(0).numpy() == 1
+            guess = model(beside(model, view))[0].argmax(0).cpu().numpy() == 1
             errors += np.bincount(edge[guess != truth], minlength=side // 2) / np.bincount(edge.ravel()) / count
     return wrong
 
@@ -73,11 +75,11 @@ def at_the_border(model: UNet, count: int = 6) -> dict[str, np.ndarray]:
 @torch.no_grad()
 def denoiser_error(model: UNet, count: int = 64) -> dict[str, float]:
     """The velocity's mean squared error on frames that training never saw, at five times: {"t=0.1": ...}."""
-    frames = world.clips(SEED, range(count), frames=1, level="simple", split="test")[0][:, 0]
+    frames = beside(model, world.clips(SEED, range(count), frames=1, level="simple", split="test")[0][:, 0])
     errors = {}
     for t in (0.1, 0.3, 0.5, 0.7, 0.9):
         generator = torch.Generator().manual_seed(0)
-        times = torch.full((count,), t)
+        times = torch.full((count,), t, device=frames.device)
         errors[f"t={t}"] = diffusion_loss(PROCESS, model, frames, "v", t=times, generator=generator).mean().item()
     return {key: round(value, 4) for key, value in errors.items()}
 
@@ -120,7 +122,7 @@ def metrics(name: str, trained: Trained) -> dict:
 
 def evaluate(name: str = "unet", checkpoint: str | None = None) -> str:
     """The scores of a shipped network, measured now."""
-    model = load_unet(checkpoint or name)
+    model = load_unet(checkpoint or name).to(device())
     count = by_profile(smoke=2, laptop=TEST_PICTURES, gpu=TEST_PICTURES)
     found = denoiser_error(model) if name == "unet_denoiser" else measure(model, count)
     return "\n".join(f"{key:20s} {value:8.4f}" for key, value in found.items())

@@ -13,6 +13,7 @@ from torch import Tensor
 from soralab.datasets import isbi
 from soralab.experiments.unet_scores import components, mean, otsu, scores
 from soralab.recipes.unet import CONFIG, SEED, fit
+from soralab.training.data import beside
 from soralab.unet import UNet, UNetConfig, centre_crop, elastic_deformation, overlap_tile, weight_map
 
 ISBI_TILE, ISBI_BATCH, ISBI_STEPS = 188, 4, 600  # 100 pixels come out
@@ -80,5 +81,5 @@ def isbi_runs(folder: Path, steps: int = ISBI_STEPS) -> dict[str, dict]:
 
 def probability(model: UNet, image: np.ndarray, tile: int = 348) -> np.ndarray:
     """How likely each pixel of image [h, w] is a cell's: [h, w] in [0, 1]."""
-    logits = overlap_tile(model, torch.from_numpy(image)[None, None], tile)
-    return logits.softmax(1)[0, 1].numpy()
+    logits = overlap_tile(model, beside(model, torch.from_numpy(image)[None, None]), tile)
+    return logits.softmax(1)[0, 1].cpu().numpy()

@@ -20,7 +20,7 @@ from soralab.experiments.vit_crossing import SEEDS, costs, mnist_crossing, world
 from soralab.experiments.vit_scores import TEST_FRAMES, accuracy, measure
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.vit import BATCH, SEED, TRAINING, fit, load
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, device
 from soralab.vit import ViT
 
 LARGER, TUNING_FRAMES = 48, 2000
@@ -76,7 +76,7 @@ def both_splits(model: ViT) -> dict[str, dict[str, float]]:
 
 def evaluate(name: str = "vit", checkpoint: str | None = None) -> str:
     """The shares of unseen frames that the shipped ViT gets right, measured now, on both splits."""
-    rows = both_splits(load(checkpoint or name))
+    rows = both_splits(load(checkpoint or name).to(device()))
     return "\n".join(
         f"{split:10s}" + "".join(f"{key} {value:8.2%}   " for key, value in row.items() if key != "frames")
         for split, row in rows.items()

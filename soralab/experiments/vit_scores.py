@@ -7,14 +7,15 @@ from torch import Tensor, nn
 
 from soralab.datasets.what_and_where import CELLS, frames, to_pixels
 from soralab.recipes.vit import CONFIG, SEED
+from soralab.training.data import beside
 
 TEST_FRAMES = 2000
 
 
 @torch.no_grad()
 def predict(model: nn.Module, pictures: Tensor, chunk: int = 250) -> Tensor:
-    """The likeliest class of each picture: [n]."""
-    return torch.cat([model(to_pixels(part)).argmax(-1) for part in pictures.split(chunk)])
+    """The likeliest class of each picture: [n], on the CPU, where the labels are."""
+    return torch.cat([model(to_pixels(beside(model, part))).argmax(-1).cpu() for part in pictures.split(chunk)])
 
 
 def accuracy(model: nn.Module, pictures: Tensor, labels: Tensor) -> float:

@@ -10,7 +10,7 @@ from torch import nn
 from soralab.experiments.vqvae_rate_distortion import experiments
 from soralab.experiments.vqvae_scores import TEST_FILMS, measure, measure_films, measure_prior
 from soralab.recipes import RUNS, Trained
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, device
 from soralab.vqvae import load
 
 
@@ -26,12 +26,13 @@ def scores(name: str, model: nn.Module) -> dict[str, dict[str, float]]:
         return {"test": measure_films(model, by_profile(smoke=4, laptop=TEST_FILMS, gpu=TEST_FILMS))}
     small = by_profile(smoke={"count": 20}, laptop={}, gpu={})
     if name == "vqvae_prior":
-        return {"test": measure_prior(model, load("vqvae"), **small, samples=by_profile(smoke=1, laptop=20, gpu=20))}
+        small |= {"samples": by_profile(smoke=1, laptop=20, gpu=20)}
+        return {"test": measure_prior(model, load("vqvae").to(device()), **small)}
     return {split: measure(model, split, **small) for split in ("test", "held_out")}
 
 
 def evaluate(name: str = "vqvae", checkpoint: str | None = None) -> str:
     """The table of a shipped model, measured now."""
-    rows = scores(name, load(checkpoint or name))
+    rows = scores(name, load(checkpoint or name).to(device()))
     return "\n".join(f"{split:10s}" + "".join(f"{key} {value:g}   " for key, value in row.items())
                      for split, row in rows.items())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from soralab.datasets.what_and_where import Batches, frames, to_pixels
+from soralab.diffusion.process import noise_like
 from soralab.experiments.vqvae_scores import measure, psnr
 from soralab.figures import read_log
 from soralab.recipes.vqvae import BATCH, CONFIG, SEED, SIDE, TRAINING, VARIANCE, build, fit, loss
@@ -45,7 +46,7 @@ class GaussianVAE(nn.Module):
         """x [batch, 3, h, w] to its copy, from a z that was drawn, and KL(q(z | x) || N(0, 1)) in nats, [batch]."""
         mean, logvar = self.encoder(x).float().chunk(2, dim=-1)
         logvar = logvar.clamp(-20, 10)
-        z = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator)
+        z = mean + torch.exp(0.5 * logvar) * noise_like(mean, generator)
         return self.decoder(z), 0.5 * (mean.square() + logvar.exp() - 1 - logvar).flatten(1).sum(1)
 
 
@@ -62,7 +63,8 @@ def vae_loss(weight: float):
 
 def arm() -> tuple:
     """How an experiment's network is trained, on what, and on how many frames it is tested."""
-    steps, count, test = by_profile(smoke=(2, 64, 20), laptop=(ARM.steps, ARM_FRAMES, TEST), gpu=(5000, 40_000, TEST))
+    usual = ARM.steps, ARM_FRAMES, TEST
+    steps, count, test = by_profile(smoke=(2, 64, 20), laptop=usual, gpu=usual)
     return replace(ARM, steps=steps), Batches(*frames(SEED + 1, range(count)), BATCH, SEED), test
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from soralab import world
 from soralab.datasets.what_and_where import CELLS, frames, sample, to_pixels
 from soralab.recipes.vqvae import FILM_FRAMES, SEED, SIDE, encoded
+from soralab.training.data import beside
 from soralab.training.profiles import by_profile
 from soralab.vqvae import VQVAE, PixelCNN, perplexity
 from soralab.world import referee
@@ -37,7 +38,7 @@ def measure(model: VQVAE, split: str = "test", count: int = TEST_FRAMES, read: i
     "read right": the share of `read` copies in which it sees the thing with its shape and its colour; "originals": the
     same of the frames themselves. split: "test" or "held_out", where no shape has a colour that it had in training.
     """
-    x = to_pixels(frames(SEED, range(count), SIDE, split)[0])
+    x = to_pixels(beside(model, frames(SEED, range(count), SIDE, split)[0]))
     maps = encoded(model, x)
     copies = torch.cat([model.decode(part) for part in maps.split(250)])
     things = [sample(SEED, index, split).objects[0] for index in range(min(read, count))]
@@ -53,6 +54,7 @@ def measure(model: VQVAE, split: str = "test", count: int = TEST_FRAMES, read: i
 def measure_films(model: VQVAE, count: int = TEST_FILMS) -> dict[str, float]:
     """The same for films: their bits, PSNR, and the share in which the referee reads everything right, motion too."""
     films, scenes = world.clips(SEED, range(count), FILM_FRAMES, SIDE, SIDE, "simple", "test")
+    films = beside(model, films)
     maps = torch.cat([model.encode(part) for part in films.split(20)])
     copies = torch.cat([model.decode(part) for part in maps.split(20)])
     right = {}
@@ -71,11 +73,12 @@ def measure_prior(prior: PixelCNN, model: VQVAE, count: int = 1000, samples: int
     and names its shape; "right shape": that shape is the one that was asked for.
     """
     pictures, labels = frames(SEED, range(count), SIDE, "test")
-    maps, shapes = encoded(model, pictures), labels // CELLS**2
+    maps, shapes = encoded(model, pictures), beside(model, labels // CELLS**2)
     parts = zip(maps.split(250), shapes.split(250), strict=True)
     bits = sum(prior.bits(z, shape).item() * len(z) for z, shape in parts) / count
     wanted = torch.arange(prior.config.classes).repeat(samples)
-    drawn = seen(model.decode(prior.sample(wanted, maps.shape[1:], torch.Generator().manual_seed(SEED))))
+    rng = torch.Generator().manual_seed(SEED)
+    drawn = seen(model.decode(prior.sample(beside(model, wanted), maps.shape[1:], rng)))
     found = [thing and thing[0] for thing in drawn]
     asked = [world.SHAPES[k] for k in wanted.tolist()]
     return {"bits": round(bits, 3), "bits by place": round(by_place(model, maps), 3),
@@ -87,11 +90,11 @@ def measure_prior(prior: PixelCNN, model: VQVAE, count: int = 1000, samples: int
 def by_place(model: VQVAE, maps: Tensor, count: int = 10_000) -> float:
     """Bits for one code of `maps` if all that one knows is how often each code stands at each place in training."""
     count = by_profile(smoke=200, laptop=count, gpu=count)
-    known = encoded(model, frames(SEED, range(count))[0]).flatten(1)
+    known = encoded(model, frames(SEED, range(count))[0]).flatten(1).cpu()
     table = torch.ones(known.shape[1], model.config.codes)  # one more of each: none is impossible
     table.scatter_add_(1, known.T, torch.ones(known.T.shape))
     share = table / table.sum(1, keepdim=True)
-    return -share.gather(1, maps.flatten(1).T).log2().mean().item()
+    return -share.gather(1, maps.flatten(1).T.cpu()).log2().mean().item()
 
 
 @torch.no_grad()
@@ -101,7 +104,7 @@ def around_codes(model: VQVAE, x: Tensor, reach: int = 2) -> Tensor:
     x [n, 3, h, w] in [-1, 1]. A place covers `step` pixels a side; `reach` more are shown on each side, at the edge of
     a frame its last pixels again. A code that was never chosen is grey.
     """
-    maps = encoded(model, x)
+    maps = encoded(model, x).cpu()
     step = x.shape[-1] // maps.shape[-1]
     wide = F.pad(x, (reach,) * 4, mode="replicate").unfold(2, step + 2 * reach, step).unfold(3, step + 2 * reach, step)
     pieces = rearrange(wide, "n c rows columns h w -> (n rows columns) c h w")

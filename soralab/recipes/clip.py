@@ -27,10 +27,11 @@ from soralab.figures import Watched
 from soralab.files.checkpoints import load_model
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
+from soralab.training.data import beside
 from soralab.training.loop import TrainConfig
 from soralab.training.muon import decay_groups
 from soralab.training.probes import Probes
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, larger
 
 SEED, BATCH = 4, 128
 PROBED = 128  # unseen pairs that a short run is probed with
@@ -87,7 +88,8 @@ def load(name: str = "clip") -> tuple[CLIP, Tokenizer]:
 @torch.no_grad()
 def found(model: CLIP, batch: dict[str, Tensor]) -> list[str]:
     """The text of a batch that is nearest to its first picture."""
-    I_e, T_e = model.encode_image(batch["pixels"][:1]), model.encode_text(batch["ids"])
+    there = beside(model, batch)
+    I_e, T_e = model.encode_image(there["pixels"][:1]), model.encode_text(there["ids"])
     return [tokenizer().decode(batch["ids"][int((I_e @ T_e.T).argmax())].tolist())]
 
 
@@ -114,9 +116,9 @@ def short_run(seed: int, steps: int = 150, folder: str | Path | None = None) -> 
 def train(name: str = "clip", steps: int | None = None) -> Trained:
     """Train the CLIP, or go on with it, in runs/NAME."""
     full = TRAINING.steps
-    training = replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=4 * full))
+    training = replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
     count, words = by_profile(smoke=100, laptop=SCENES, gpu=4 * SCENES), tokenizer()
-    batches = Pairs([sample(SEED, index) for index in range(count)], words, BATCH, SEED)
+    batches = Pairs([sample(SEED, index) for index in range(count)], words, larger(BATCH, 4), SEED)
     model, result = fit(partial(CLIP, config()), training, batches, RUNS / name)
     merges = [" ".join(pair) for pair in words.merges]
     return Trained.of(

@@ -36,9 +36,10 @@ from soralab.latent_diffusion import (
 from soralab.recipes import RUNS, Trained
 from soralab.recipes import vit as chapter_03
 from soralab.training import loop
+from soralab.training.data import beside
 from soralab.training.loop import TrainConfig
 from soralab.training.probes import Probes
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, device, larger
 from soralab.training.progress import progress
 from soralab.world.language import VOCABULARY
 
@@ -68,8 +69,9 @@ class Pair(nn.Module):
 
 
 def perceptual_features(name: str = "vit") -> Features:
-    """What chapter 03's ViT sees in pictures [batch, 3, 32, 32]: the state of its patches after each layer, as maps."""
-    model = chapter_03.load(name).requires_grad_(False)
+    """What chapter 03's ViT, on the device, sees in pictures [batch, 3, 32, 32]: its patches after each layer, as maps.
+    """
+    model = chapter_03.load(name).requires_grad_(False).to(device())
 
     def features(pixels: Tensor) -> Sequence[Tensor]:
         z, maps = model.tokens(pixels), []
@@ -125,6 +127,7 @@ def library(count: int) -> tuple[list[world.Scene], Tensor]:
 CONFIG = LatentDiffusionConfig(
     UNetConfig(width=48, blocks=1, groups=16, context=64), vocabulary=len(VOCABULARY) + 1, words=24
 )
+LARGE = replace(CONFIG, unet=replace(CONFIG.unet, width=128))  # for the gpu profile
 BATCH = 64
 PICTURES = 30_000
 PROBED = 128  # unseen pictures that a short run is probed with
@@ -155,12 +158,15 @@ class LatentBatches:
 
 @torch.no_grad()
 def encoded(model: Autoencoder | None, pictures: Tensor, chunk: int = 200) -> Tensor:
-    """Scaled latents of pictures, sampled once, in half precision; the pictures themselves without an autoencoder."""
+    """Scaled latents of pictures, sampled once, in half precision; the pictures themselves without an autoencoder.
+
+    They are computed and stay where the model is; the noise is the CPU's, the same on any device.
+    """
     if model is None:
         return pictures
     generator = torch.Generator().manual_seed(SEED)
     parts = progress(pictures.split(chunk), desc="encoding pictures", unit="batch")
-    return torch.cat([model.encode(part, generator).half() for part in parts])
+    return torch.cat([model.encode(beside(model, part), generator).half() for part in parts])
 
 
 def prompts_of(scenes: Sequence[world.Scene], words: int = CONFIG.words) -> Callable[[int, Random], Tensor]:
@@ -198,7 +204,7 @@ def short_run(seed: int, steps: int = 150, folder: str | Path | None = None) -> 
         TRAINING, steps=steps, seed=seed, warmup=50, cooldown=0.0, log_every=2, save_every=steps, precision="float32"
     )
     scenes, pictures = library(min(2000, steps * BATCH))
-    first = load_autoencoder()
+    first = load_autoencoder().to(device())
     batches = LatentBatches(encoded(first, pictures), prompts_of(scenes))
     unseen = [stills.mixed(SEED, k, "test") for k in range(PROBED)]
     ids = word_ids([stills.caption(scene) for scene in unseen], CONFIG.words)
@@ -214,22 +220,24 @@ def short_run(seed: int, steps: int = 150, folder: str | Path | None = None) -> 
 def train(name: str = SECOND, steps: int | None = None) -> Trained:
     """Train one of the two models, or go on with it, in runs/NAME; the second needs the first one's checkpoint."""
     run, full = (train_first, FIRST_TRAINING) if name == FIRST else (train_second, TRAINING)
-    training = replace(full, steps=steps or by_profile(smoke=2, laptop=full.steps, gpu=4 * full.steps))
+    training = replace(full, steps=steps or by_profile(smoke=2, laptop=full.steps, gpu=full.steps))
     return run(training, RUNS / name)
 
 
 def train_first(training: TrainConfig, folder: Path) -> Trained:
     """The first stage."""
     count = by_profile(smoke=100, laptop=PICTURES, gpu=4 * PICTURES)
-    batches = PictureBatches(library(count)[1], ADVERSARY_FROM * training.steps)
+    batches = PictureBatches(library(count)[1], ADVERSARY_FROM * training.steps, larger(FIRST_BATCH, 4))
     model, result = fit_first_stage(AUTOENCODER, training, batches, folder, perceptual_features())
-    return Trained.of(model, model.config, result, data_seed=SEED, batch=FIRST_BATCH, pictures=count)
+    return Trained.of(model, model.config, result, data_seed=SEED, batch=batches.batch, pictures=count)
 
 
 def train_second(training: TrainConfig, folder: Path) -> Trained:
     """The second stage."""
     scenes, pictures = library(by_profile(smoke=100, laptop=PICTURES, gpu=4 * PICTURES))
-    batches = LatentBatches(encoded(load_autoencoder(), pictures), prompts_of(scenes))
-    model, result = fit_second_stage(CONFIG, training, batches, folder)
-    entries = {"autoencoder": FIRST, "batch": BATCH, "pictures": len(scenes)}
+    batches = LatentBatches(encoded(load_autoencoder().to(device()), pictures), prompts_of(scenes),
+                            batch=larger(BATCH, 8))  # fmt: skip
+    config = by_profile(smoke=CONFIG, laptop=CONFIG, gpu=LARGE)
+    model, result = fit_second_stage(config, training, batches, folder)
+    entries = {"autoencoder": FIRST, "batch": batches.batch, "pictures": len(scenes)}
     return Trained.of(model, model.config, result, data_seed=SEED, **entries)

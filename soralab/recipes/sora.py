@@ -12,6 +12,7 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
 from random import Random
@@ -20,16 +21,17 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from soralab import world
+from soralab import latent_diffusion, world
 from soralab.diffusion import RectifiedFlow, diffusion_loss, sample_times
 from soralab.figures import Watched
 from soralab.files.checkpoints import load_checkpoint, read_card, save_checkpoint
 from soralab.recipes import RUNS, Trained
 from soralab.sora import Filmmaker, Sora, SoraConfig, SpacetimeAutoencoder, load_autoencoder, word_ids
 from soralab.training import loop
+from soralab.training.data import beside
 from soralab.training.loop import TrainConfig
 from soralab.training.muon import muon_groups
-from soralab.training.profiles import by_profile, compiled
+from soralab.training.profiles import by_profile, compiled, device, larger
 from soralab.training.progress import progress
 from soralab.world.language import descriptive_caption, short_caption
 from soralab.world.scene import WALL
@@ -61,6 +63,10 @@ class Recipe:
         """The checkpoint that it films through."""
         return "sora_autoencoder" if self.kind == "v" else None
 
+    def large(self) -> Recipe:
+        """The same recipe at DiT-S's sizes (2212.09748, table 1), for the gpu profile."""
+        return replace(self, config=replace(self.config, dim=384, depth=12, heads=6))
+
 
 TRAINING = TrainConfig(steps=26_000, lr=4e-3, warmup=200, cooldown=0.3, ema=0.999, seed=SEED, log_every=50)
 RECIPES = {
@@ -82,18 +88,21 @@ def parameters(model: Sora) -> list[dict]:
     return muon_groups(model, inside="blocks", outside=("modulation",), scale=0.2)
 
 
-def prompt(scene: world.Scene, rng: Random, null: float = NULL) -> str:
-    """What a training film is called: its short caption, with or without its size, its descriptive one, or "".
-
-    `null` is the share of "", from 0 to NULL.
-    """
-    draw = NULL - null + rng.random() * (1 - NULL + null)
-    if draw < NULL:
-        return ""
-    if draw < 0.4:
-        return descriptive_caption(scene)
+def wordings(scene: world.Scene) -> list[str]:
+    """What a training film may be called: "", its descriptive caption, its short one, that without its size."""
     caption = short_caption(scene)
-    return caption if draw < 0.85 else " ".join(w for w in caption.split() if w not in world.SIZES)
+    return ["", descriptive_caption(scene), caption, " ".join(w for w in caption.split() if w not in world.SIZES)]
+
+
+def wording(rng: Random, null: float = NULL) -> int:
+    """Which of the wordings a film has in a batch; `null` is the share of "", from 0 to NULL."""
+    draw = NULL - null + rng.random() * (1 - NULL + null)
+    return sum(draw >= end for end in (NULL, 0.4, 0.85))
+
+
+def prompt(scene: world.Scene, rng: Random, null: float = NULL) -> str:
+    """What a training film is called: one of its wordings."""
+    return wordings(scene)[wording(rng, null)]
 
 
 def used(indices: Iterable[int]) -> Iterator[world.Scene]:
@@ -113,9 +122,9 @@ def hard(indices: Iterable[int]) -> Iterator[world.Scene]:
 
 
 def pixel_batch(step: int) -> dict[str, Tensor]:
-    """Batch `step` of films themselves: {"x0": [BATCH, 9, 3, 32, 32], "ids": [BATCH, words]}."""
-    rng = Random(f"{SEED}/{step}")
-    scenes = list(islice(used(count(step * REST * BATCH)), BATCH))  # films of its own: a batch needs half of its range
+    """Batch `step` of films themselves: {"x0": [batch, 9, 3, 32, 32], "ids": [batch, words]}."""
+    rng, size = Random(f"{SEED}/{step}"), batch_size()
+    scenes = list(islice(used(count(step * REST * size)), size))  # films of its own: a batch needs half of its range
     films = world.to_film(world.render(scenes, FRAMES, SIDE, SIDE))
     return as_batch(films, [prompt(scene, rng) for scene in scenes])
 
@@ -123,6 +132,8 @@ def pixel_batch(step: int) -> dict[str, Tensor]:
 class LatentBatches:
     """Batches of latents: what is `used` of the library's first films, encoded once, in a new order each epoch.
 
+    The latents and the words of all wordings stay where the autoencoder is, and batches are gathered there: for a step
+    the host draws numbers and sends indices.
     Or, if `hard_ones`, what is `hard` of the next films, twice as many; none of these loses its prompt.
     """
 
@@ -136,9 +147,9 @@ class LatentBatches:
         any; where they need less than half of the films, only these are encoded, and nothing is kept.
         """
         self.scenes = list(hard(range(films, 3 * films)) if hard_ones else used(range(films)))
-        self.null, self.batch = 0.0 if hard_ones else NULL, batch or BATCH
+        self.null, self.batch = 0.0 if hard_ones else NULL, batch or batch_size()
         weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
-        digest = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
+        digest = hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()
         want = {"films": films, "every": HARD if hard_ones else {**EVERY, "rest": REST}, "autoencoder": digest}
         self.rows = torch.arange(len(self.scenes))  # of each scene in `latents`
         if steps is not None and 2 * self.batch * len(steps) < len(self.scenes):
@@ -146,14 +157,18 @@ class LatentBatches:
             self.rows[needed] = torch.arange(len(needed))
             self.latents = self._encode(autoencoder, [self.scenes[scene] for scene in needed])
         else:
+            needed = range(len(self.scenes))
             starts = range(0, len(self.scenes), PART)
             self.latents = torch.cat([self._part(autoencoder, start, cache, want) for start in starts])
+        parts = [word_table(self.scenes[scene]) for scene in progress(needed, desc="reading captions", unit="film")]
+        table = torch.stack(parts) if parts else torch.zeros(0, 4, SoraConfig.words, dtype=torch.int16)
+        self.ids, self.lengths = table.to(self.latents.device), (table > 0).sum(-1)  # [row, wording, words], on the CPU
 
     def _part(self, autoencoder: SpacetimeAutoencoder, start: int, cache: Path | None, want: dict) -> Tensor:
         """Latents of the scenes from `start` on, PART of them, from their checkpoint or encoded and kept there."""
         path, want = cache and cache.with_name(f"{cache.name}_{start // PART}"), {**want, "part": [start, PART]}
         if path and path.with_suffix(".json").exists() and read_card(path).get("of") == want:
-            return load_checkpoint(path, mend=f"remove {path}.json")[0]["latents"]
+            return beside(autoencoder, load_checkpoint(path, mend=f"remove {path}.json")[0]["latents"])
         try:
             latents = self._encode(autoencoder, self.scenes[start : start + PART])
             if path:
@@ -171,26 +186,48 @@ class LatentBatches:
 
     @staticmethod
     def _encode_batch(autoencoder: SpacetimeAutoencoder, scenes: list[world.Scene]) -> Tensor:
-        films = world.to_film(world.render(scenes, FRAMES, SIDE, SIDE))
-        dtype = loop.autocast_dtype("auto", torch.device("cpu"))
-        with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not None):
+        films = beside(autoencoder, world.to_film(world.render(scenes, FRAMES, SIDE, SIDE)))
+        dtype = loop.autocast_dtype("auto", films.device)
+        with torch.no_grad(), loop.autocast(dtype, films.device):
             return autoencoder.encode(films).half()
 
-    def films(self, step: int) -> tuple[Tensor, list[str]]:
-        """Latents [batch, 5, 8, 8, 8] and prompts of batch `step`."""
-        which, rng = self._which(step), Random(f"{SEED}/{step}")
-        return self.latents[self.rows[which]].float(), [prompt(self.scenes[k], rng, self.null) for k in which]
+    def films(self, step: int, count: int | None = None) -> tuple[Tensor, Tensor, int]:
+        """The first `count` (by default all) of batch `step`: latents [count, 5, 8, 8, 8], word ids [count, words], and
+        how many words the longest prompt has."""
+        rng = Random(f"{SEED}/{step}")
+        rows = self.rows[self._which(step)[:count]]
+        said = torch.tensor([wording(rng, self.null) for _ in rows])
+        there = self.latents.device
+        mine, as_said = rows.to(there, non_blocking=True), said.to(there, non_blocking=True)
+        return self.latents[mine].float(), self.ids[mine, as_said].long(), int(self.lengths[rows, said].max())
 
     def _which(self, step: int) -> list[int]:
         """The scenes of batch `step`."""
         films = len(self.scenes)
         epoch, place = divmod(step * self.batch, max(1, films // self.batch) * self.batch)
-        order = torch.randperm(films, generator=torch.Generator().manual_seed(SEED + epoch))
-        return order[torch.arange(place, place + self.batch) % films].tolist()  # a smoke run has less than a batch
+        places = torch.arange(place, place + self.batch) % films  # a smoke run has less than a batch
+        return epoch_order(films, SEED + epoch)[places].tolist()
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"x0": [batch, 5, 8, 8, 8], "ids": [batch, words]}."""
-        return as_batch(*self.films(step))
+        x0, ids, longest = self.films(step)
+        return {"x0": x0, "ids": ids[:, : max(longest, 1)]}
+
+
+@lru_cache(maxsize=4)  # of both libraries, and of the next epoch
+def epoch_order(films: int, seed: int) -> Tensor:
+    """The order in which an epoch shows so many films: [films]."""
+    return torch.randperm(films, generator=torch.Generator().manual_seed(seed))
+
+
+def word_table(scene: world.Scene) -> Tensor:
+    """The word ids of a film's wordings, as `soralab.latent_diffusion.word_ids` gives them: int16 [4, words]."""
+    return latent_diffusion.word_ids(wordings(scene), SoraConfig.words).short()
+
+
+def batch_size() -> int:
+    """Films in a batch, by the profile."""
+    return larger(BATCH, 8)
 
 
 def as_batch(x0: Tensor, prompts: list[str]) -> dict[str, Tensor]:
@@ -210,9 +247,9 @@ class Curriculum:
         """Batch `step`, as LatentBatches gives it."""
         if step < self.late:
             return self.usual(step)
-        half = BATCH // 2
-        (films, texts), (hard_films, hard_texts) = self.usual.films(step), self.hard.films(step)
-        return as_batch(torch.cat([films[:half], hard_films[:half]]), texts[:half] + hard_texts[:half])
+        half = batch_size() // 2
+        (films, ids, longest), (spun, names, other) = (part.films(step, half) for part in (self.usual, self.hard))
+        return {"x0": torch.cat([films, spun]), "ids": torch.cat([ids, names])[:, : max(longest, other, 1)]}
 
 
 def make_loss(recipe: Recipe, network: nn.Module | None = None):
@@ -250,7 +287,7 @@ def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = N
         precision="float32",
     )  # fmt: skip
     films = min(SHORT_FILMS, 4 * steps * SHORT_BATCH)  # a quarter of them is used
-    autoencoder, loss = load_autoencoder(recipe.autoencoder), make_loss(recipe)
+    autoencoder, loss = load_autoencoder(recipe.autoencoder).to(device()), make_loss(recipe)
     batches = LatentBatches(autoencoder, films, batch=SHORT_BATCH)
     held, film, text = unseen(autoencoder)
     frames = [0, FRAMES // 2, FRAMES - 1]
@@ -271,19 +308,19 @@ def unseen(autoencoder: SpacetimeAutoencoder) -> tuple[dict[str, Tensor], Tensor
     scenes = [world.sample_scene(SEED, index, LEVEL, "test") for index in range(PROBED)]
     films = world.to_film(world.render(scenes, FRAMES, SIDE, SIDE))
     texts = [short_caption(scene) for scene in scenes]
-    return as_batch(autoencoder.encode(films), texts), films[0], texts[0]
+    return as_batch(autoencoder.encode(beside(autoencoder, films)), texts), films[0], texts[0]
 
 
 def train(name: str = "sora", steps: int | None = None) -> Trained:
     """Train a model, or go on with it, in runs/NAME."""
-    recipe = RECIPES[name]
+    recipe = by_profile(smoke=RECIPES[name], laptop=RECIPES[name], gpu=RECIPES[name].large())
     model = build(recipe)
     full = recipe.training.steps
-    config = replace(recipe.training, steps=steps or by_profile(smoke=2, laptop=full, gpu=8 * full))
+    config = replace(recipe.training, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
     films = by_profile(smoke=400, laptop=FILMS, gpu=8 * FILMS)
     batches = pixel_batch
     if recipe.autoencoder:
-        autoencoder, cache = load_autoencoder(recipe.autoencoder), RUNS / name / "latents"
+        autoencoder, cache = load_autoencoder(recipe.autoencoder).to(device()), RUNS / name / "latents"
         late, cached = round(LATE * config.steps), cache.with_name("latents_hard")
         usual = LatentBatches(autoencoder, films, cache, steps=range(config.steps))
         hard_ones = LatentBatches(autoencoder, films, cached, hard_ones=True, steps=range(late, config.steps))
@@ -293,5 +330,5 @@ def train(name: str = "sora", steps: int | None = None) -> Trained:
     result.ema.copy_to(model)
     return Trained.of(
         model, recipe.config, result, autoencoder=recipe.autoencoder, kind=recipe.kind, shift=recipe.shift,
-        data_seed=SEED, level=LEVEL, batch=BATCH,
+        data_seed=SEED, level=LEVEL, batch=batch_size(),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from soralab.recipes import RUNS, Trained
 from soralab.sora import AutoencoderConfig, SpacetimeAutoencoder, autoencoder_loss
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, larger
 
 NAME = "sora_autoencoder"
 BATCH, SEED, FRAMES = 16, 16, 9
@@ -27,12 +27,13 @@ def build() -> SpacetimeAutoencoder:
 
 
 def batch(step: int) -> Tensor:
-    """Batch number `step`: films [BATCH, 9, 3, 32, 32]; half of them crowded, 3 in 8 simple, 1 in 8 no toy at all."""
-    full, simple = BATCH // 2, 3 * BATCH // 8
+    """Batch number `step`: films [batch, 9, 3, 32, 32]; half of them crowded, 3 in 8 simple, 1 in 8 no toy at all."""
+    size = larger(BATCH, 4)
+    full, simple = size // 2, 3 * size // 8
     films = [
         world.clips(SEED, range(step * full, (step + 1) * full), FRAMES, level="full")[0],
         world.clips(SEED, range(step * simple, (step + 1) * simple), FRAMES, level="simple")[0],
-        textures(BATCH - full - simple, FRAMES, 32, 32, seed=step),
+        textures(size - full - simple, FRAMES, 32, 32, seed=step),
     ]
     return torch.cat(films)
 
@@ -61,8 +62,8 @@ def train(name: str = NAME, steps: int | None = None) -> Trained:
     """Train the autoencoder, or go on with it, in runs/NAME."""
     torch.manual_seed(SEED)
     model = build()
-    config = replace(CONFIG, steps=steps or by_profile(smoke=2, laptop=CONFIG.steps, gpu=4 * CONFIG.steps))
+    config = replace(CONFIG, steps=steps or by_profile(smoke=2, laptop=CONFIG.steps, gpu=CONFIG.steps))
     result = loop.train(model, loss, batch, config, RUNS / name)
     result.ema.copy_to(model)
     model.eval().fit_scale(world.clips(SEED, range(256), FRAMES, level="full")[0])
-    return Trained.of(model, model.config, result, data_seed=SEED, batch=BATCH)
+    return Trained.of(model, model.config, result, data_seed=SEED, batch=larger(BATCH, 4))

@@ -18,7 +18,7 @@ from soralab.recipes import RUNS, Trained
 from soralab.training import loop
 from soralab.training.ema import average_checkpoints
 from soralab.training.loop import TrainConfig
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, larger
 from soralab.training.progress import progress
 from soralab.transformer import (
     END,
@@ -118,12 +118,12 @@ def train(name: str = "transformer", steps: int | None = None) -> Trained:
     sizes = TransformerConfig.small(len(TOKENS_OF_WORLD))
     torch.manual_seed(SEED)
     model = Transformer(sizes)
-    batches = Batches(to_ids(draw_pairs(SEED, by_profile(smoke=100, laptop=PAIRS, gpu=PAIRS))))
+    batches = Batches(to_ids(draw_pairs(SEED, by_profile(smoke=100, laptop=PAIRS, gpu=PAIRS))), larger(TOKENS, 4))
     result, states = train_and_keep(model, batches, config, RUNS / name)
     model.load_state_dict(average_checkpoints(states))
     return Trained.of(
         model, sizes, result, tokens=TOKENS_OF_WORLD, data_seed=SEED, pairs=len(batches.pairs),
-        batch=f"{TOKENS} tokens", checkpoints_averaged=len(states),
+        batch=f"{batches.tokens} tokens", checkpoints_averaged=len(states),
     )  # fmt: skip
 
 

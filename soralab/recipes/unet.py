@@ -21,9 +21,10 @@ from soralab.diffusion import RectifiedFlow, diffusion_loss
 from soralab.figures import Watched
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
+from soralab.training.data import beside
 from soralab.training.loop import TrainConfig
 from soralab.training.probes import Probes
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, larger
 from soralab.unet import (
     UNet,
     UNetConfig,
@@ -48,8 +49,9 @@ class Dish:
     w0: the weight of the gaps in Eq. (2); None: no map at all.
     """
 
-    def __init__(self, seed: int = SEED, w0: float | None = 10.0, pictures: int | None = None):
-        self.seed, out = seed, UNetConfig.small().output_size(TILE)
+    def __init__(self, seed: int = SEED, w0: float | None = 10.0, pictures: int | None = None,
+                 batch: int | None = None):
+        self.seed, self.batch, out = seed, batch or BATCH, UNetConfig.small().output_size(TILE)
         drawn = [cells.draw(seed, index, TILE) for index in range(pictures or PICTURES)]
         self.x = torch.stack([picture for picture, _ in drawn])
         labels = [separate(each) for _, each in drawn]
@@ -58,9 +60,9 @@ class Dish:
         self.weights = centre_crop(torch.stack(weights), out, out)
 
     def __call__(self, step: int) -> dict[str, Tensor]:
-        """{"x": [BATCH, 1, 100, 100], "target", "weights": [BATCH, 60, 60]}; pure in the step."""
-        rng = np.random.default_rng((self.seed, step))
-        chosen, turns, flip = rng.integers(len(self.x), size=BATCH), int(rng.integers(4)), rng.random() < 0.5
+        """{"x": [batch, 1, 100, 100], "target", "weights": [batch, 60, 60]}; pure in the step."""
+        rng, size = np.random.default_rng((self.seed, step)), self.batch
+        chosen, turns, flip = rng.integers(len(self.x), size=size), int(rng.integers(4)), rng.random() < 0.5
         batch = {"x": self.x[chosen], "target": self.target[chosen], "weights": self.weights[chosen]}
         batch = {key: value.rot90(turns, (-2, -1)) for key, value in batch.items()}
         return {key: (value.flip(-1) if flip else value).contiguous() for key, value in batch.items()}
@@ -93,7 +95,8 @@ def short_run(seed: int, steps: int = 120, folder: str | Path | None = None) -> 
     held = {"x": test.x, "target": test.target, "weights": test.weights}
     probes = Watched(
         "unet", loss, held, steps, swap=("target", "weights"), groups=PROBED // 2,
-        sample=lambda model: 2 * model(test.x[:4]).softmax(1)[:, 1:] - 1, truth=2.0 * test.target[:4, None] - 1,
+        sample=lambda model: 2 * model(beside(model, test.x[:4])).softmax(1)[:, 1:] - 1,
+        truth=2.0 * test.target[:4, None] - 1,
     )  # fmt: skip
     with TemporaryDirectory() as temporary:
         _, result = fit(UNetConfig.small(), training, dish, Path(folder or temporary), probes=probes)
@@ -107,8 +110,9 @@ DENOISER = TrainConfig(steps=1500, lr=1e-3, warmup=100, cooldown=0.3, ema=0.995,
 
 
 def frame_batch(step: int) -> Tensor:
-    """Frames of the simple world, [DENOISER_BATCH, 3, 32, 32]: the first of films that move."""
-    films, _ = world.clips(SEED, range(step * DENOISER_BATCH, (step + 1) * DENOISER_BATCH), frames=1, level="simple")
+    """Frames of the simple world, [batch, 3, 32, 32]: the first of films that move."""
+    size = larger(DENOISER_BATCH, 4)
+    films, _ = world.clips(SEED, range(step * size, (step + 1) * size), frames=1, level="simple")
     return films[:, 0]
 
 
@@ -122,7 +126,8 @@ def train(name: str = "unet", steps: int | None = None) -> Trained:
     denoises = name == "unet_denoiser"
     config = UNetConfig.denoiser() if denoises else UNetConfig.small()
     training = DENOISER if denoises else CONFIG
-    training = replace(training, steps=steps or by_profile(smoke=2, laptop=training.steps, gpu=4 * training.steps))
-    batch_fn, loss_fn = (frame_batch, denoising_loss) if denoises else (Dish(), loss)
+    training = replace(training, steps=steps or by_profile(smoke=2, laptop=training.steps, gpu=training.steps))
+    size = larger(DENOISER_BATCH, 4) if denoises else larger(BATCH, 8)
+    batch_fn, loss_fn = (frame_batch, denoising_loss) if denoises else (Dish(batch=size), loss)
     model, result = fit(config, training, batch_fn, RUNS / name, loss_fn)
-    return Trained.of(model, config, result, data_seed=SEED, batch=DENOISER_BATCH if denoises else BATCH)
+    return Trained.of(model, config, result, data_seed=SEED, batch=size)

@@ -17,9 +17,10 @@ from soralab.figures import Watched
 from soralab.files.checkpoints import load_model
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
+from soralab.training.data import beside
 from soralab.training.loop import TrainConfig
 from soralab.training.probes import Probes
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, larger
 from soralab.vit import ViT, ViTConfig
 
 SEED, BATCH = 3, 32
@@ -74,7 +75,7 @@ def short_run(seed: int, steps: int = 400, folder: str | Path | None = None) -> 
     held = {"pixels": to_pixels(pictures), "label": labels}
     probes = Watched(
         "vit", loss, held, steps, swap=("label",), truth=names(labels[:3]),
-        sample=lambda model: names(model(held["pixels"][:3]).argmax(-1)),
+        sample=lambda model: names(model(beside(model, held["pixels"][:3])).argmax(-1)),
     )  # fmt: skip
     with TemporaryDirectory() as temporary:
         _, result = fit(partial(ViT, CONFIG), training, batches, Path(folder or temporary), probes)
@@ -84,8 +85,8 @@ def short_run(seed: int, steps: int = 400, folder: str | Path | None = None) -> 
 def train(name: str = "vit", steps: int | None = None) -> Trained:
     """Train the ViT, or go on with it, in runs/NAME."""
     full = TRAINING.steps
-    training = replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=4 * full))
+    training = replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
     count = by_profile(smoke=100, laptop=FRAMES, gpu=4 * FRAMES)
-    batches = Batches(*frames(SEED, range(count)), BATCH, SEED)
+    batches = Batches(*frames(SEED, range(count)), larger(BATCH, 8), SEED)
     model, result = fit(partial(ViT, CONFIG), training, batches, RUNS / name)
-    return Trained.of(model, CONFIG, result, data_seed=SEED, frames=len(batches.pictures), batch=BATCH)
+    return Trained.of(model, CONFIG, result, data_seed=SEED, frames=len(batches.pictures), batch=batches.batch)

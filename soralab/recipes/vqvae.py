@@ -19,9 +19,10 @@ from soralab.datasets.what_and_where import CELLS, Batches, frames, to_pixels
 from soralab.figures import Watched
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
+from soralab.training.data import beside
 from soralab.training.loop import TrainConfig
 from soralab.training.probes import Probes
-from soralab.training.profiles import by_profile
+from soralab.training.profiles import by_profile, device, larger
 from soralab.vqvae import VQVAE, PixelCNN, PriorConfig, VQVAEConfig, load, vqvae_loss
 
 SEED, BATCH, FILM_BATCH = 5, 32, 8
@@ -69,15 +70,16 @@ def build(config: VQVAEConfig | PriorConfig, seed: int = SEED) -> nn.Module:
 
 
 def film_batch(step: int) -> dict[str, Tensor]:
-    """Batch `step` of films of one thing, never twice the same: {"pixels": [8, 9, 3, 32, 32]}."""
-    indices = range(step * FILM_BATCH, (step + 1) * FILM_BATCH)
+    """Batch `step` of films of one thing, never twice the same: {"pixels": [batch, 9, 3, 32, 32]}."""
+    size = larger(FILM_BATCH, 4)
+    indices = range(step * size, (step + 1) * size)
     return {"pixels": world.clips(SEED, indices, FILM_FRAMES, SIDE, SIDE, "simple")[0]}
 
 
 @torch.no_grad()
 def encoded(model: VQVAE, pictures: Tensor, chunk: int = 250) -> Tensor:
-    """The maps of pictures uint8 [n, 3, height, width]: int64 [n, rows, columns]."""
-    return torch.cat([model.encode(to_pixels(part)) for part in pictures.split(chunk)])
+    """The maps of pictures uint8 [n, 3, height, width]: int64 [n, rows, columns], where the model is."""
+    return torch.cat([model.encode(to_pixels(beside(model, part))) for part in pictures.split(chunk)])
 
 
 class Maps:
@@ -85,7 +87,7 @@ class Maps:
 
     def __init__(self, model: VQVAE, count: int):
         pictures, labels = frames(SEED, range(count))
-        self.batches = Batches(encoded(model, pictures), labels // CELLS**2, BATCH, SEED)
+        self.batches = Batches(encoded(model, pictures), beside(model, labels // CELLS**2), larger(BATCH, 8), SEED)
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"indices": [batch, rows, columns], "label": [batch]}."""
@@ -104,7 +106,8 @@ def short_run(seed: int, steps: int = 300, folder: str | Path | None = None) -> 
     batches = Batches(*frames(SEED, range(max(BATCH, steps * BATCH))), BATCH, seed)
     held = {"pixels": to_pixels(frames(SEED, range(PROBED), split="test")[0])}
     few = held["pixels"][:6]
-    probes = Watched("vqvae", loss, held, steps, sample=lambda model: model(few)[0].clamp(-1, 1), truth=few)
+    probes = Watched("vqvae", loss, held, steps, truth=few,
+                     sample=lambda model: model(beside(model, few))[0].clamp(-1, 1))  # fmt: skip
     with TemporaryDirectory() as temporary:
         _, result = fit(build(CONFIG, seed), loss, training, batches, Path(folder or temporary), probes)
         return probes.log(result.log)
@@ -117,12 +120,12 @@ def train(name: str = "vqvae", steps: int | None = None) -> Trained:
         "vqvae_prior": (PRIOR, PRIOR_TRAINING, prior_loss),
     }[name]  # fmt: skip
     full = training.steps
-    training = replace(training, steps=steps or by_profile(smoke=2, laptop=full, gpu=4 * full))
+    training = replace(training, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
     count = by_profile(smoke=100, laptop=FRAMES, gpu=FRAMES)
     if name == "vqvae":
-        batches = Batches(*frames(SEED, range(count)), BATCH, SEED)
+        batches = Batches(*frames(SEED, range(count)), larger(BATCH, 8), SEED)
     else:
-        batches = film_batch if name == "vqvae_films" else Maps(load("vqvae"), count)
+        batches = film_batch if name == "vqvae_films" else Maps(load("vqvae").to(device()), count)
     model, result = fit(build(config), loss_fn, training, batches, RUNS / name)
-    batch = FILM_BATCH if name == "vqvae_films" else BATCH
+    batch = larger(FILM_BATCH, 4) if name == "vqvae_films" else larger(BATCH, 8)
     return Trained.of(model, config, result, data_seed=SEED, batch=batch)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,6 +23,15 @@ def map_tensors(function: Callable[[Tensor], Tensor], batch: Any) -> Any:
     if isinstance(batch, list | tuple):
         return type(batch)(map_tensors(function, value) for value in batch)
     return batch
+
+
+def beside(model: nn.Module, batch: Any) -> Any:
+    """`batch`, tensors in any nest as in `map_tensors`, on the model's device; what is there already is not copied.
+
+    A function, or a model without weights, takes tensors where they are.
+    """
+    weight = next(iter(getattr(model, "parameters", tuple)()), None)
+    return batch if weight is None else map_tensors(lambda t: t.to(weight.device, non_blocking=True), batch)
 
 
 def batch_size(batch: Any) -> int:
@@ -64,7 +73,7 @@ class Prefetch:
         for step in range(self.start, self.stop):
             try:
                 batch = self.batch_fn(step)
-                item = (map_tensors(Tensor.pin_memory, batch) if pin else batch, None)
+                item = (map_tensors(_pinned, batch) if pin else batch, None)
             except BaseException as error:
                 item = (None, error)
             while not self._closed.is_set():
@@ -90,6 +99,10 @@ class Prefetch:
             if error is not None:
                 raise error
             yield map_tensors(lambda t: t.to(self.device, non_blocking=True), batch)
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor.pin_memory() if tensor.device.type == "cpu" else tensor  # one that lies on the GPU stays there
 
 
 def peak_gflops(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",

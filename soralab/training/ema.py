@@ -39,6 +39,10 @@ class EMA:
         torch._foreach_lerp_(list(self.shadow.values()), [current[k] for k in self.shadow], 1 - self.rate())
         self.updates += 1
 
+    def to(self, device: torch.device | str) -> None:
+        """Move the average to a device."""
+        self.shadow = {name: value.to(device) for name, value in self.shadow.items()}
+
     def copy_to(self, model: nn.Module) -> None:
         """Write the average into the model's weights, for good."""
         self._write(model, self.shadow)

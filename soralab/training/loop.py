@@ -5,6 +5,8 @@ its randomness comes from (seed, step). So a run that was interrupted and resume
 weights, bit for bit, as one that was not (on the same machine and at the same precision).
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import math
@@ -33,7 +35,7 @@ from soralab.training.ema import EMA
 from soralab.training.interrupt import StopSignal
 from soralab.training.muon import MuonAdamW
 from soralab.training.probes import Probes
-from soralab.training.profiles import hardware
+from soralab.training.profiles import device, hardware
 from soralab.training.progress import progress
 from soralab.training.state import append_log, gather, restore, trim_log
 
@@ -118,14 +120,22 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if precision == "bfloat16" else None
 
 
+def autocast(dtype: torch.dtype | None, device: torch.device) -> contextlib.AbstractContextManager:
+    """Inside, products on `device` run in this type, as `autocast_dtype` gives it; None changes nothing."""
+    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+
+
 def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], config: TrainConfig,
           folder: str | Path, resume: bool = True, on_log: Callable[[dict], None] | None = None,
           parameters: Iterable | None = None, probes: Probes | None = None) -> TrainResult:
     """Train `model` for config.steps steps in all; keep its state and log in `folder`.
 
+    It computes on `profiles.device()`: the model is moved there for the run, batches and probes follow it, and at the
+    end the model and its average are where the model was. What is saved is the same on any device.
+
     loss_fn(model, batch, generator) -> scalar tensor, or (scalar tensor, {name: number to log}). generator: a
-        torch.Generator on the model's device, seeded by (seed, step). torch's global generator (dropout) is
-        seeded the same way and is given back untouched.
+        torch.Generator on that device, seeded by (seed, step): a GPU's draws are not the CPU's. torch's global
+        generator (dropout) is seeded the same way and is given back untouched.
     batch_fn(step) -> tensors in any nest of lists, tuples and dicts; pure in the step (it runs ahead, in a
         thread, and must use no global random state).
     resume: go on from the state in `folder` if there is one; False removes it and begins anew. config may
@@ -141,7 +151,19 @@ def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], c
     (the last good state stays), OSError for a full disk or unwritable folder (the same) and while another
     training runs in `folder`, ValueError for a state of another run.
     """
-    run = _Run(model, loss_fn, config, make_folder(folder), on_log, parameters, probes)
+    home = next((p.device for p in model.parameters()), torch.device("cpu"))
+    try:  # moved in place: the tensors that `parameters` names stay the model's
+        run = _Run(model.to(device()), loss_fn, config, make_folder(folder), on_log, parameters, probes)
+        result = _train(run, batch_fn, resume)
+    finally:
+        model.to(home)
+    result.ema.to(home)
+    return result
+
+
+def _train(run: _Run, batch_fn: Callable[[int], Any], resume: bool) -> TrainResult:
+    """`train`, on the device where the run's model is."""
+    model, config = run.model, run.config
     run.begin(resume)
     if run.step >= config.steps:
         return run.result(wait_s=0.0)
@@ -273,8 +295,7 @@ class _Run:
         seed, rate = step_seed(self.config.seed, self.step), learning_rate(self.step, self.config)
         torch.manual_seed(seed)
         self.generator.manual_seed(seed)
-        cast = torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
-        with cast:
+        with autocast(self.dtype, self.device):
             out = self.loss_fn(self.model, batch, self.generator)
         loss, extras = out if isinstance(out, tuple) else (out, {})
         self.optimizer.zero_grad(set_to_none=True)

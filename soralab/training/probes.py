@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from soralab.training.data import batch_size
+from soralab.training.data import batch_size, beside, map_tensors
 from soralab.training.ema import EMA
 
 MARKS = (0.1, 0.3, 1.0)  # shares of a run's steps
@@ -30,10 +30,10 @@ MARKS = (0.1, 0.3, 1.0)  # shares of a run's steps
 class Probes:
     """`loop.train(..., probes=Probes(...))` adds the five numbers to the first line of the log at each of MARKS.
 
-    batch: examples that training never sees, a dict as loss_fn takes it, on the model's device; cut into `groups` of
-    consecutive ones. swap: the entries that are handed on by one example within each group, to make them wrong: each
-    group then needs two or more. Without a swap there is no `pairing`. sample(model) -> what the averaged model makes,
-    kept in `samples` by the step.
+    batch: examples that training never sees, a dict as loss_fn takes it; cut into `groups` of consecutive ones. swap:
+    the entries that are handed on by one example within each group, to make them wrong: each group then needs two or
+    more. Without a swap there is no `pairing`. sample(model) -> what the averaged model makes on its device, kept in
+    `samples` by the step, tensors on the CPU.
     """
 
     def __init__(self, loss_fn: Callable, batch: dict[str, Tensor], steps: int, swap: Sequence[str] = (),
@@ -48,7 +48,8 @@ class Probes:
         self.start: dict[str, Tensor] = {}
 
     def begin(self, model: nn.Module) -> None:
-        """Remember the weights of the start."""
+        """Remember the weights of the start, and lay the examples on the model's device."""
+        self.groups = beside(model, self.groups)
         self.start = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     def __call__(self, record: dict, model: nn.Module, average: EMA) -> dict[str, float]:
@@ -64,7 +65,7 @@ class Probes:
             with torch.no_grad(), average.applied(model):
                 found |= self._losses(model)
                 if self.sample is not None:
-                    self.samples[step] = self.sample(model)
+                    self.samples[step] = map_tensors(Tensor.cpu, self.sample(model))
         finally:
             model.train(training)
         return found

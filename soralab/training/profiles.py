@@ -26,9 +26,17 @@ def by_profile(*, smoke: T, laptop: T, gpu: T) -> T:
     return {"smoke": smoke, "laptop": laptop, "gpu": gpu}[profile()]
 
 
-def device() -> torch.device:
-    """CUDA where there is one, else the CPU; SORALAB_DEVICE (cpu, cuda, cuda:1, mps) overrides.
+def larger(size: int, times: int) -> int:
+    """How much a step takes in: `size`, and under the gpu profile so many `times` more, in as many steps."""
+    return by_profile(smoke=size, laptop=size, gpu=times * size)
 
+
+def device() -> torch.device:
+    """What is trained, sampled and measured on: CUDA where there is one, else the CPU; SORALAB_DEVICE (cpu, cuda,
+    cuda:1, mps) overrides.
+
+    `loop.train` moves a model there and back; commands and recipes move what they load. By design the CPU has what is
+    no network: the world's renderer, the referee, files.
     Apple's mps is taken only if asked for, with a notice: the numbers of the course are checked on the CPU.
     Raises ValueError for a device that is unknown or not there.
     """
@@ -54,27 +62,36 @@ def compiled(model: nn.Module) -> nn.Module:
     if profile() == "smoke":
         return model
     try:
-        torch.compile(lambda x: x + 1)(torch.zeros(2))
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device()))
     except Exception:  # no compiler, or one that fails: every system and release has an error of its own
         return model
     return torch.compile(model)
 
 
 def hardware() -> dict:
-    """What a run was made on, for a checkpoint's card: CPU, GPU, versions. No host name, no path."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """What a run was made on, for a checkpoint's card: CPU, GPU if it was used, versions. No host name, no path."""
     return {
-        "cpu": _cpu_model(),
-        "cores": cores,
+        "cpu": processor(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": gpu_name(device()),
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
 
 
-def _cpu_model() -> str:
+def gpu_name(where: torch.device) -> str | None:
+    """What the maker calls this GPU; None for a device that is not CUDA's."""
+    return torch.cuda.get_device_name(where) if where.type == "cuda" else None
+
+
+def cores() -> int | None:
+    """The processor's cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def processor() -> str:
     """The processor's name as its maker gives it, or its architecture where the system does not tell."""
     try:
         if platform.system() == "Linux":

@@ -69,7 +69,10 @@ class Report:
 
 
 def read(film) -> Report:
-    """Read one film [time >= 4, 3, height >= 16, width >= 16] in [-1, 1], torch or numpy. ValueError for another."""
+    """Read one film [time >= 4, 3, height >= 16, width >= 16] in [-1, 1], torch or numpy. ValueError for another.
+
+    By design it reads on the CPU; a film may lie on any device.
+    """
     sight = look(to_pixels(film))
     frames, side = _frames(sight), min(sight.height, sight.width)
     masks = [track.mask for track in sight.tracks]
