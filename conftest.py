@@ -23,8 +23,18 @@ ENV = {
     "NO_COLOR": "1",
     "COLUMNS": "100",
 }
+SEEN = os.environ.get("CUDA_VISIBLE_DEVICES")  # by the caller
 # Set, not defaulted: a profile exported in the caller's shell would make other outputs than the stored ones.
 os.environ.update(ENV)
+
+
+def pytest_configure(config):
+    """With `-m cuda`, and only then, the GPU is left to be seen: the tests with that marker are for it."""
+    if config.option.markexpr == "cuda":
+        os.environ.pop("CUDA_VISIBLE_DEVICES")
+        if SEEN is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = SEEN
+
 
 # A run that a shell started in the background inherits "ignore Ctrl-C"; tests that send it want Python's own answer.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

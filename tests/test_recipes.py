@@ -633,14 +633,14 @@ def test_publish_keeps_whole_numbers_and_adds_the_hardware(tmp_path):
 
 
 def test_the_smoke_profile_is_smaller_than_the_laptops(small, monkeypatch):
-    """Two steps and 400 films, where a laptop takes thousands; more again on a GPU."""
+    """Two steps and 400 films, where a laptop takes thousands; on a GPU as many, of more films and a larger net."""
     asked = {}
 
     class Stop(Exception):
         pass
 
     def stop(model, loss, batches, config, folder, **options):
-        asked[profile] = (config.steps, len(batches.usual.scenes))
+        asked[profile] = (config.steps, len(batches.usual.scenes), model.config.dim)
         raise Stop
 
     monkeypatch.setattr(sora.loop, "train", stop)
@@ -649,8 +649,9 @@ def test_the_smoke_profile_is_smaller_than_the_laptops(small, monkeypatch):
         monkeypatch.setenv("SORALAB_PROFILE", profile)
         with pytest.raises(Stop):
             sora.train("sora")
-    assert asked["smoke"] == (2, 400)
-    assert all(small < middle < large for small, middle, large in zip(*asked.values(), strict=True))
+    steps, films, dims = zip(*asked.values(), strict=True)
+    assert steps == (2, sora.TRAINING.steps, sora.TRAINING.steps) and films == (400, sora.FILMS, 8 * sora.FILMS)
+    assert dims[0] == dims[1] < dims[2]
 
 
 def losses():

@@ -1,0 +1,88 @@
+"""Every recipe, notebook's run and measure on tests/card.py's second device, beside the CPU's numbers."""
+
+import json
+
+import pytest
+import torch
+from card import OnCard
+from test_device import here_and_there, small  # noqa: F401  (the fixture of both files)
+from tiny_models import PROMPT
+
+from soralab import latent_diffusion, sora
+from soralab.experiments import EXPERIMENTS, clip_scores, experiment, latent_diffusion_scores, sora_scores
+from soralab.experiments import sora_autoencoder as copying
+from soralab.experiments import sora_guess as guessing
+from soralab.experiments import vqvae_scores as codes
+from soralab.recipes import RECIPES, recipe
+from soralab.training import profiles
+from soralab.vqvae import load as load_vqvae
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_on_the_card_as_on_the_cpu(name, tmp_path, monkeypatch):
+    """Two steps: the loss of both, and weights that are the CPU's again; the average of the weights was taken there."""
+    folders = iter(("here", "there"))
+
+    def act():
+        folder = tmp_path / next(folders)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        trained = recipe(name).train(name, 2)
+        assert all(type(value) is not OnCard for value in trained.model.state_dict().values())
+        return json.loads(trained.log.read_text().splitlines()[-1])
+
+    here, there = here_and_there(act)
+    assert here["step"] == there["step"] == 2
+    assert there["loss"] == pytest.approx(here["loss"], rel=1e-3)
+    assert there["grad_norm"] == pytest.approx(here["grad_norm"], rel=1e-2)
+
+
+SHORT = [name for name in RECIPES if hasattr(recipe(name), "short_run") and RECIPES[name] == name]
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_notebooks_run_is_the_same_on_the_card(name):
+    """Its log with all probes, and what its network made, as tensors of the CPU."""
+    def act():
+        found = recipe(name).short_run(1, 4)
+        return found[0] if isinstance(found, tuple) else found
+
+    here, there = here_and_there(act)
+    assert here.keys() == there.keys() and {"held", "samples"} <= here.keys()
+    for key in ("loss", "held"):
+        torch.testing.assert_close(torch.tensor(there[key]), torch.tensor(here[key]), rtol=2e-3, atol=1e-5,
+                                   equal_nan=True)  # fmt: skip
+    for step, made in there["samples"].items():
+        assert not isinstance(made, OnCard) and type(made) is type(here["samples"][step])
+
+
+# ------------------------------------------------------------------------------------------------------- the measures
+
+
+def there(model):
+    return model.to(profiles.device())
+
+
+def evaluated(name, **options):
+    return lambda: experiment(name).evaluate(name, **options)
+
+
+MEASURES = {
+    "sora": lambda: sora_scores.table("sora", "sora_pixels", 1),
+    "sora_autoencoder": lambda: copying.measure(there(sora.load_autoencoder()), 4),
+    "the guesses": lambda: guessing.guesses(
+        sora.Filmmaker.load("sora", profiles.device()), PROMPT, guessing.sliding()[:3], 1, times=(0.9, 0.3))[1],
+    "transformer": evaluated("transformer", count=2),
+    "latent_diffusion": lambda: latent_diffusion_scores.quality(
+        latent_diffusion.Painter.load(device=profiles.device()), 4, steps=2),
+    "codes": lambda: codes.around_codes(there(load_vqvae()), torch.zeros(1, 3, 32, 32)).shape,
+    "binding": lambda: clip_scores.binding(there(recipe("clip").load()[0]), recipe("clip").load()[1], 4),
+    **{name: evaluated(name) for name in EXPERIMENTS
+       if name not in {"sora", "sora_pixels", "sora_autoencoder", "transformer", "latent_diffusion", "referee"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MEASURES)
+def test_a_measure_is_the_same_on_the_card(what):
+    here, there = here_and_there(MEASURES[what])
+    assert str(here) == str(there)
