@@ -44,6 +44,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 RTOL, ATOL = 1e-3, 1e-5
 FLOAT = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+")
 
+LONGEST = ("test_kernels", "test_device_chapters")       # the files whose tests take longest
+
 PICTURE = re.compile(r"(\bdata:image/[\w+.-]+;base64,)[A-Za-z0-9+/=]+")
 FILM = re.compile(r"\bfilm-[0-9a-f]{8}\b")               # a film's name is made of its bytes
 
@@ -131,8 +133,13 @@ else:
 
 
 def pytest_collection_modifyitems(items):
-    """Mark notebook cells (`-m "not notebook"` leaves them out) and give a busy machine time for outputs."""
+    """Mark notebook cells (`-m "not notebook"` leaves them out) and give a busy machine time for outputs.
+
+    What takes minutes in one piece begins first, the kernels and then the notebooks: begun last, it would keep one
+    process busy while the others have nothing left to do.
+    """
     for item in items:
         if isinstance(item, IPyNbCell):
             item.output_timeout = 60   # nbval's own five seconds are too few on a busy machine
             item.add_marker(pytest.mark.notebook)
+    items.sort(key=lambda item: 1 if isinstance(item, IPyNbCell) else 2 * (not item.path.stem.startswith(LONGEST)))
