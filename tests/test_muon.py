@@ -103,7 +103,7 @@ def net():
 def test_groups_hold_every_parameter_once():
     model = net()
     muon, rest = muon_groups(model, inside="2", scale=0.3)
-    assert [p is model[2].weight for p in muon["params"]] == [True]
+    assert [p is model[2].weight for p in muon["params"]] == [True] and muon["muon"] and "muon" not in rest
     assert len(rest["params"]) == 5 and rest["scale"] == 0.3
     muon, rest = muon_groups(model, inside="weight", outside=("0", "4"))
     assert [p is model[2].weight for p in muon["params"]] == [True]
