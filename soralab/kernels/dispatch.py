@@ -124,10 +124,11 @@ def reference_packed(q: Tensor, k: Tensor, v: Tensor, layout: tables.Layout, sca
     if layout.row_map is not None:
         order = layout.row_map.long()
         q, k, v = q[order], k[order], v[order]
-    bounds = zip(*(t.tolist() for t in (layout.q_first, layout.q_end, layout.k_first, layout.k_end)), strict=True)
+    queries, keys = (layout.q_end - layout.q_first).tolist(), (layout.k_end - layout.k_first).tolist()
+    segments = zip(q.split(queries), k.split(keys), v.split(keys), strict=True)  # the gradient of a slice is a whole q
     parts = [
-        reference(*(x.transpose(0, 1)[None] for x in (q[a:b], k[c:d], v[c:d])), layout.causal, scale)[0].transpose(0, 1)
-        for a, b, c, d in bounds
+        reference(*(x.transpose(0, 1)[None] for x in segment), layout.causal, scale)[0].transpose(0, 1)
+        for segment in segments
     ]
     o = torch.cat(parts) if parts else q[:0]
     return o if layout.row_map is None else o[order.argsort()]

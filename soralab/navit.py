@@ -1,0 +1,370 @@
+"""NaViT: pictures of any size, several in one row, and no token spent on a frame that is not there.
+
+Paper: Dehghani et al. 2023, "Patch n' Pack: NaViT, a Vision Transformer for any Aspect Ratio and Resolution"
+(2307.06304). This file is its section 2, top to bottom. A picture of h x w patches x_1 ... x_n is as long a sentence as
+it is large. Some of its patches may be dropped; `pack` then writes several pictures into a row of fixed length, and
+
+    z_0  = x_i E + phi_row(i) + phi_column(i)                      factorised positions, section 2.1
+    z'_l = z + A(LN(z)),  A = softmax(LN(q) LN(k)^T / sqrt(d)) v   over the tokens of one's own picture
+    z_l  = z' + MLP(LN(z'))
+    y    = MAP(LN(z_L))                                            one query asks the tokens of one picture
+
+stand for every picture at once. A batch is a dict: `patches` [rows, length, values], `ids` [rows, length], the number
+of the picture that a token is of and PAD behind the last, `places` [rows, length, axes] and `sizes` [pictures, axes] in
+patches. Not here: the mixture of patch sizes, and the schedules by which the rate of dropping falls in training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from soralab.blocks import Attention, FeedForward, grid_positions, patchify
+from soralab.kernels import Packed
+
+PAD = -1  # the id of a token that is of no picture
+POSITIONS = ("absolute", "fractional")
+
+
+@dataclass(frozen=True)
+class NaViTConfig:
+    """Sizes of a NaViT; the defaults are the course's small one, the named ones are the paper's."""
+
+    patch: int = 4  # P, side of a patch, pixels
+    channels: int = 3
+    dim: int = 64  # D
+    depth: int = 4  # L
+    heads: int = 4
+    classes: int = 10
+    grid: tuple[int, int] = (24, 24)  # lengths of the two tables of positions, patches
+    positions: str = "fractional"
+
+    @classmethod
+    def b16(cls, **changes) -> NaViTConfig:
+        """NaViT-B/16. `changes` are fields of the config, here and below."""
+        sizes = {"patch": 16, "dim": 768, "depth": 12, "heads": 12, "classes": 1000, "grid": (64, 64)}
+        return cls(**{**sizes, **changes})
+
+    @classmethod
+    def l16(cls, **changes) -> NaViTConfig:
+        """NaViT-L/16."""
+        return cls.b16(**{"dim": 1024, "depth": 24, "heads": 16, **changes})
+
+
+# ------------------------------------------------------------------------------------------------ packing, appendix A.3
+
+
+def pack(sizes: Sequence[int | Sequence[int]], length: int) -> list[list[int]]:
+    """Which examples go into which row: each into the first row that has room for it (the paper's greedy way).
+
+    sizes: of each example, (h, w) or (t, h, w) in patches, or how many of its tokens are left; length: of a row.
+    Returns rows of indices into sizes; every example is in one of them. Raises ValueError for no example and for one
+    that no row can hold.
+    """
+    if not len(sizes):
+        raise ValueError("sizes is empty; it takes at least one example")
+    counts = [size if isinstance(size, int) else math.prod(size) for size in sizes]
+    for k, count in enumerate(counts):
+        if not 1 <= count <= length:
+            raise ValueError(f"sizes[{k}] is {sizes[k]}, {count} tokens; it takes 1 to length, which is {length}")
+    rows: list[list[int]] = []
+    room: dict[int, int] = {}  # tokens free in each row that is still open
+    smallest = min(counts)
+    for k, count in enumerate(counts):
+        row = next((r for r, free in room.items() if count <= free), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room[row] = length
+        rows[row].append(k)
+        room[row] -= count
+        if room[row] < smallest:
+            del room[row]
+    return rows
+
+
+def cut(picture: Tensor, patch: int) -> tuple[Tensor, Tensor]:
+    """Patches [n, patch * patch * channel] of a picture [channel, height, width], and their places [n, 2] in patches.
+
+    Raises ValueError if the patch does not divide a side.
+    """
+    height, width = picture.shape[-2:]
+    return patchify(picture[None, None], (1, patch, patch))[0], grid_positions((height // patch, width // patch))
+
+
+def collate(
+    pictures: Sequence[Tensor], patch: int, length: int, kept: Sequence[Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Pictures [channel, height, width], each of its own size, as a batch of packed rows: see the top of this file.
+
+    length: of a row, tokens; kept: for each picture the indices of the patches that stay, as `keep` draws them (all, if
+    not given). What is dropped takes no room. Raises ValueError for no picture, and as `cut` and `pack`.
+    """
+    if not len(pictures):
+        raise ValueError("pictures is empty; it takes at least one")
+    pieces = [cut(picture, patch) for picture in pictures]
+    if kept is not None:
+        pieces = [(patches[stay], places[stay]) for (patches, places), stay in zip(pieces, kept, strict=True)]
+    rows = pack([len(patches) for patches, _ in pieces], length)
+    batch = {
+        "patches": pieces[0][0].new_zeros(len(rows), length, pieces[0][0].shape[1]),
+        "ids": torch.full((len(rows), length), PAD),
+        "places": torch.zeros(len(rows), length, 2, dtype=torch.long),
+        "sizes": torch.tensor([[side // patch for side in picture.shape[-2:]] for picture in pictures]),
+    }
+    for row, members in enumerate(rows):
+        patches, places = (torch.cat(column) for column in zip(*(pieces[k] for k in members), strict=True))
+        batch["patches"][row, : len(patches)] = patches
+        batch["places"][row, : len(patches)] = places
+        ids = torch.tensor(members)
+        batch["ids"][row, : len(patches)] = ids.repeat_interleave(torch.tensor([len(pieces[k][0]) for k in members]))
+    return batch
+
+
+class Segments(NamedTuple):
+    """Where each picture lies in the rows, for soralab.kernels.
+
+    tokens, queries [segments + 1]: bounds of the runs of equal ids in the flattened rows, and of the one query that
+    asks each picture (none asks a run of padding); order [pictures]: in which segment's answer picture k's lies.
+    """
+
+    tokens: Tensor
+    queries: Tensor
+    order: Tensor
+
+
+def segments(ids: Tensor, pictures: int) -> Segments:
+    """The runs of equal ids [rows, length]. Raises ValueError unless each of 0 .. pictures - 1 is one run of a row."""
+    if ids.ndim != 2:
+        raise ValueError(f"ids is {list(ids.shape)}; it takes [rows, length]")
+    begins = torch.ones_like(ids, dtype=torch.bool)  # the first token of a row begins a run in any case
+    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    first = begins.flatten().nonzero()[:, 0]
+    owner = ids.flatten()[first]
+    real = owner != PAD
+    found, order = owner[real].sort()
+    if not torch.equal(found, torch.arange(pictures, device=ids.device)):
+        raise ValueError(
+            f"ids has runs of the pictures {found.tolist()[:12]}; it takes each of 0 to {pictures - 1} in one run, "
+            f"as many as sizes, and {PAD} for padding"
+        )
+    return Segments(F.pad(first, (0, 1), value=ids.numel()).int(), F.pad(real.cumsum(0), (1, 0)).int(), order)
+
+
+# ------------------------------------------------------------------------------------------- the network, section 2.1
+
+
+class FactorisedPositions(nn.Module):
+    """One learned table for each axis; a token's position is the sum of what it finds in them (section 2.1).
+
+    "absolute": phi(p), p counted in patches. "fractional": phi(r), r the relative distance along the side, so that the
+    table is stretched over the picture, linear between its entries; r is the patch's middle, (p + 1/2) / side, which
+    makes a mirrored picture's positions the mirrored ones. With `axes` of three it serves films.
+    """
+
+    def __init__(self, lengths: Sequence[int], dim: int, kind: str = "absolute"):
+        super().__init__()
+        if kind not in POSITIONS:
+            raise ValueError(f"kind is {kind!r}; it takes one of {', '.join(POSITIONS)}")
+        self.kind = kind
+        self.tables = nn.ParameterList(nn.Parameter(0.02 * torch.randn(length, dim)) for length in lengths)
+
+    def forward(self, places: Tensor, sizes: Tensor) -> Tensor:
+        """places [..., axes], each from 0, of pictures or films of sizes [..., axes], both in patches: [..., dim].
+
+        Raises ValueError for another number of axes, and for an absolute place beyond its table.
+        """
+        if places.shape[-1] != len(self.tables):
+            raise ValueError(f"places have {places.shape[-1]} axes; there are tables for {len(self.tables)}")
+        return sum(
+            self.look_up(table, places[..., axis], sizes[..., axis], axis) for axis, table in enumerate(self.tables)
+        )
+
+    def look_up(self, table: Tensor, place: Tensor, side: Tensor, axis: int) -> Tensor:
+        """What a table [length, dim] says of places [...] on sides [...]: [..., dim]."""
+        if self.kind == "absolute":
+            if place.numel() and place.max() >= len(table):
+                raise ValueError(
+                    f"places reach {int(place.max())} on axis {axis}; absolute positions take 0 to {len(table) - 1} "
+                    "(fractional ones know no largest picture)"
+                )
+            return table[place]
+        where = ((place + 0.5) / side * len(table) - 0.5).clamp(0, len(table) - 1).to(table.dtype)
+        low = where.floor().long()
+        high = (low + 1).clamp(max=len(table) - 1)
+        return torch.lerp(table[low], table[high], (where - low)[..., None])
+
+
+class Block(nn.Module):
+    """A layer of the encoder, pre-norm; queries and keys are normalised, and norms, q, k and v have no biases."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6, bias=False)
+        self.attention = Attention(dim, heads, qk_norm=True, bias=False)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6, bias=False)
+        self.mlp = FeedForward(dim)
+
+    def forward(self, z: Tensor, attend: Packed) -> Tensor:
+        """z [tokens, 1, dim] to the same; `attend` knows which tokens are of one picture."""
+        z = z + self.attention(self.norm1(z), attend=attend)
+        return z + self.mlp(self.norm2(z))
+
+
+class AttentionPool(nn.Module):
+    """One vector for each picture, MAP (Zhai et al. 2022, 2106.04560): a learned query asks the picture's tokens."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        self.attention = Attention(dim, heads, bias=False)
+        self.norm = nn.LayerNorm(dim, eps=1e-6, bias=False)
+        self.mlp = FeedForward(dim)
+
+    def forward(self, z: Tensor, attend: Packed, pictures: int) -> Tensor:
+        """z [tokens, 1, dim] to [pictures, dim], in the rows' order; `attend` meets one query with one picture."""
+        y = self.attention(self.query.expand(pictures, 1, -1), context=z, attend=attend)
+        return (y + self.mlp(self.norm(y)))[:, 0]
+
+
+class NaViT(nn.Module):
+    """A batch of packed rows in, one number for each class and picture out. Its head starts at zero."""
+
+    def __init__(self, config: NaViTConfig = NaViTConfig()):
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.embed = nn.Linear(config.patch**2 * config.channels, dim)  # E
+        self.positions = FactorisedPositions(config.grid, dim, config.positions)
+        self.blocks = nn.ModuleList(Block(dim, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6, bias=False)
+        self.pool = AttentionPool(dim, config.heads)
+        self.head = nn.Linear(dim, config.classes)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """As chapter 03's: Xavier in the blocks, LeCun for E, zero for the head."""
+        for name, value in self.named_parameters():
+            if name.endswith("bias") or name.startswith("head"):
+                nn.init.zeros_(value)
+            elif "attention.to_" in name or "mlp" in name:
+                for matrix in value.chunk(2 if "to_kv" in name else 1):  # keys and values lie in one
+                    nn.init.xavier_uniform_(matrix)
+        nn.init.trunc_normal_(self.embed.weight, std=self.embed.in_features**-0.5)
+
+    def features(self, patches: Tensor, ids: Tensor, places: Tensor, sizes: Tensor, backend: str = "auto") -> Tensor:
+        """One vector for each picture of a batch (see `collate`): [pictures, dim]. backend: soralab.kernels'.
+
+        Raises ValueError for patches of another size and for ids that do not fit (`segments`).
+        """
+        want = [*ids.shape, self.embed.in_features]
+        if list(patches.shape) != want:
+            raise ValueError(f"patches is {list(patches.shape)}; with ids {list(ids.shape)} it takes {want}")
+        tokens, queries, order = segments(ids, len(sizes))
+        z = self.embed(patches) + self.positions(places, sizes[ids.clamp(min=0)])
+        z = rearrange(z, "row place dim -> (row place) 1 dim")
+        own = Packed(tokens, backend=backend)
+        for block in self.blocks:
+            z = block(z, own)
+        return self.pool(self.norm(z), Packed(queries, tokens, backend=backend), len(sizes))[order]
+
+    def forward(self, patches: Tensor, ids: Tensor, places: Tensor, sizes: Tensor, backend: str = "auto") -> Tensor:
+        """Logits [pictures, classes] of a batch, as `features`."""
+        return self.head(self.features(patches, ids, places, sizes, backend))
+
+
+# -------------------------------------------------------------------- dropping tokens, and choosing sizes, section 2.2
+
+
+def beta_rate(rng: Random, mean: float, largest: float = 1.0) -> float:
+    """A picture's rate of dropping, drawn anew for each: largest * B, B from a Beta of mean u = mean / largest.
+
+    B's variance is 0.3 u (1 - u), as in the paper. Raises ValueError unless 0 < mean < largest <= 1.
+    """
+    if not 0 < mean < largest <= 1:
+        raise ValueError(f"mean, largest: got {mean}, {largest}; takes 0 < mean < largest <= 1")
+    spread = 1 / 0.3 - 1  # a + b of a Beta whose variance is 0.3 of the largest that its mean allows
+    return largest * rng.betavariate(spread * mean / largest, spread * (1 - mean / largest))
+
+
+def rate_by_size(rng: Random, tokens: int, most: int, low: float, high: float, std: float = 0.02) -> float:
+    """A rate that grows with the picture: normal about a mean on the line from `low` at no token to `high` at `most`.
+
+    Cut off at 0 and 1. Raises ValueError for more tokens than `most` and rates outside [0, 1).
+    """
+    if not 1 <= tokens <= most:
+        raise ValueError(f"tokens is {tokens}; it takes 1 to most, which is {most}")
+    if not (0 <= low < 1 and 0 <= high < 1):
+        raise ValueError(f"low, high: got {low}, {high}; takes rates from 0 to below 1")
+    return truncated_normal(rng, low + (high - low) * tokens / most, std, 0.0, 1.0)
+
+
+def left(tokens: int, rate: float) -> int:
+    """How many of so many tokens stay at this rate of dropping: at least one."""
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate is {rate}; it takes 0 to 1")
+    return max(1, round(tokens * (1 - rate)))
+
+
+def keep(tokens: int, rate: float, generator: torch.Generator | None = None) -> Tensor:
+    """Which of a picture's tokens stay: `left` many indices, in their old order. The packer is told their number."""
+    return torch.randperm(tokens, generator=generator)[: left(tokens, rate)].sort().values
+
+
+def truncated_normal(rng: Random, mean: float, std: float, low: float, high: float) -> float:
+    """A normal number that is drawn again until it lies in [low, high]."""
+    while True:
+        value = rng.gauss(mean, std)
+        if low <= value <= high:
+            return value
+
+
+def sample_side(rng: Random, low: int = 64, high: int = 384) -> float:
+    """A resolution for a picture: the side of a square as large as it is to be, pixels.
+
+    u from a normal of mean -0.5 and deviation 1, cut off at -1 and 1, which is laid on [low, high]: small is frequent.
+    The *side* is drawn so and not the area, of which few would be small.
+    """
+    return low + (truncated_normal(rng, -0.5, 1.0, -1.0, 1.0) + 1) / 2 * (high - low)
+
+
+def resized(size: tuple[int, int], side: float, patch: int) -> tuple[int, int]:
+    """(height, width) in pixels of a picture of `size` at the resolution `side`: side^2 pixels in the same proportions.
+
+    Both are rounded to multiples of the patch, at least one.
+    """
+    stretch = math.sqrt(size[0] / size[1])
+    return tuple(patch * max(1, round(length / patch)) for length in (side * stretch, side / stretch))
+
+
+# ------------------------------------------------------------------------------------------- the contrastive loss
+
+
+def chunked_contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor | float, chunk: int) -> Tensor:
+    """Chapter 04's loss of n pairs without its n x n logits: a scalar.
+
+    images, texts [n, embed], unit vectors; chunk: how many rows of logits are held at once, from 1. Packed rows hold
+    several pictures each, so n grows by their number and the logits by its square. Each chunk adds its share of the
+    softmax and is computed again in the backward pass.
+    """
+    if images.shape != texts.shape or chunk < 1:
+        got = f"{list(images.shape)}, {list(texts.shape)}, {chunk}"
+        raise ValueError(f"images, texts, chunk: got {got}; takes n pairs of one width, and a chunk from 1")
+
+    def share(part: Tensor, others: Tensor, start: int) -> Tensor:
+        logits = scale * part @ others.T
+        return (logits.logsumexp(1) - logits.diagonal(start)).sum()
+
+    total = sum(
+        checkpoint(share, ask[start : start + chunk], answer, start, use_reentrant=False)
+        for ask, answer in ((images, texts), (texts, images)) for start in range(0, len(ask), chunk)
+    )  # fmt: skip
+    return total / (2 * len(images))
