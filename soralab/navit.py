@@ -51,12 +51,11 @@ class NaViTConfig:
     @classmethod
     def b16(cls, **changes) -> NaViTConfig:
         """NaViT-B/16. `changes` are fields of the config, here and below."""
-        sizes = {"patch": 16, "dim": 768, "depth": 12, "heads": 12, "classes": 1000, "grid": (64, 64)}
-        return cls(**{**sizes, **changes})
+        return cls(**{"patch": 16, "dim": 768, "depth": 12, "heads": 12, "classes": 1000, "grid": (64, 64), **changes})
 
     @classmethod
     def l16(cls, **changes) -> NaViTConfig:
-        """NaViT-L/16."""
+        """NaViT-L/16, 24 layers."""
         return cls.b16(**{"dim": 1024, "depth": 24, "heads": 16, **changes})
 
 
@@ -113,7 +112,8 @@ def collate(
     pieces = [cut(picture, patch) for picture in pictures]
     if kept is not None:
         pieces = [(patches[stay], places[stay]) for (patches, places), stay in zip(pieces, kept, strict=True)]
-    rows = pack([len(patches) for patches, _ in pieces], length)
+    counts = torch.tensor([len(patches) for patches, _ in pieces])
+    rows = pack(counts.tolist(), length)
     batch = {
         "patches": pieces[0][0].new_zeros(len(rows), length, pieces[0][0].shape[1]),
         "ids": torch.full((len(rows), length), PAD),
@@ -122,10 +122,9 @@ def collate(
     }
     for row, members in enumerate(rows):
         patches, places = (torch.cat(column) for column in zip(*(pieces[k] for k in members), strict=True))
-        batch["patches"][row, : len(patches)] = patches
-        batch["places"][row, : len(patches)] = places
-        ids = torch.tensor(members)
-        batch["ids"][row, : len(patches)] = ids.repeat_interleave(torch.tensor([len(pieces[k][0]) for k in members]))
+        ids = torch.tensor(members).repeat_interleave(counts[members])
+        for name, values in (("patches", patches), ("places", places), ("ids", ids)):
+            batch[name][row, : len(values)] = values
     return batch
 
 
@@ -133,7 +132,7 @@ class Segments(NamedTuple):
     """Where each picture lies in the rows, for soralab.kernels.
 
     tokens, queries [segments + 1]: bounds of the runs of equal ids in the flattened rows, and of the one query that
-    asks each picture (none asks a run of padding); order [pictures]: in which segment's answer picture k's lies.
+    asks each picture (none asks padding); order [pictures]: which answer is picture k's.
     """
 
     tokens: Tensor
@@ -152,10 +151,8 @@ def segments(ids: Tensor, pictures: int) -> Segments:
     real = owner != PAD
     found, order = owner[real].sort()
     if not torch.equal(found, torch.arange(pictures, device=ids.device)):
-        raise ValueError(
-            f"ids has runs of the pictures {found.tolist()[:12]}; it takes each of 0 to {pictures - 1} in one run, "
-            f"as many as sizes, and {PAD} for padding"
-        )
+        raise ValueError(f"ids has runs of the pictures {found.tolist()[:12]}; it takes each of 0 to {pictures - 1} in "
+                         f"one run, as many as sizes, and {PAD} for padding")  # fmt: skip
     return Segments(F.pad(first, (0, 1), value=ids.numel()).int(), F.pad(real.cumsum(0), (1, 0)).int(), order)
 
 
@@ -184,23 +181,19 @@ class FactorisedPositions(nn.Module):
         """
         if places.shape[-1] != len(self.tables):
             raise ValueError(f"places have {places.shape[-1]} axes; there are tables for {len(self.tables)}")
-        return sum(
-            self.look_up(table, places[..., axis], sizes[..., axis], axis) for axis, table in enumerate(self.tables)
-        )
+        columns = enumerate(zip(self.tables, places.unbind(-1), sizes.unbind(-1), strict=True))
+        return sum(self.look_up(table, place, side, axis) for axis, (table, place, side) in columns)
 
     def look_up(self, table: Tensor, place: Tensor, side: Tensor, axis: int) -> Tensor:
         """What a table [length, dim] says of places [...] on sides [...]: [..., dim]."""
         if self.kind == "absolute":
             if place.numel() and place.max() >= len(table):
-                raise ValueError(
-                    f"places reach {int(place.max())} on axis {axis}; absolute positions take 0 to {len(table) - 1} "
-                    "(fractional ones know no largest picture)"
-                )
+                raise ValueError(f"places reach {int(place.max())} on axis {axis}; absolute positions take 0 to "
+                                 f"{len(table) - 1} (fractional ones know no largest picture)")  # fmt: skip
             return table[place]
         where = ((place + 0.5) / side * len(table) - 0.5).clamp(0, len(table) - 1).to(table.dtype)
         low = where.floor().long()
-        high = (low + 1).clamp(max=len(table) - 1)
-        return torch.lerp(table[low], table[high], (where - low)[..., None])
+        return torch.lerp(table[low], table[(low + 1).clamp(max=len(table) - 1)], (where - low)[..., None])
 
 
 class Block(nn.Module):
@@ -285,14 +278,14 @@ class NaViT(nn.Module):
 
 
 def beta_rate(rng: Random, mean: float, largest: float = 1.0) -> float:
-    """A picture's rate of dropping, drawn anew for each: largest * B, B from a Beta of mean u = mean / largest.
+    """A picture's rate of dropping, drawn for each: largest * B, B from a Beta distribution of mean u = mean / largest.
 
     B's variance is 0.3 u (1 - u), as in the paper. Raises ValueError unless 0 < mean < largest <= 1.
     """
     if not 0 < mean < largest <= 1:
         raise ValueError(f"mean, largest: got {mean}, {largest}; takes 0 < mean < largest <= 1")
-    spread = 1 / 0.3 - 1  # a + b of a Beta whose variance is 0.3 of the largest that its mean allows
-    return largest * rng.betavariate(spread * mean / largest, spread * (1 - mean / largest))
+    u, both = mean / largest, 1 / 0.3 - 1  # a + b of a Beta whose variance is 0.3 of the largest that its mean allows
+    return largest * rng.betavariate(both * u, both * (1 - u))
 
 
 def rate_by_size(rng: Random, tokens: int, most: int, low: float, high: float, std: float = 0.02) -> float:
@@ -320,18 +313,16 @@ def keep(tokens: int, rate: float, generator: torch.Generator | None = None) -> 
 
 
 def truncated_normal(rng: Random, mean: float, std: float, low: float, high: float) -> float:
-    """A normal number that is drawn again until it lies in [low, high]."""
-    while True:
-        value = rng.gauss(mean, std)
-        if low <= value <= high:
-            return value
+    """A normal number, drawn again until it lies in [low, high]."""
+    while not low <= (value := rng.gauss(mean, std)) <= high:
+        pass
+    return value
 
 
 def sample_side(rng: Random, low: int = 64, high: int = 384) -> float:
     """A resolution for a picture: the side of a square as large as it is to be, pixels.
 
-    u from a normal of mean -0.5 and deviation 1, cut off at -1 and 1, which is laid on [low, high]: small is frequent.
-    The *side* is drawn so and not the area, of which few would be small.
+    u from a normal of mean -0.5 and deviation 1, cut off at -1 and 1, is laid on [low, high]: small is frequent.
     """
     return low + (truncated_normal(rng, -0.5, 1.0, -1.0, 1.0) + 1) / 2 * (high - low)
 
@@ -351,9 +342,8 @@ def resized(size: tuple[int, int], side: float, patch: int) -> tuple[int, int]:
 def chunked_contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor | float, chunk: int) -> Tensor:
     """Chapter 04's loss of n pairs without its n x n logits: a scalar.
 
-    images, texts [n, embed], unit vectors; chunk: how many rows of logits are held at once, from 1. Packed rows hold
-    several pictures each, so n grows by their number and the logits by its square. Each chunk adds its share of the
-    softmax and is computed again in the backward pass.
+    images, texts [n, embed], unit vectors; chunk: rows of logits that are held at once, from 1. A packed row holds
+    several pictures, and logits grow by the square of their number. A chunk is computed again in the backward pass.
     """
     if images.shape != texts.shape or chunk < 1:
         got = f"{list(images.shape)}, {list(texts.shape)}, {chunk}"
@@ -363,8 +353,6 @@ def chunked_contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor | floa
         logits = scale * part @ others.T
         return (logits.logsumexp(1) - logits.diagonal(start)).sum()
 
-    total = sum(
-        checkpoint(share, ask[start : start + chunk], answer, start, use_reentrant=False)
-        for ask, answer in ((images, texts), (texts, images)) for start in range(0, len(ask), chunk)
-    )  # fmt: skip
-    return total / (2 * len(images))
+    ways = ((images, texts), (texts, images))
+    parts = ((ask[a : a + chunk], answer, a) for ask, answer in ways for a in range(0, len(ask), chunk))
+    return sum(checkpoint(share, *part, use_reentrant=False) for part in parts) / (2 * len(images))

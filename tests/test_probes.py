@@ -169,3 +169,15 @@ def test_a_network_that_does_not_listen_has_no_pairing(tmp_path):
     watch.begin(model)
     found = watch({"step": 4}, model, EMA(model))
     assert abs(found["pairing"]) < 0.2 and found["way"] == 0 and found["lag"] == 0 and found["still"] == 4
+
+
+def test_groups_may_be_given_where_examples_cannot_be_cut_apart(tmp_path):
+    whole = batch_fn(10**6, 128)
+    groups = [{k: v[4 * g : 4 * g + 4] for k, v in whole.items()} for g in range(32)]
+    given = Probes(loss_fn, groups, CONFIG.steps, swap=("y",))
+    cut = probes()
+    model = torch.nn.Linear(1, 1)
+    assert len(given.groups) == len(cut.groups) == 32
+    for one, other in zip(given.groups, cut.groups, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    given.begin(model)

@@ -18,13 +18,13 @@ CELLS = 3  # the frame is cut into CELLS x CELLS places
 CLASSES = len(world.SHAPES) * CELLS**2
 
 
-def sample(seed: int, index: int, split: str = "train") -> world.Scene:
+def sample(seed: int, index: int, split: str = "train", aspect: float = 1.0) -> world.Scene:
     """Scene number `index`: one thing of medium or large size, as the simple world draws it, on any background.
 
     In the split "held_out" its shape never had that colour in training. (The world holds motions out as well, but a
-    frame does not show them.)
+    frame does not show them.) `aspect` is width over height, from 1/3 to 3.
     """
-    scenes = (world.sample_scene(seed, 64 * index + k, "simple", split) for k in range(64))
+    scenes = (world.sample_scene(seed, 64 * index + k, "simple", split, aspect) for k in range(64))
     scene = next(s for s in scenes if _fits(s.objects[0], split))
     rng = Random(f"what and where/{split}/{seed}/{index}")
     background = world.BACKGROUNDS[int(rng.random() * len(world.BACKGROUNDS))]
@@ -40,7 +40,8 @@ def label(scene: world.Scene) -> int:
     """The class of a scene's first frame: shape, then row, then column."""
     thing = scene.objects[0]
     x, y = thing.pose(0.0)[:2]  # in short sides from the middle
-    row, column = (min(CELLS - 1, int((place + 0.5) * CELLS)) for place in (y, x))
+    sides = zip((y, x), scene.half[::-1], strict=True)
+    row, column = (min(CELLS - 1, int((place + half) / (2 * half) * CELLS)) for place, half in sides)
     return (world.SHAPES.index(thing.shape) * CELLS + row) * CELLS + column
 
 

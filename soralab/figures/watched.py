@@ -22,8 +22,9 @@ class Watched(Probes):
     width] in [-1, 1] or texts; truth: what it should make. The rest goes to `Probes`.
     """
 
-    def __init__(self, name: str, loss_fn: Callable, batch: dict[str, Tensor], steps: int, swap: Sequence[str] = (),
-                 groups: int = 16, sample: Callable[[nn.Module], Any] | None = None, truth: Any = None):
+    def __init__(self, name: str, loss_fn: Callable, batch: dict[str, Tensor] | list[dict[str, Tensor]], steps: int,
+                 swap: Sequence[str] = (), groups: int = 16, sample: Callable[[nn.Module], Any] | None = None,
+                 truth: Any = None):
         super().__init__(loss_fn, batch, steps, swap, groups, sample)
         self.name, self.steps, self.truth, self.records = name, steps, truth, []
 

@@ -30,20 +30,17 @@ MARKS = (0.1, 0.3, 1.0)  # shares of a run's steps
 class Probes:
     """`loop.train(..., probes=Probes(...))` adds the five numbers to the first line of the log at each of MARKS.
 
-    batch: examples that training never sees, a dict as loss_fn takes it; cut into `groups` of consecutive ones. swap:
+    batch: examples that training never sees, a dict as loss_fn takes it; cut into `groups` of consecutive ones. Or a
+    list of such dicts, a group each, where examples cannot be cut apart, as packed ones cannot. swap:
     the entries that are handed on by one example within each group, to make them wrong: each group then needs two or
     more. Without a swap there is no `pairing`. sample(model) -> what the averaged model makes on its device, kept in
     `samples` by the step, tensors on the CPU.
     """
 
-    def __init__(self, loss_fn: Callable, batch: dict[str, Tensor], steps: int, swap: Sequence[str] = (),
-                 groups: int = 16, sample: Callable[[nn.Module], Any] | None = None):
-        size = batch_size(batch) // groups
-        if size < (2 if swap else 1):
-            raise ValueError(f"groups is {groups}, too many for {batch_size(batch)} examples: "
-                             "a group takes one, and two if they are to be swapped")
+    def __init__(self, loss_fn: Callable, batch: dict[str, Tensor] | list[dict[str, Tensor]], steps: int,
+                 swap: Sequence[str] = (), groups: int = 16, sample: Callable[[nn.Module], Any] | None = None):
         self.loss_fn, self.swap, self.sample, self.samples = loss_fn, tuple(swap), sample, {}
-        self.groups = [{name: value[k * size : (k + 1) * size] for name, value in batch.items()} for k in range(groups)]
+        self.groups = batch if isinstance(batch, list) else cut_into(groups, batch, 2 if swap else 1)
         self.due = [share * steps for share in MARKS]
         self.start: dict[str, Tensor] = {}
 
@@ -97,3 +94,12 @@ class Probes:
         generator = torch.Generator(next(model.parameters()).device).manual_seed(number)
         out = self.loss_fn(model, group, generator)
         return (out[0] if isinstance(out, tuple) else out).float()
+
+
+def cut_into(groups: int, batch: dict[str, Tensor], least: int) -> list[dict[str, Tensor]]:
+    """The groups of a batch; raises ValueError if they hold fewer than `least` examples each."""
+    size = batch_size(batch) // groups
+    if size < least:
+        raise ValueError(f"groups is {groups}, too many for {batch_size(batch)} examples: "
+                         "a group takes one, and two if they are to be swapped")
+    return [{name: value[k * size : (k + 1) * size] for name, value in batch.items()} for k in range(groups)]
