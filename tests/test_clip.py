@@ -352,6 +352,7 @@ def test_features_have_length_1_in_float32_however_the_towers_compute(dtype):
     (lambda: alive().encode_image(numbers(2, 3, 8, 16)), r"pixels are \[2, 3, 8, 16\]; it takes \[batch, 3, 16, 16\]"),
     (lambda: alive().encode_text(some_ids(1, 12)), r"ids are \[1, 12\]; it takes .* at most 9 tokens"),
     (lambda: alive().encode_text(some_ids(3).clamp(max=38)), r"ids has no end of text \(id 39\) in row 0"),
+    (lambda: alive().encode_text(torch.cat([some_ids(2), some_ids(1).clamp(max=38)])), "no end of text .* in row 2"),
     (lambda: CLIP.from_openai({}), "state has no text_projection; it takes the weights of a CLIP"),
 ])  # fmt: skip
 def test_errors_name_the_argument(make, says):

@@ -156,6 +156,9 @@ def test_the_model_says_the_same_on_another_backend(sora, monkeypatch):
     other.load_state_dict(sora.state_dict())
     torch.testing.assert_close(other(x, t, ids), want, rtol=1e-4, atol=1e-5)
     assert asked == ["triton"] * TINY.depth  # every block's self-attention
+    cut = torch.ones(2, 1, 12, 12).tril().bool()  # a mask is torch's, whatever the backend
+    torch.testing.assert_close(other(x, t, ids, cut), sora(x, t, ids, cut))
+    assert asked == ["triton"] * TINY.depth and not torch.allclose(sora(x, t, ids, cut), want)
 
 
 @torch.no_grad()

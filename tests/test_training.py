@@ -19,7 +19,7 @@ from torch import nn
 from soralab.files import checkpoints
 from soralab.files.checkpoints import CheckpointError, load_checkpoint
 from soralab.training import loop, profiles
-from soralab.training.data import Prefetch, batch_size, map_tensors, model_flops, peak_gflops
+from soralab.training.data import Prefetch, batch_size, beside, map_tensors, model_flops, peak_gflops
 from soralab.training.ema import EMA
 from soralab.training.loop import TrainConfig, autocast_dtype, learning_rate, step_seed, train
 from soralab.training.progress import progress
@@ -644,6 +644,14 @@ def test_batches_may_be_nested():
     assert isinstance(doubled["a"], Pair) and doubled["a"].words[0] == "red" and doubled["b"][1] == 5
     assert torch.equal(doubled["a"].film, 2 * torch.ones(4, 2)) and doubled["b"][0] == 6
     assert batch_size(batch) == 4 and batch_size((1, torch.tensor(2.0))) == 1
+
+
+def test_a_batch_goes_to_where_the_model_is():
+    batch = {"x": torch.ones(3, 2), "rest": [torch.zeros(3), "words"]}
+    away = beside(nn.Linear(2, 1, device="meta"), batch)
+    assert away["x"].is_meta and away["rest"][0].is_meta and away["rest"][1] == "words"
+    assert beside(nn.Linear(2, 1), batch)["x"] is batch["x"]  # no copy of what is there already
+    assert beside(nn.ReLU(), batch) is batch and beside(len, batch) is batch  # which have no weights
 
 
 def test_model_flops_are_counted_by_hand():
