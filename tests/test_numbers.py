@@ -76,7 +76,9 @@ def test_the_sentences_of_chapter_16_are_the_cards():
         f"in {slides} of the {of} films that should slide, and in {right} of the {turn} that should turn",
         "{} of {} are right in the test set, {} of {} of the held-out ones, and of the {} held-out crosses".format(
             *cross, *held, orbits[1]),
-        f"through {thousands},000 films, and ours in 260 through {card['steps'] * card['batch'] / 1e6:.2f} million",
+        f"in its {pixels['seconds'] / 60:.0f} minutes it got through {thousands},000 films, and ours in "
+        f"{card['seconds'] / 60:.0f} through {card['steps'] * card['batch'] / 1e6:.2f} million",
+        f"a gap of time: {pixels['seconds'] / 60:.0f} minutes against {card['seconds'] / 60:.0f}, and",
         f"in the last {steps - round(LATE * steps):,} of the shipped model's {card['steps']:,} steps",
         f"6 M, {multiply_adds() / 1e9:.2f} billion a pass",
     ):
