@@ -35,7 +35,7 @@ from soralab.blocks import (
     sincos_grid,
     unpatchify,
 )  # fmt: skip
-from soralab.blocks.first_stage import draw, kl_divergence, misfit
+from soralab.blocks.film_codec import FilmCodec, autoencoder_loss
 from soralab.clip import PromptEncoder
 from soralab.diffusion import SAMPLERS, RectifiedFlow, guide
 from soralab.files.checkpoints import config_of, load_model
@@ -52,16 +52,15 @@ class AutoencoderConfig:
     width: int = 64  # channels at half resolution; twice as many at a quarter
 
 
-class SpacetimeAutoencoder(nn.Module):
+class SpacetimeAutoencoder(FilmCodec):
     """The video compression network: films to latents and back, each frame blind to what comes after it.
 
     A latent is the codes of two frames, one on top of the other, and each code is of its frame alone, so that what
     the transformer films is never a mixture of two moments. The decoder looks back in time.
-    `encode` scales its latents to mean 0 and deviation 1 per channel (`fit_scale` measures them once, after training).
     """
 
     def __init__(self, config: AutoencoderConfig = AutoencoderConfig()):
-        super().__init__()
+        super().__init__(config.latent)
         self.config = config
         half, quarter, z = config.width, 2 * config.width, config.latent // 2
         self.encoder = nn.Sequential(
@@ -74,8 +73,6 @@ class SpacetimeAutoencoder(nn.Module):
         self.decoder_half = nn.Sequential(
             ResBlock(half, CausalTime), ResBlock(half, CausalTime), nn.LayerNorm(half), nn.SiLU(), Space(half, 12)
         )
-        self.register_buffer("mean", torch.zeros(config.latent))
-        self.register_buffer("std", torch.ones(config.latent))
 
     def posterior(self, film: Tensor) -> tuple[Tensor, Tensor]:
         """q(z | film): mean and log variance, each [batch, 1 + k, latent, height / 4, width / 4], unscaled."""
@@ -85,15 +82,6 @@ class SpacetimeAutoencoder(nn.Module):
         codes = torch.cat([codes[:, :1], codes], dim=1)  # the first latent is the first frame, twice
         mean, logvar = rearrange(codes, "b (t f) h w (two c) -> two b t (f c) h w", f=2, two=2)
         return mean, logvar.clamp(-20, 10)
-
-    def encode(self, film: Tensor) -> Tensor:
-        """Film [batch, 1 + 2k, 3, height, width] to latents [batch, 1 + k, latent, height / 4, width / 4]."""
-        mean, std = self.mean[:, None, None], self.std[:, None, None]
-        return (self.posterior(film)[0] - mean) / std
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """The inverse of `encode`, into about [-1, 1]."""
-        return self.reconstruct(latents * self.std[:, None, None] + self.mean[:, None, None])
 
     def reconstruct(self, z: Tensor) -> Tensor:
         """p(film | z) for unscaled z: its mean, [batch, 1 + 2k, 3, height, width]."""
@@ -106,26 +94,6 @@ class SpacetimeAutoencoder(nn.Module):
         t, _, h, w = film.shape[1:]
         if t % 2 == 0 or h % 4 or w % 4:
             raise ValueError(f"film is {t}x{h}x{w}; it takes an odd number of frames and sides that 4 divides")
-
-    @torch.no_grad()
-    def fit_scale(self, film: Tensor) -> None:
-        """Set the scale of the latents from a batch of films [batch, time, 3, height, width]."""
-        z = rearrange(self.posterior(film)[0].float(), "b t c h w -> c (b t h w)")
-        self.mean.copy_(z.mean(1))
-        self.std.copy_(z.std(1))
-
-
-def autoencoder_loss(model: SpacetimeAutoencoder, film: Tensor, generator: torch.Generator, kl: float = 1e-4):
-    """Chapter 06's misfit plus `kl` times KL(q(z | film) || N(0, 1)), per value (1312.6114, Eq. 10).
-
-    Neither perceptual nor adversarial: at 32 x 32, of flat colours, there is no texture for these to save.
-    Returns (loss, {"psnr", "kl"}).
-    """
-    mean, logvar = model.posterior(film)
-    error = model.reconstruct(draw(mean, logvar, generator)).float() - film
-    divergence = kl_divergence(mean.float(), logvar.float()).mean() / mean[0].numel()
-    psnr = 10 * torch.log10(4 / error.detach().square().mean())
-    return misfit(error) + kl * divergence, {"psnr": psnr.item(), "kl": divergence.item()}
 
 
 # --------------------------------------------------------------------------------------- the diffusion transformer
