@@ -11,7 +11,6 @@ frame by itself, and its decoder alone looks back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -22,9 +21,7 @@ from torch import Tensor, nn
 
 from soralab import latent_diffusion
 from soralab.blocks import (
-    Attention,
     CausalTime,
-    FeedForward,
     ResBlock,
     Space,
     TimestepEmbedding,
@@ -35,6 +32,7 @@ from soralab.blocks import (
     sincos_grid,
     unpatchify,
 )  # fmt: skip
+from soralab.blocks.dit import Block, initialise
 from soralab.blocks.film_codec import FilmCodec, autoencoder_loss
 from soralab.clip import PromptEncoder
 from soralab.diffusion import SAMPLERS, RectifiedFlow, guide
@@ -119,36 +117,6 @@ class SoraConfig:
         return cls(**{**asdict(cls()), "channels": 3, "patch": (1, 8, 8), "size": (9, 32, 32), **changes})
 
 
-class Block(nn.Module):
-    """A DiT block with adaLN-Zero (2212.09748, figure 3), and cross-attention to the words in its middle.
-
-    The six modulations come from c; the layer that makes them starts at zero, so the block starts as the identity.
-    """
-
-    def __init__(self, dim: int, heads: int):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
-        self.attention = Attention(dim, heads)
-        self.norm_words = nn.LayerNorm(dim)
-        self.cross = Attention(dim, heads)
-        self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
-        self.mlp = FeedForward(dim)
-        self.modulation = nn.Linear(dim, 6 * dim)
-
-    def forward(
-        self, x: Tensor, c: Tensor, words: Tensor, word_mask: Tensor | None, mask: Tensor | None = None,
-        angles: Tensor | None = None, attend: Callable | None = None, attend_words: Callable | None = None,
-    ) -> Tensor:  # fmt: skip
-        """x [b, n, dim], c [b, dim], words [b, m, dim], word_mask [b, 1, 1, m]; mask [b, 1, n, n] and angles
-        [n, dim / heads / 2] of the self-attention, or None. `attend` and `attend_words`: functions (q, k, v) -> output
-        that take the place of the one mask and of the other."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, dim=-1)
-        seen = self.attention(modulate(self.norm1(x), shift1, scale1), None, mask, angles, attend)
-        x = torch.addcmul(x, gate1[:, None], seen)
-        x = x + self.cross(self.norm_words(x), words, word_mask, attend=attend_words)
-        return torch.addcmul(x, gate2[:, None], self.mlp(modulate(self.norm2(x), shift2, scale2)))
-
-
 class Sora(nn.Module):
     """The spacetime-patch diffusion transformer: noisy latents, a time and a prompt in, a prediction out.
 
@@ -166,23 +134,8 @@ class Sora(nn.Module):
         self.norm = nn.LayerNorm(config.dim, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Linear(config.dim, 2 * config.dim)
         self.head = nn.Linear(config.dim, values)
-        self.initialise()
-
-    def initialise(self) -> None:
-        """DiT's: Xavier for every linear layer, zero for every gate, the cross-attention's output and the head.
-
-        The text encoder stays as chapter 04 draws it.
-        """
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and not name.startswith("text."):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        for layer in (self.time.mlp[0], self.time.mlp[2]):
-            nn.init.normal_(layer.weight, std=0.02)
-        for layer in (*(b.modulation for b in self.blocks), *(b.cross.to_out for b in self.blocks)):
-            nn.init.zeros_(layer.weight)
-        for layer in (self.modulation, self.head):
-            nn.init.zeros_(layer.weight)
+        gates = [layer for block in self.blocks for layer in (block.modulation, block.cross.to_out)]
+        initialise(self, [*gates, self.modulation, self.head])
 
     def grid(self, size: tuple[int, int, int]) -> Tensor:
         """(time, row, column) of each patch of x with this (time, height, width): [tokens, 3], where the model is."""

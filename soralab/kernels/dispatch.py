@@ -120,16 +120,21 @@ def reference(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Te
 
 
 def reference_packed(q: Tensor, k: Tensor, v: Tensor, layout: tables.Layout, scale: float) -> Tensor:
-    """Packed attention, one segment after the other."""
+    """Packed attention, one segment after the other; segments of one length, as windows are, in one go."""
     if layout.row_map is not None:
         order = layout.row_map.long()
         q, k, v = q[order], k[order], v[order]
     queries, keys = (layout.q_end - layout.q_first).tolist(), (layout.k_end - layout.k_first).tolist()
-    segments = zip(q.split(queries), k.split(keys), v.split(keys), strict=True)  # the gradient of a slice is a whole q
-    parts = [
-        reference(*(x.transpose(0, 1)[None] for x in segment), layout.causal, scale)[0].transpose(0, 1)
-        for segment in segments
-    ]
+    if len(set(zip(queries, keys, strict=True))) == 1:
+        whole = zip((q, k, v), (queries[0], keys[0], keys[0]), strict=True)
+        o = reference(*(x.unflatten(0, (len(queries), n)).transpose(1, 2) for x, n in whole), layout.causal, scale)
+        parts = [o.transpose(1, 2).flatten(0, 1)]
+    else:
+        segments = zip(q.split(queries), k.split(keys), v.split(keys), strict=True)  # a slice's gradient is a whole q
+        parts = [
+            reference(*(x.transpose(0, 1)[None] for x in segment), layout.causal, scale)[0].transpose(0, 1)
+            for segment in segments
+        ]
     o = torch.cat(parts) if parts else q[:0]
     return o if layout.row_map is None else o[order.argsort()]
 
