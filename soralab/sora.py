@@ -33,7 +33,7 @@ from soralab.blocks import (
     unpatchify,
 )  # fmt: skip
 from soralab.blocks.dit import Block, initialise
-from soralab.blocks.film_codec import FilmCodec, autoencoder_loss
+from soralab.blocks.film_codec import FilmCodec
 from soralab.clip import PromptEncoder
 from soralab.diffusion import SAMPLERS, RectifiedFlow, guide
 from soralab.files.checkpoints import config_of, load_model

@@ -87,7 +87,7 @@ class CausalAutoencoder(FilmCodec):
         return mean, logvar.clamp(-20, 10)
 
     def reconstruct(self, z: Tensor) -> Tensor:
-        """p(film | z) for unscaled z [batch, 1 + k, latent, height / 4, width / 4]: its mean, as many frames as went in."""
+        """p(film | z) for unscaled z [batch, 1 + k, latent, height / 4, width / 4]: its mean, of 1 + 4k frames."""
         x = self.decoder_quarter(rearrange(z, "b t c h w -> b t h w c"))
         x = self.decoder_half(rearrange(x, "b t h w (p q c) -> b t (h p) (w q) c", p=2, q=2))
         return rearrange(x, "b t h w (p q c) -> b t c (h p) (w q)", p=2, q=2)
@@ -112,9 +112,10 @@ def inflate(picture: CausalAutoencoder) -> CausalAutoencoder:
     for name, kernel in picture.state_dict().items():
         if tensors[name].shape == kernel.shape:
             tensors[name].copy_(kernel)
-        else:
-            present = (..., slice(-kernel.shape[1], None)) if kernel.ndim == 2 else (..., slice(-1, None), slice(None), slice(None))
-            tensors[name].zero_()[present] = kernel
+        elif kernel.ndim == 2:  # CausalTime's: [out, slots * in]
+            tensors[name].zero_()[:, -kernel.shape[1] :] = kernel
+        else:  # CausalConv's: [out, in, slots, 3, 3]
+            tensors[name].zero_()[:, :, -1:] = kernel
     return film
 
 
@@ -141,7 +142,7 @@ class WaltConfig:
     rank: int | None = 2  # r of AdaLN-LoRA; None: each block has a layer of its own for its modulations
 
     @classmethod
-    def l(cls, **changes) -> WaltConfig:
+    def large(cls, **changes) -> WaltConfig:
         """The paper's L, for latents of 5 x 16 x 16 with 8 channels: films of 17 x 128 x 128."""
         paper = {"channels": 8, "dim": 1024, "depth": 24, "heads": 16, "size": (5, 16, 16)}
         return cls(**{**paper, "windows": ((1, 16, 16), (5, 8, 8)), **changes})
@@ -231,11 +232,11 @@ class Walt(nn.Module):
             raise ValueError(f"x is {frames}x{sides[0]}x{sides[1]} (time, height, width); it takes at most "
                              f"{len(self.frames)} frames and sides that patch={p} divides")  # fmt: skip
         size = (frames, sides[0] // p, sides[1] // p)
-        known = torch.cat([x, x[:, :, :1]], dim=2) * 0 if known is None else known
+        known = x.new_zeros(len(x), frames, x.shape[2] + 1, *sides) if known is None else known
         given = torch.cat([x, torch.zeros_like(x) if previous is None else previous, known], dim=2)
         places = F.interpolate(rearrange(self.places, "h w d -> 1 d h w"), size[1:], mode="bilinear")
-        tokens = self.embed(patchify(given, (1, p, p)))  # [b, n, dim]
-        tokens = tokens + rearrange(self.frames[:frames] + rearrange(places, "1 d h w -> h w d"), "t h w d -> (t h w) d")
+        places = self.frames[:frames] + rearrange(places, "1 d h w -> h w d")
+        tokens = self.embed(patchify(given, (1, p, p))) + rearrange(places, "t h w d -> (t h w) d")  # [b, n, dim]
         pairs = self.config.dim // self.config.heads // 2
         angles = rotary_angles(grid_positions(size, x.device), (pairs - 2 * (pairs // 3), *[pairs // 3] * 2), 100.0)
         words, word_mask, whole = self.text(ids)

@@ -13,7 +13,7 @@ from soralab.blocks.patches import grid_positions, patchify, unpatchify
 from soralab.blocks.positions import rotary_angles, rotate, sincos, sincos_grid
 
 __all__ = [
-    "Attention", "CausalConv", "CausalTime", "FeedForward", "ResBlock", "Space", "SpatialAttention", "SpatialTransformer",
-    "TimestepEmbedding", "Upsample", "attention", "causal_mask", "grid_positions", "modulate", "patchify",
-    "rotary_angles", "rotate", "sincos", "sincos_grid", "unpatchify",
+    "Attention", "CausalConv", "CausalTime", "FeedForward", "ResBlock", "Space", "SpatialAttention",
+    "SpatialTransformer", "TimestepEmbedding", "Upsample", "attention", "causal_mask", "grid_positions", "modulate",
+    "patchify", "rotary_angles", "rotate", "sincos", "sincos_grid", "unpatchify",
 ]  # fmt: skip
