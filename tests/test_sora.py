@@ -9,7 +9,9 @@ from tiny_models import AUTOENCODER, OTHER, PROMPT, SORA, numbers, randomise, ti
 from torch import nn
 
 from soralab.blocks import sincos
-from soralab.sora import Block, Sora, SoraConfig, autoencoder_loss, word_ids
+from soralab.blocks.dit import Block
+from soralab.blocks.film_codec import autoencoder_loss
+from soralab.sora import Sora, SoraConfig, word_ids
 from soralab.training.data import model_flops
 
 

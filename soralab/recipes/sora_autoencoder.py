@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from soralab import world
+from soralab.blocks.film_codec import autoencoder_loss
 from soralab.recipes import RUNS, Trained
-from soralab.sora import AutoencoderConfig, SpacetimeAutoencoder, autoencoder_loss
+from soralab.sora import AutoencoderConfig, SpacetimeAutoencoder
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
 from soralab.training.profiles import by_profile, larger
@@ -54,7 +55,7 @@ def textures(count: int, frames: int, height: int, width: int, seed: int) -> Ten
 
 
 def loss(model: SpacetimeAutoencoder, film: Tensor, generator: torch.Generator):
-    """The training loss of one batch; see `soralab.sora.autoencoder_loss`."""
+    """The training loss of one batch; see `soralab.blocks.film_codec.autoencoder_loss`."""
     return autoencoder_loss(model, film, generator)
 
 
