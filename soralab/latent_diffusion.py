@@ -16,6 +16,7 @@ by vector quantisation has chapter 05's codebook.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -106,11 +107,16 @@ class UNetConfig:
         return cls.text(**{"context": 768, **changes})
 
 
+After = Callable[[nn.Module, Tensor], Tensor]  # (a layer, what it gave) -> what the next one gets
+
+
 class Layers(nn.ModuleList):
     """Layers in a row, each given what it reads: the time, the condition, or neither."""
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """x [batch, channel, height, width], time [batch, 4 width], context and mask as for the U-Net."""
+    def forward(
+        self, x: Tensor, time: Tensor, context: Tensor | None, mask: Tensor | None, after: After | None = None
+    ) -> Tensor:
+        """x [batch, channel, height, width], time [batch, 4 width], context, mask and after as for the U-Net."""
         for layer in self:
             if isinstance(layer, ResBlock):
                 x = layer(x, time)
@@ -118,6 +124,7 @@ class Layers(nn.ModuleList):
                 x = layer(x, context, mask)
             else:
                 x = layer(x)
+            x = x if after is None else after(layer, x)
         return x
 
 
@@ -169,23 +176,24 @@ class UNet(nn.Module):
 
     def forward(
         self, z: Tensor, t: Tensor, context: Tensor | None = None, mask: Tensor | None = None,
-        concat: Tensor | None = None,
+        concat: Tensor | None = None, after: After | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict from z [batch, c, height, width] at diffusion times t [batch] in [0, 1]: [batch, out, height, width].
 
         context [batch, keys, context] is read by cross-attention, where mask [batch, keys] is True. concat [batch, rest
         of the channels, height, width] is a condition that lies place by place over z: a mask and the known part
-        for inpainting, a small picture for super-resolution. Raises ValueError for what does not fit.
+        for inpainting, a small picture for super-resolution. after: what is laid behind every layer, where later
+        chapters put theirs for films. Raises ValueError for what does not fit.
         """
         z = z if concat is None else torch.cat([z, concat], dim=1)
         self.check(z, context)
         time, kept = self.time(t), []
         for layers in self.down:
-            z = layers(z, time, context, mask)
+            z = layers(z, time, context, mask, after)
             kept.append(z)
-        z = self.middle(z, time, context, mask)
+        z = self.middle(z, time, context, mask, after)
         for layers in self.up:
-            z = layers(torch.cat([z, kept.pop()], dim=1), time, context, mask)
+            z = layers(torch.cat([z, kept.pop()], dim=1), time, context, mask, after)
         return self.head(z)
 
     def check(self, z: Tensor, context: Tensor | None) -> None:

@@ -46,6 +46,21 @@ class PatchDiscriminator(nn.Sequential):
                 nn.init.normal_(module.weight, 0.0 if isinstance(module, nn.Conv2d) else 1.0, 0.02)
 
 
+class FilmDiscriminator(nn.Sequential):
+    """Says of every patch of a film whether it is real, by convolutions over time as well: above 0 if it thinks so."""
+
+    def __init__(self, channels: int = 3, width: int = 24):
+        super().__init__(
+            nn.Conv3d(channels, width, (3, 4, 4), (1, 2, 2), 1), nn.LeakyReLU(0.2),
+            nn.Conv3d(width, 2 * width, (3, 4, 4), (1, 2, 2), 1), nn.GroupNorm(1, 2 * width), nn.LeakyReLU(0.2),
+            nn.Conv3d(2 * width, 1, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, film: Tensor) -> Tensor:
+        """film [batch, frames, channels, height, width] to [batch, 1, frames, rows, columns]."""
+        return super().forward(film.transpose(1, 2))
+
+
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
     """What the discriminator minimises: its answers to real pictures above 1, to copies below -1; a scalar."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())

@@ -1,0 +1,353 @@
+"""Align your Latents: a model of pictures learns to film, and not one of its weights is touched.
+
+Paper: Blattmann et al. 2023, "Align your Latents: High-Resolution Video Synthesis with Latent Diffusion Models"
+(VideoLDM, 2304.08818). Section 3.1 lays layers that see all frames behind the picture model's layers, which see each
+frame alone; 3.1.1 does the same to the decoder; 3.2 gives the model frames to go on from; 3.3 frames to fill between.
+With z the values behind spatial layer i, for frames that lie in the batch, and l_phi the new layer,
+
+    z' = l_phi^i(z, c),      z  <-  alpha_phi^i z + (1 - alpha_phi^i) z',      alpha_phi^i in [0, 1] learned
+    c_S = (m_S o z, m_S),    f'(z_t; c_S) = f(z_t) + s (f(z_t; c_S) - f(z_t))                     (context guidance)
+
+and only phi is trained. At alpha = 1 the model is the picture model, bit for bit; and as every new layer adds what
+starts at zero, it is so before the first step of training too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from soralab.blocks import Attention, SpatialAttention, SpatialTransformer, Upsample, sincos
+from soralab.blocks.convolution import GEGLU, ResBlock
+from soralab.blocks.first_stage import Autoencoder, misfit
+from soralab.blocks.perception import adaptive_weight, frozen, hinge_loss
+from soralab.clip import PromptEncoder
+from soralab.diffusion import ddim, diffusion_loss, guide
+from soralab.latent_diffusion import PROCESS, LatentDiffusion, UNet, noise, word_ids
+
+# ------------------------------------------------------------------------------------ layers over time, section 3.1
+
+
+class TemporalConv(nn.Module):
+    """A residual block of convolutions over three frames, (3, 1, 1); what it adds starts at zero.
+
+    time: width of the embedded time of the noise; None for a block that is told none, as the decoder's.
+    """
+
+    def __init__(self, dim: int, time: int | None = None, groups: int = 32):
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(groups, dim), nn.GroupNorm(groups, dim)
+        self.conv1, self.conv2 = (nn.Conv2d(dim, dim, (3, 1), padding=(1, 0)) for _ in range(2))
+        self.time = None if time is None else nn.Linear(time, dim)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        """x [batch, dim, frames, places], time [batch, width]; returns x's shape."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        if self.time is not None:
+            h = h + self.time(F.silu(time))[:, :, None, None]
+        return x + self.conv2(F.silu(self.norm2(h)))
+
+
+class TemporalTransformer(nn.Module):
+    """Each place attends to itself in all frames, then to the prompt; everything that is added starts at zero.
+
+    Which frame is which, sines tell: without them a film and its frames in another order would be one. The parts are
+    those of the authors' later code (Stable Video Diffusion, 2311.15127).
+    """
+
+    def __init__(self, dim: int, heads: int, context: int):
+        super().__init__()
+        self.place = nn.Sequential(nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))
+        self.norm_in, self.mlp_in = nn.LayerNorm(dim), GEGLU(dim)
+        self.norm1, self.over_time = nn.LayerNorm(dim), Attention(dim, heads, bias=False)
+        self.norm2, self.across = nn.LayerNorm(dim), Attention(dim, heads, context, bias=False)
+        self.norm3, self.mlp = nn.LayerNorm(dim), GEGLU(dim)
+        for last in (self.place[2], self.mlp_in[1], self.over_time.to_out, self.across.to_out, self.mlp[1]):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor, moments: Tensor, words: Tensor, mask: Tensor | None) -> Tensor:
+        """x [batch, dim, frames, places], moments [frames], words [batch, n, context], mask [batch, n], True = may
+        attend; returns x's shape."""
+        places = x.shape[3]
+        z = rearrange(x, "b c t p -> (b p) t c") + self.place(sincos(moments, x.shape[1]).to(x))
+        z = z + self.mlp_in(self.norm_in(z))
+        z = z + self.over_time(self.norm1(z))
+        z = rearrange(z, "(b p) t c -> b (p t) c", p=places)
+        z = z + self.across(self.norm2(z), words, None if mask is None else mask[:, None, None])
+        z = z + self.mlp(self.norm3(z))
+        return rearrange(z, "b (p t) c -> b c t p", p=places)
+
+
+class Beside(nn.Module):
+    """A temporal layer, its alpha, and how it is told the frames that are given (3.2: a learned downsampling).
+
+    alpha is a sigmoid, as in the authors' later code, so that it stays in [0, 1] and its gradient is never cut.
+    """
+
+    def __init__(self, layer: nn.Module, channels: int = 0, dim: int = 0, stride: int = 1):
+        super().__init__()
+        self.layer, self.a = layer, nn.Parameter(torch.zeros(()))
+        self.known = nn.Conv2d(channels, dim, stride + 2, stride, padding=1, bias=False) if channels else None
+
+    @property
+    def alpha(self) -> Tensor:
+        """The share of the picture model's own values: a scalar."""
+        return self.a.sigmoid()
+
+    def forward(self, z: Tensor, frames: int, *told: Tensor, known: Tensor | None = None) -> Tensor:
+        """z [batch * frames, dim, height, width] to the same; known [batch * frames, channels, ...] = c_S, or None.
+
+        told: what the layer is told besides.
+        """
+        x = z if known is None else z + self.known(known)
+        x = self.layer(rearrange(x, "(b t) c h w -> b c t (h w)", t=frames), *told)
+        return torch.lerp(rearrange(x, "b c t (h w) -> (b t) c h w", h=z.shape[2]), z, self.alpha)
+
+
+def attached(unet: UNet) -> Iterator[tuple[str, nn.Module, int, int]]:
+    """The layers of a U-Net that get a temporal one: (name, layer, channels, how often the sides were halved)."""
+    level = 0
+    rows = [*((f"down_{k}", row) for k, row in enumerate(unet.down)), ("middle", unet.middle),
+            *((f"up_{k}", row) for k, row in enumerate(unet.up))]  # fmt: skip
+    for place, row in rows:
+        for k, layer in enumerate(row):
+            if isinstance(layer, ResBlock):
+                yield f"{place}_{k}", layer, layer.conv2.out_channels, level
+            elif isinstance(layer, SpatialTransformer | SpatialAttention):
+                yield f"{place}_{k}", layer, layer.norm.num_channels, level
+            elif isinstance(layer, Upsample):
+                level -= 1
+            elif isinstance(layer, nn.Conv2d) and layer.stride[0] > 1:
+                level += 1
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """Sizes of what is added to a painter."""
+
+    heads: int = 4
+    vocabulary: int = 256
+    context: int = 64  # width of the prompt's words, for the temporal layers
+    words: int = 48  # of a film's prompt, at most
+    depth: int = 2  # layers of its encoder
+
+
+class TemporalLayers(nn.Module):
+    """phi: everything that is trained. One layer behind each of a U-Net's, and an encoder of the film's prompt.
+
+    The painter's encoder is frozen, and has never met a verb; so the new layers read the prompt by one of their own.
+    """
+
+    def __init__(self, unet: UNet, config: VideoConfig = VideoConfig()):
+        super().__init__()
+        self.config, groups, time = config, unet.config.groups, 4 * unet.config.width
+        self.text = PromptEncoder(config.vocabulary, config.context, config.words, config.depth)
+        self.beside = nn.ModuleDict()
+        for name, layer, dim, level in attached(unet):
+            new = (TemporalConv(dim, time, groups) if isinstance(layer, ResBlock)
+                   else TemporalTransformer(dim, config.heads, config.context))  # fmt: skip
+            self.beside[name] = Beside(new, unet.config.out + 1, dim, 2**level)
+
+    def alphas(self) -> dict[str, float]:
+        """alpha of each layer, by its name."""
+        return {name: float(layer.alpha.detach()) for name, layer in self.beside.items()}
+
+
+class VideoLDM(nn.Module):
+    """A painter that films: eps_{theta, phi}. theta is the painter's and stays as it is; `phi` is trained.
+
+    phi is made for a U-Net's sizes, not for its weights: it can be laid behind another painter of the same sizes.
+    """
+
+    def __init__(self, painter: LatentDiffusion, phi: TemporalLayers):
+        super().__init__()
+        names = [name for name, *_ in attached(painter.unet)]
+        if names != list(phi.beside):
+            raise ValueError(f"phi has layers for {list(phi.beside)}; this painter takes {names}")
+        self.painter, self.phi = painter.requires_grad_(False), phi
+
+    def forward(
+        self, z: Tensor, t: Tensor, ids: Tensor, words: Tensor, known: Tensor | None = None,
+        moments: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Predict the noise in z [batch, frames, c, height, width] at diffusion times t [batch].
+
+        ids [batch, n]: what the painter is to draw; words [batch, m]: what the film is of; 0 for padding, all 0 for no
+        prompt. known: c_S [batch, frames, c + 1, height, width] (`given_frames`), or None. moments [frames]: when each
+        frame is, by default 0, 1, 2, ... Returns the shape of z. Raises ValueError for what does not fit.
+        """
+        if z.ndim != 5:
+            raise ValueError(f"z is {list(z.shape)}; it takes [batch, frames, channels, height, width]")
+        frames = z.shape[1]
+        moments = torch.arange(frames, device=z.device) if moments is None else moments
+        want = [*z.shape[:2], z.shape[2] + 1, *z.shape[3:]]
+        if len(moments) != frames or (known is not None and list(known.shape) != want):
+            got = f"{len(moments)} and {None if known is None else list(known.shape)}"
+            raise ValueError(f"moments, known: got {got}; with z {list(z.shape)} it takes {frames} and {want}")
+        keys, mask, _ = (x.repeat_interleave(frames, 0) for x in self.painter.text(ids))
+        film, film_mask, _ = self.phi.text(words)
+        time = self.painter.unet.time(t)
+        seen = None if known is None else known.flatten(0, 1)
+        layers = {layer: self.phi.beside[name] for name, layer, *_ in attached(self.painter.unet)}
+
+        def after(layer: nn.Module, x: Tensor) -> Tensor:
+            if layer not in layers:
+                return x
+            told = (time,) if isinstance(layer, ResBlock) else (moments, film, film_mask)
+            return layers[layer](x, frames, *told, known=seen)
+
+        out = self.painter.unet(z.flatten(0, 1), t.repeat_interleave(frames, 0), keys, mask, after=after)
+        return out.unflatten(0, z.shape[:2])
+
+
+# ------------------------------------------------------------------- frames that are given, sections 3.2 and 3.3
+
+
+def given_frames(z: Tensor, given: Tensor) -> Tensor:
+    """c_S = (m_S o z, m_S): z [batch, frames, c, height, width], given [batch, frames] bool to [batch, frames, c + 1,
+    height, width].
+
+    Raises ValueError for a mask of another shape, and for one that leaves nothing to film.
+    """
+    if given.shape != z.shape[:2]:
+        raise ValueError(f"given is {list(given.shape)}; with z {list(z.shape)} it takes {list(z.shape[:2])}")
+    if given.all(1).any():
+        raise ValueError("given covers every frame of a film; it takes at least one that is not given")
+    m = given.to(z.dtype)[:, :, None, None, None]
+    return torch.cat([m * z, m.expand_as(z[:, :, :1])], dim=2)
+
+
+def video_loss(
+    model: VideoLDM, z: Tensor, ids: Tensor, words: Tensor, given: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Squared error of the noise for each film of latents z [batch, frames, c, height, width]: [batch].
+
+    given [batch, frames]: the frames that the model is told (no frame, and it films from noise alone).
+    """
+    condition = {"ids": ids, "words": words, "known": given_frames(z, given)}
+    return diffusion_loss(PROCESS, model, z, "eps", generator=generator, condition=condition)
+
+
+@dataclass
+class Animator:
+    """Everything between a prompt and a film. decode: latents [batch, frames, c, height, width] to films.
+
+    still: what the painter is to draw of a film's prompt, which may hold words that it never met.
+    """
+
+    model: VideoLDM
+    decode: Callable[[Tensor], Tensor]
+    still: Callable[[str], str] = str
+
+    @torch.no_grad()
+    def latents(
+        self, prompts: Sequence[str], noise: Tensor, z: Tensor | None = None, given: Tensor | None = None,
+        moments: Tensor | None = None, steps: int = 50, guidance: float = 3.0, context_guidance: float = 1.0,
+    ) -> Tensor:  # fmt: skip
+        """From noise [prompts, frames, c, height, width] to latents, by DDIM.
+
+        given [prompts, frames]: which frames of z are known; they come back as they are. guidance: away from no
+        prompt; context_guidance: s of section 3.2, away from no given frames. moments: as in `VideoLDM`.
+        """
+        c, film_words = self.model.painter.config, self.model.phi.config.words
+        ids = word_ids([self.still(text) for text in prompts], c.words).to(noise.device)
+        words = word_ids(list(prompts), film_words).to(noise.device)
+        model = partial(self.model, moments=moments)
+
+        def network(x: Tensor, t: Tensor, known: Tensor | None) -> Tensor:
+            prompt = {"ids": ids, "words": words, "known": known}
+            return guide(model, prompt, {**prompt, "ids": ids * 0, "words": words * 0}, guidance)(x, t)
+
+        if given is None:
+            return ddim(PROCESS.denoiser(partial(network, known=None), "eps"), noise, PROCESS, steps)
+        known = given_frames(z, given)
+        told = guide(network, {"known": known}, {"known": known * 0}, context_guidance)
+        filmed = ddim(PROCESS.denoiser(told, "eps"), noise, PROCESS, steps)
+        return torch.where(given[:, :, None, None, None], z, filmed)
+
+    def film(self, prompts: Sequence[str], seed: int = 0, size: Sequence[int] = (9, 4, 8, 8), **options) -> Tensor:
+        """Film each prompt: [prompts, frames, 3, height, width] in [-1, 1]; film k starts from the noise of seed + k.
+
+        size: (frames, c, height, width) of the latents. options: of `latents`.
+        """
+        return self.decode(self.latents(prompts, self.noise(seed, len(prompts), size), **options)).clamp(-1, 1)
+
+    def go_on(self, z: Tensor, prompts: Sequence[str], frames: int, seed: int = 0, **options) -> Tensor:
+        """Latents z [batch, one or two, c, height, width] and what comes after them: `frames` in all (section 3.2).
+
+        Raises ValueError for more or fewer than one or two frames.
+        """
+        if z.shape[1] not in (1, 2) or frames <= z.shape[1]:
+            raise ValueError(f"z, frames: got {z.shape[1]} and {frames}; takes 1 or 2 to go on from, and more in all")
+        whole = F.pad(z, (0, 0, 0, 0, 0, 0, 0, frames - z.shape[1]))
+        given = (torch.arange(frames, device=z.device) < z.shape[1]).expand(len(z), -1)
+        return self.latents(prompts, self.noise(seed, len(z), whole.shape[1:]), whole, given, **options)
+
+    def between(self, z: Tensor, prompts: Sequence[str], seed: int = 0, **options) -> Tensor:
+        """Latents z [batch, n, c, height, width] with a new frame between each two: 2n - 1 frames (section 3.3)."""
+        frames = 2 * z.shape[1] - 1
+        whole = z.repeat_interleave(2, 1)[:, :frames]
+        given = (torch.arange(frames, device=z.device) % 2 == 0).expand(len(z), -1)
+        moments, noise = torch.arange(frames, device=z.device) / 2, self.noise(seed, len(z), whole.shape[1:])
+        return self.latents(prompts, noise, whole, given, moments, **options)
+
+    def noise(self, seed: int, count: int, size: Sequence[int]) -> Tensor:
+        """Noise of seed, seed + 1, ...: [count, *size], drawn on the CPU, where the model is."""
+        return noise(seed, count, tuple(size)).to(next(self.model.parameters()).device)
+
+
+# ------------------------------------------------------------------------------- the decoder in time, section 3.1.1
+
+
+class TemporalDecoder(nn.Module):
+    """The first stage's decoder with a layer over time behind each of its residual blocks: only these are trained.
+
+    The encoder stays, so that latents are what they were: what flickers is the decoder's doing, and it is mended there.
+    """
+
+    def __init__(self, autoencoder: Autoencoder):
+        super().__init__()
+        self.autoencoder, groups = autoencoder.requires_grad_(False), autoencoder.config.groups
+        self.beside = nn.ModuleDict({
+            str(k): Beside(TemporalConv(layer.conv2.out_channels, None, groups))
+            for k, layer in enumerate(autoencoder.decoder) if isinstance(layer, ResBlock)
+        })  # fmt: skip
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Latents [batch, frames, c, height, width], as `Autoencoder.encode` gives them, to films in about [-1, 1]."""
+        x, quantiser = z.flatten(0, 1) / self.autoencoder.scale, self.autoencoder.quantiser
+        x = x if quantiser is None else quantiser(x)[0]
+        for k, layer in enumerate(self.autoencoder.decoder):
+            x = layer(x)
+            if str(k) in self.beside:
+                x = self.beside[str(k)](x, z.shape[1])
+        return x.unflatten(0, z.shape[:2])
+
+
+def decoder_loss(
+    decoder: TemporalDecoder, discriminator: nn.Module, film: Tensor, adversary: bool = True, strength: float = 0.5
+) -> tuple[Tensor, dict[str, float]]:
+    """What the temporal decoder and its discriminator minimise, each by its own weights: chapter 06's, on films.
+
+    film [batch, frames, 3, height, width]. Returns (loss, {"misfit", "lambda"}).
+    """
+    with torch.no_grad():
+        z = decoder.autoencoder.encode(film.flatten(0, 1)).unflatten(0, film.shape[:2])
+    copy = decoder(z)
+    missed, weight = misfit(film - copy), film.new_zeros(())
+    loss = missed
+    if adversary:
+        cheated = -frozen(discriminator)(copy).mean()
+        last = next(reversed(decoder.beside.values())).layer.conv2.weight
+        weight = adaptive_weight(missed, cheated, last)
+        loss = loss + strength * weight * cheated + hinge_loss(discriminator(film), discriminator(copy.detach()))
+    return loss, {"misfit": missed.item(), "lambda": weight.item()}
