@@ -400,7 +400,7 @@ def test_the_judge_sees_time():
     (lambda m: m(films(), T, IDS, WORDS, moments=torch.arange(4)), r"moments, known: got 4 and None; .* takes 5"),
     (lambda m: m(films(), T, IDS, WORDS, films()), r"got 5 and \[2, 5, 4, 4, 4\]; .* \[2, 5, 5, 4, 4\]"),
     (lambda m: given_frames(films(), torch.zeros(2, 4).bool()), r"given is \[2, 4\]; .* it takes \[2, 5\]"),
-    (lambda m: given_frames(films(), torch.ones(2, 5).bool()), "given covers every frame of a film"),
+    (lambda m: given_frames(films(), torch.tensor([[True] * 5, [False] * 5])), "given covers every frame of a film"),
     (lambda m: animator(m).go_on(films(), ["a", "a"], 9), "z, frames: got 5 and 9; takes 1 or 2"),
     (lambda m: animator(m).go_on(films()[:, :2], ["a", "a"], 2), "z, frames: got 2 and 2; takes 1 or 2"),
 ])  # fmt: skip
