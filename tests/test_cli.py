@@ -3,11 +3,13 @@
 import errno
 import importlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -580,6 +582,20 @@ def three(monkeypatch):
     monkeypatch.setattr(checkpoints, "SHIPPED", ("sora", "sora_autoencoder", "sora_pixels"))
 
 
+@pytest.mark.parametrize("motion, turn, shape, told", [
+    ("spins", "clockwise", "square", "a small red square that spins clockwise"),
+    ("orbits", None, "ring", "a small red ring that orbits"),
+    ("bounces", "clockwise", "circle", "a small red circle that bounces"),
+    (None, None, None, "a small red thing of no known shape, whose motion is none of the world's"),
+])  # fmt: skip
+def test_what_the_referee_saw_is_told_in_words(motion, turn, shape, told):
+    from soralab.command.film import seen
+
+    thing = SimpleNamespace(size="small", colour="red", shape=shape, motion=motion, turn=turn)
+    assert seen(SimpleNamespace(objects=[thing])) == told and seen(SimpleNamespace(objects=[])) == "nothing"
+    assert seen(SimpleNamespace(objects=[thing, thing])) == f"{told} and {told}"
+
+
 def test_doctor_is_content(here, capsys, three):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
@@ -648,7 +664,9 @@ def test_doctor_tells_of_a_wrong_profile_a_full_disk_and_a_missing_package(here,
     needs = [*doctor.requirements(), "soralab_no_such_package>=1"]
     monkeypatch.setattr(doctor, "requirements", lambda: needs)
     assert main(["doctor"]) == 2
-    mends = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MEND")]
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.fullmatch(r"profile +desktop \(SORALAB_PROFILE\)", line.strip()) for line in lines)
+    mends = [line for line in lines if line.startswith("MEND")]
     assert len(mends) == 3
     for said in ("'desktop'", "make room", "soralab_no_such_package is missing"):
         assert any(said in line for line in mends)
