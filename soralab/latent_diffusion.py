@@ -176,18 +176,19 @@ class UNet(nn.Module):
 
     def forward(
         self, z: Tensor, t: Tensor, context: Tensor | None = None, mask: Tensor | None = None,
-        concat: Tensor | None = None, after: After | None = None,
+        concat: Tensor | None = None, after: After | None = None, told: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict from z [batch, c, height, width] at diffusion times t [batch] in [0, 1]: [batch, out, height, width].
 
         context [batch, keys, context] is read by cross-attention, where mask [batch, keys] is True. concat [batch, rest
         of the channels, height, width] is a condition that lies place by place over z: a mask and the known part
         for inpainting, a small picture for super-resolution. after: what is laid behind every layer, where later
-        chapters put theirs for films. Raises ValueError for what does not fit.
+        chapters put theirs for films. told [batch, 4 width] is added to the embedded time: what else the blocks are to
+        know. Raises ValueError for what does not fit.
         """
         z = z if concat is None else torch.cat([z, concat], dim=1)
         self.check(z, context)
-        time, kept = self.time(t), []
+        time, kept = self.time(t) if told is None else self.time(t) + told, []
         for layers in self.down:
             z = layers(z, time, context, mask, after)
             kept.append(z)
