@@ -112,6 +112,17 @@ def test_questions_asks_each_kind_once(scenes):
         ask(scenes[0], "weight")
 
 
+@pytest.mark.parametrize("kind, begins, ends", [("speed", "Is ", " slow or fast?"), ("turn", "Which way does ", " turn?")])
+def test_how_fast_and_which_way_are_asked_by_colour_and_shape(scenes, kind, begins, ends):
+    """Not of "the object that spins": of what a thing does, these two are a part."""
+    alone = [scene for scene in scenes if len(scene.objects) == 1 and scene.objects[0].motion != WALL]
+    asked = [(scene.objects[0], {question for question, _ in ask(scene, kind)}) for scene in alone if ask(scene, kind)]
+    assert len(asked) >= 20
+    for thing, found in asked:
+        names = ("the object", f"the {thing.colour} object", f"the {thing.shape}")
+        assert found == {f"{begins}{name}{ends}" for name in names}
+
+
 @pytest.mark.parametrize("level", ["simple", "full"])
 def test_yes_and_no_are_balanced_given_the_question(level):
     """Questions that differ only in the colour of "the red object" are counted together."""
