@@ -14,7 +14,7 @@ starts at zero, it is so before the first step of training too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,68 +23,15 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from soralab.blocks import Attention, SpatialAttention, SpatialTransformer, Upsample, sincos
-from soralab.blocks.convolution import GEGLU, ResBlock
+from soralab.blocks.convolution import ResBlock
 from soralab.blocks.first_stage import Autoencoder, misfit
 from soralab.blocks.perception import adaptive_weight, frozen, hinge_loss
+from soralab.blocks.temporal import TemporalConv, TemporalTransformer
 from soralab.clip import PromptEncoder
 from soralab.diffusion import ddim, diffusion_loss, guide
 from soralab.latent_diffusion import PROCESS, LatentDiffusion, UNet, noise, word_ids
 
 # ------------------------------------------------------------------------------------ layers over time, section 3.1
-
-
-class TemporalConv(nn.Module):
-    """A residual block of convolutions over three frames, (3, 1, 1); what it adds starts at zero.
-
-    time: width of the embedded time of the noise; None for a block that is told none, as the decoder's.
-    """
-
-    def __init__(self, dim: int, time: int | None = None, groups: int = 32):
-        super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(groups, dim), nn.GroupNorm(groups, dim)
-        self.conv1, self.conv2 = (nn.Conv2d(dim, dim, (3, 1), padding=(1, 0)) for _ in range(2))
-        self.time = None if time is None else nn.Linear(time, dim)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
-
-    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        """x [batch, dim, frames, places], time [batch, width]; returns x's shape."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        if self.time is not None:
-            h = h + self.time(F.silu(time))[:, :, None, None]
-        return x + self.conv2(F.silu(self.norm2(h)))
-
-
-class TemporalTransformer(nn.Module):
-    """Each place attends to itself in all frames, then to the prompt; everything that is added starts at zero.
-
-    Which frame is which, sines tell: without them a film and its frames in another order would be one. The parts are
-    those of the authors' later code (Stable Video Diffusion, 2311.15127).
-    """
-
-    def __init__(self, dim: int, heads: int, context: int):
-        super().__init__()
-        self.place = nn.Sequential(nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))
-        self.norm_in, self.mlp_in = nn.LayerNorm(dim), GEGLU(dim)
-        self.norm1, self.over_time = nn.LayerNorm(dim), Attention(dim, heads, bias=False)
-        self.norm2, self.across = nn.LayerNorm(dim), Attention(dim, heads, context, bias=False)
-        self.norm3, self.mlp = nn.LayerNorm(dim), GEGLU(dim)
-        for last in (self.place[2], self.mlp_in[1], self.over_time.to_out, self.across.to_out, self.mlp[1]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-
-    def forward(self, x: Tensor, moments: Tensor, words: Tensor, mask: Tensor | None) -> Tensor:
-        """x [batch, dim, frames, places], moments [frames], words [batch, n, context], mask [batch, n], True = may
-        attend; returns x's shape."""
-        places = x.shape[3]
-        z = rearrange(x, "b c t p -> (b p) t c") + self.place(sincos(moments, x.shape[1]).to(x))
-        z = z + self.mlp_in(self.norm_in(z))
-        z = z + self.over_time(self.norm1(z))
-        z = rearrange(z, "(b p) t c -> b (p t) c", p=places)
-        z = z + self.across(self.norm2(z), words, None if mask is None else mask[:, None, None])
-        z = z + self.mlp(self.norm3(z))
-        return rearrange(z, "b (p t) c -> b c t p", p=places)
 
 
 class Beside(nn.Module):
@@ -113,23 +60,6 @@ class Beside(nn.Module):
         return torch.lerp(rearrange(x, "b c t (h w) -> (b t) c h w", h=z.shape[2]), z, self.alpha)
 
 
-def attached(unet: UNet) -> Iterator[tuple[str, nn.Module, int, int]]:
-    """The layers of a U-Net that get a temporal one: (name, layer, channels, how often the sides were halved)."""
-    level = 0
-    rows = [*((f"down_{k}", row) for k, row in enumerate(unet.down)), ("middle", unet.middle),
-            *((f"up_{k}", row) for k, row in enumerate(unet.up))]  # fmt: skip
-    for place, row in rows:
-        for k, layer in enumerate(row):
-            if isinstance(layer, ResBlock):
-                yield f"{place}_{k}", layer, layer.conv2.out_channels, level
-            elif isinstance(layer, SpatialTransformer | SpatialAttention):
-                yield f"{place}_{k}", layer, layer.norm.num_channels, level
-            elif isinstance(layer, Upsample):
-                level -= 1
-            elif isinstance(layer, nn.Conv2d) and layer.stride[0] > 1:
-                level += 1
-
-
 @dataclass(frozen=True)
 class VideoConfig:
     """Sizes of what is added to a painter."""
@@ -152,7 +82,7 @@ class TemporalLayers(nn.Module):
         self.config, groups, time = config, unet.config.groups, 4 * unet.config.width
         self.text = PromptEncoder(config.vocabulary, config.context, config.words, config.depth)
         self.beside = nn.ModuleDict()
-        for name, layer, dim, level in attached(unet):
+        for name, layer, dim, level in unet.layers():
             new = (TemporalConv(dim, time, groups) if isinstance(layer, ResBlock)
                    else TemporalTransformer(dim, config.heads, config.context))  # fmt: skip
             self.beside[name] = Beside(new, unet.config.out + 1, dim, 2**level)
@@ -170,7 +100,7 @@ class VideoLDM(nn.Module):
 
     def __init__(self, painter: LatentDiffusion, phi: TemporalLayers):
         super().__init__()
-        names = [name for name, *_ in attached(painter.unet)]
+        names = [name for name, *_ in painter.unet.layers()]
         if names != list(phi.beside):
             raise ValueError(f"phi has layers for {list(phi.beside)}; this painter takes {names}")
         self.painter, self.phi = painter.requires_grad_(False), phi
@@ -197,7 +127,7 @@ class VideoLDM(nn.Module):
         film, film_mask, _ = self.phi.text(words)
         time = self.painter.unet.time(t)
         seen = None if known is None else known.flatten(0, 1)
-        layers = {layer: self.phi.beside[name] for name, layer, *_ in attached(self.painter.unet)}
+        layers = {layer: self.phi.beside[name] for name, layer, *_ in self.painter.unet.layers()}
 
         def after(layer: nn.Module, x: Tensor) -> Tensor:
             if layer not in layers:

@@ -16,7 +16,7 @@ by vector quantisation has chapter 05's codebook.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -196,6 +196,22 @@ class UNet(nn.Module):
         for layers in self.up:
             z = layers(torch.cat([z, kept.pop()], dim=1), time, context, mask, after)
         return self.head(z)
+
+    def layers(self) -> Iterator[tuple[str, nn.Module, int, int]]:
+        """Its residual blocks and attention, in order: (name, layer, channels, how often the sides were halved)."""
+        level = 0
+        rows = [*((f"down_{k}", row) for k, row in enumerate(self.down)), ("middle", self.middle),
+                *((f"up_{k}", row) for k, row in enumerate(self.up))]  # fmt: skip
+        for place, row in rows:
+            for k, layer in enumerate(row):
+                if isinstance(layer, ResBlock):
+                    yield f"{place}_{k}", layer, layer.conv2.out_channels, level
+                elif isinstance(layer, SpatialTransformer | SpatialAttention):
+                    yield f"{place}_{k}", layer, layer.norm.num_channels, level
+                elif isinstance(layer, Upsample):
+                    level -= 1
+                elif isinstance(layer, nn.Conv2d) and layer.stride[0] > 1:
+                    level += 1
 
     def check(self, z: Tensor, context: Tensor | None) -> None:
         """Raise ValueError if z, with what is concatenated to it, or the context is not what this network takes."""

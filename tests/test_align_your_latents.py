@@ -15,7 +15,6 @@ from soralab.align_your_latents import (
     TemporalTransformer,
     VideoConfig,
     VideoLDM,
-    attached,
     decoder_loss,
     given_frames,
     video_loss,
@@ -139,7 +138,7 @@ def test_the_papers_656_million():
 def test_layers_know_the_sides_of_their_values():
     """What is given is made as small as what it is laid over."""
     unet = UNet(UNetConfig(width=8, multipliers=(1, 2, 2), blocks=1, groups=4, heads=2, context=16, attention=(0, 2)))
-    seen, hooks = {}, {layer: (name, dim, level) for name, layer, dim, level in attached(unet)}
+    seen, hooks = {}, {layer: (name, dim, level) for name, layer, dim, level in unet.layers()}
 
     def after(layer, x):
         if layer in hooks:

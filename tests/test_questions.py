@@ -112,7 +112,9 @@ def test_questions_asks_each_kind_once(scenes):
         ask(scenes[0], "weight")
 
 
-@pytest.mark.parametrize("kind, begins, ends", [("speed", "Is ", " slow or fast?"), ("turn", "Which way does ", " turn?")])
+@pytest.mark.parametrize("kind, begins, ends", [
+    ("speed", "Is ", " slow or fast?"), ("turn", "Which way does ", " turn?"),
+])  # fmt: skip
 def test_how_fast_and_which_way_are_asked_by_colour_and_shape(scenes, kind, begins, ends):
     """Not of "the object that spins": of what a thing does, these two are a part."""
     alone = [scene for scene in scenes if len(scene.objects) == 1 and scene.objects[0].motion != WALL]
