@@ -1,0 +1,269 @@
+"""Imagen Video: a small film from a text, then more frames, then larger ones, each by a diffusion model of its own.
+
+Paper: Ho et al. 2022, "Imagen Video: High Definition Video Generation with Diffusion Models" (2210.02303). Section 2.1
+is diffusion in continuous time with v-prediction (soralab.diffusion's `Cosine`); 2.2 and 2.3 are the cascade and its
+networks; 2.4 noise conditioning augmentation; 2.5 training on pictures too; 2.6 guidance, thresholds and samplers; 2.7
+progressive distillation:
+
+    base film --TSR--> more frames --SSR--> larger frames            each stage trained alone, on true inputs
+    z_t = alpha_t x + sigma_t eps,      v = alpha_t eps - sigma_t x,      x^ = alpha_t z_t - sigma_t v
+    low~ = alpha_s low + sigma_s eps,   s drawn in training, told to the network, fixed in sampling
+    x~ = clip(x^, -q, q) / q,           q the larger of 1 and a high quantile of |x^|   (dynamic thresholding)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from soralab.blocks import TimestepEmbedding
+from soralab.blocks.convolution import ResBlock
+from soralab.blocks.temporal import TemporalConv, TemporalTransformer
+from soralab.clip import PromptEncoder
+from soralab.diffusion import Cosine, Process, ddim, diffusion_loss, guide, sample_times, time_grid
+from soralab.diffusion.process import noise_like
+from soralab.latent_diffusion import UNet, UNetConfig
+
+PROCESS = Cosine(s=0.0)
+PAPER = (  # what each of the seven makes: (frames, width, height, frames a second), and its parameters
+    ((16, 40, 24, 3), 5.6e9), ((32, 40, 24, 6), 1.7e9), ((32, 80, 48, 6), 1.4e9), ((32, 320, 192, 6), 1.2e9),
+    ((64, 320, 192, 12), 0.78e9), ((128, 320, 192, 24), 0.63e9), ((128, 1280, 768, 24), 0.34e9),
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------ one stage, section 2.3
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One network of the cascade. Attention over time for the base, convolution over time for those that enlarge."""
+
+    unet: UNetConfig = UNetConfig()
+    enlarges: bool = False  # sees a smaller film, laid over the noisy one
+    vocabulary: int = 256
+    words: int = 48
+    depth: int = 2  # layers of the prompt's encoder
+
+    @classmethod
+    def enlarging(cls, unet: UNetConfig, **changes) -> StageConfig:
+        """A network that sees a smaller film; its U-Net takes twice the channels that it gives."""
+        return cls(unet, enlarges=True, **changes)
+
+
+class Stage(nn.Module):
+    """A U-Net of films: layers of space see each frame alone, layers of time each place alone.
+
+    What the layers of time add starts at zero, so a stage may begin as a painter's U-Net.
+    """
+
+    def __init__(self, config: StageConfig = StageConfig()):
+        super().__init__()
+        self.config, c = config, config.unet
+        if c.channels != c.out * (1 + config.enlarges):
+            raise ValueError(f"unet takes {c.channels} channels; with enlarges={config.enlarges} it takes "
+                             f"{c.out * (1 + config.enlarges)}")  # fmt: skip
+        self.text = PromptEncoder(config.vocabulary, c.context, config.words, config.depth)
+        self.unet = UNet(c)
+        self.over_time = nn.ModuleDict()
+        for name, layer, dim, _ in self.unet.layers():
+            if isinstance(layer, ResBlock) and config.enlarges:
+                self.over_time[name] = TemporalConv(dim, 4 * c.width, c.groups)
+            elif not isinstance(layer, ResBlock) and not config.enlarges:
+                self.over_time[name] = TemporalTransformer(dim, c.heads, c.context)
+        self.level = TimestepEmbedding(4 * c.width, frequencies=c.width) if config.enlarges else None
+
+    def forward(
+        self, z: Tensor, t: Tensor, ids: Tensor, low: Tensor | None = None, level: Tensor | None = None,
+        alone: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Predict v from z [batch, frames, c, height, width] at times t [batch], for prompts ids [batch, words].
+
+        low, of z's shape, is the smaller film at this size, and level [batch] how noisy it was made: both or neither.
+        alone [batch]: True where the frames are pictures that have nothing to do with each other; layers of time leave
+        them as they are (section 2.5). Raises ValueError for what does not fit.
+        """
+        given = None if low is None else list(low.shape)
+        if z.ndim != 5 or (given, level is None) != ((list(z.shape), False) if self.level else (None, True)):
+            want = "low of z's shape and a level" if self.level else "neither low nor level"
+            raise ValueError(f"z, low: got {list(z.shape)}, {given}; takes [batch, frames, c, height, width], {want}")
+        frames, time = z.shape[1], self.unet.time(t)
+        words, mask, _ = self.text(ids)
+        told = None if self.level is None else self.level(level)
+        time = time if told is None else time + told
+        moments = torch.arange(frames, device=z.device)
+        layers = {layer: self.over_time[name] for name, layer, *_ in self.unet.layers() if name in self.over_time}
+
+        def after(layer: nn.Module, x: Tensor) -> Tensor:
+            if layer not in layers:
+                return x
+            h = x.unflatten(0, z.shape[:2]).flatten(3).transpose(1, 2)  # [batch, dim, frames, places]
+            h = layers[layer](h, time) if isinstance(layer, ResBlock) else layers[layer](h, moments, words, mask)
+            h = h.transpose(1, 2).reshape(x.shape)
+            return h if alone is None else torch.where(alone.repeat_interleave(frames)[:, None, None, None], x, h)
+
+        of_each_frame = [x.repeat_interleave(frames, 0) for x in (t, words, mask)]
+        over = None if low is None else low.flatten(0, 1)
+        told = None if told is None else told.repeat_interleave(frames, 0)
+        return self.unet(z.flatten(0, 1), *of_each_frame, over, after, told).unflatten(0, z.shape[:2])
+
+
+# ----------------------------------------------------------------------- what an enlarging stage sees, section 2.4
+
+
+def more_frames(low: Tensor, frames: int) -> Tensor:
+    """A film [batch, n, ...] as one of `frames` frames, each the last of low's frames that there was by then.
+
+    The first and the last frame are low's own. Raises ValueError for fewer frames than there are.
+    """
+    if frames < low.shape[1]:
+        raise ValueError(f"frames is {frames}; it takes as many as low has, {low.shape[1]}, or more")
+    return low[:, torch.arange(frames, device=low.device) * (low.shape[1] - 1) // max(frames - 1, 1)]
+
+
+def larger_frames(low: Tensor, size: tuple[int, int]) -> Tensor:
+    """A film [batch, frames, c, h, w] with frames of size (height, width), bilinearly."""
+    frames = F.interpolate(low.flatten(0, 1), size, mode="bilinear", antialias=False)
+    return frames.unflatten(0, low.shape[:2])
+
+
+def augmented(low: Tensor, level: Tensor, generator: torch.Generator) -> Tensor:
+    """low [batch, frames, c, height, width] with noise of level s [batch], a time of `PROCESS` (section 2.4).
+
+    What the stage before it makes is never quite a true film. Trained on noisy ones, and told how noisy they are, this
+    stage does not trust small details of its input, true or not.
+    """
+    return PROCESS.add_noise(low, noise_like(low, generator), level)
+
+
+def stage_loss(
+    model: Stage, x: Tensor, ids: Tensor, generator: torch.Generator, low: Tensor | None = None,
+    alone: Tensor | None = None, most: float = 0.6,
+) -> Tensor:  # fmt: skip
+    """Squared error of v for each film x [batch, frames, c, height, width]: [batch].
+
+    low, of x's shape: the true smaller film, which gets noise of a level drawn from 0 to `most`. alone: as in `Stage`.
+    """
+    condition = {"ids": ids, "alone": alone}
+    if low is not None:
+        level = most * torch.rand(len(x), generator=generator, device=generator.device).to(x)
+        condition |= {"low": augmented(low, level, generator), "level": level}
+    return diffusion_loss(PROCESS, model, x, "v", generator=generator, condition=condition)
+
+
+# --------------------------------------------------------------------------------- guidance and sampling, section 2.6
+
+
+def dynamic_threshold(x: Tensor, share: float = 0.995) -> Tensor:
+    """x_0 [batch, ...] brought into [-1, 1], each example by its own measure: clipped at q and divided by it.
+
+    q is what `share` of an example's absolute values lie below, 1 at the least. Clipping at 1 alone would leave a film
+    whose guidance is strong in full black and full white.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}; it takes a number above 0, up to 1")
+    q = x.flatten(1).abs().float().quantile(share, dim=1).clamp(min=1).to(x)
+    q = q.reshape(-1, *[1] * (x.ndim - 1))
+    return x.clamp(-q, q) / q
+
+
+def oscillating(steps: int, high: float = 15.0, low: float = 1.0, constant: int = 0) -> list[float]:
+    """A scale of guidance for each step: high for the first `constant` steps, then high and low by turns.
+
+    High scales follow the text, low ones let the film come back to what films look like.
+    """
+    if not 0 <= constant <= steps:
+        raise ValueError(f"constant is {constant}; it takes 0 to steps, which is {steps}")
+    return [high if k < constant or (k - constant) % 2 == 0 else low for k in range(steps)]
+
+
+@torch.no_grad()
+def film_stage(
+    model: Callable, noise: Tensor, ids: Tensor, scales: Sequence[float], low: Tensor | None = None,
+    level: float = 0.0, threshold: Callable | None = None, generator: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """A stage's film from noise [batch, frames, c, height, width], by as many DDIM steps as there are scales.
+
+    low, of that shape, is made as noisy as `level` says by `generator`. threshold: for x_0, as `dynamic_threshold`.
+    """
+    told = {}
+    if low is not None:
+        levels = torch.full((len(noise),), float(level)).to(noise)
+        told = {"low": augmented(low, levels, generator), "level": levels}
+    left = iter(scales)
+
+    def denoise(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        network = guide(model, {"ids": ids, **told}, {"ids": ids * 0, **told}, next(left))
+        return PROCESS.denoiser(network, "v", threshold)(x, t)
+
+    return ddim(denoise, noise, PROCESS, len(scales))
+
+
+# ------------------------------------------------------------------------------- progressive distillation, section 2.7
+
+
+def guided_loss(student: Stage, teacher: Callable, x: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
+    """First stage of distillation: the student answers at once what a guided teacher answers in two calls: [batch].
+
+    teacher: network(z_t, t), guided (soralab.diffusion.guide), v in and out. x [batch, frames, c, height, width].
+    """
+    t = sample_times(len(x), generator, device=x.device)
+    z = PROCESS.add_noise(x, noise_like(x, generator), t)
+    with torch.no_grad():
+        target = teacher(z, t)
+    return (student(z, t, ids) - target).square().flatten(1).mean(1)
+
+
+@torch.no_grad()
+def two_steps(teacher: Callable, z: Tensor, t: Tensor, steps: int, process: Process = PROCESS) -> Tensor:
+    """x_0 [batch, ...] that takes z at times t in one DDIM step of 1 / steps to where two of the teacher's half steps
+    take it (Salimans & Ho 2202.00512, algorithm 2). teacher: network(z, t), v. Times are whole multiples of 1 / steps.
+    """
+    def shares(time: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(f(time).reshape(-1, *[1] * (z.ndim - 1)) for f in (process.alpha, process.sigma))
+
+    times = [t, (t - 0.5 / steps).clamp(min=0), (t - 1 / steps).clamp(min=0)]
+    (alpha, sigma), _, (alpha_s, sigma_s) = map(shares, times)
+    there = z
+    for now, then in zip(times, times[1:], strict=False):
+        x0, eps = process.to_x0_eps(teacher(there, now), there, now, "v")
+        a, b = shares(then)
+        there = a * x0 + b * eps
+    ratio = sigma_s / sigma
+    return (there - ratio * z) / (alpha_s - ratio * alpha)
+
+
+def halving_loss(
+    student: Stage, teacher: Callable, x: Tensor, ids: Tensor, steps: int, generator: torch.Generator
+) -> Tensor:
+    """Second stage: a student of `steps` steps learns from a teacher of twice as many: [batch], squared error of v."""
+    number = torch.randint(1, steps + 1, (len(x),), generator=generator, device=generator.device).to(x.device)
+    t = number.to(x.dtype) / steps
+    z = PROCESS.add_noise(x, noise_like(x, generator), t)
+    x0 = two_steps(teacher, z, t, steps)
+    alpha, sigma = (f(t).reshape(-1, *[1] * (x.ndim - 1)) for f in (PROCESS.alpha, PROCESS.sigma))
+    target = (alpha * z - x0) / sigma  # v of this x_0 at z
+    return (student(z, t, ids) - target).square().flatten(1).mean(1)
+
+
+@torch.no_grad()
+def stochastic(
+    denoise: Callable, x: Tensor, steps: int, generator: torch.Generator, process: Process = PROCESS
+) -> Tensor:
+    """The sampler for distilled models: a DDIM step of twice the length, then noise that takes it back by half.
+
+    From x [batch, ...] at t = 1 to 0. The last two steps are one, without noise after it.
+    """
+    times = time_grid(steps).tolist()
+    for k in range(steps):
+        t, s, far = times[k], times[k + 1], times[min(k + 2, steps)]
+        x0, eps = denoise(x, t)
+        x = float(process.alpha(far)) * x0 + float(process.sigma(far)) * eps
+        if far == 0:
+            return x
+        ratio = float(process.alpha(s) / process.alpha(far))
+        fresh = float(process.sigma(s)) ** 2 - (ratio * float(process.sigma(far))) ** 2
+        x = ratio * x + max(fresh, 0.0) ** 0.5 * noise_like(x, generator)
+    return x

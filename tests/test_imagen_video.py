@@ -1,0 +1,355 @@
+"""Chapter 09: what layers of time see, pictures among films, augmentation, thresholds, scales, distillation."""
+
+import math
+
+import pytest
+import torch
+from tiny_models import numbers, randomise
+
+from soralab.blocks.temporal import TemporalConv, TemporalTransformer
+from soralab.diffusion import Cosine, ddim, guide
+from soralab.imagen_video import (
+    PAPER,
+    PROCESS,
+    Stage,
+    StageConfig,
+    augmented,
+    dynamic_threshold,
+    film_stage,
+    guided_loss,
+    halving_loss,
+    larger_frames,
+    more_frames,
+    oscillating,
+    stage_loss,
+    stochastic,
+    two_steps,
+)
+from soralab.latent_diffusion import UNetConfig, word_ids
+
+UNET = UNetConfig(width=8, blocks=1, groups=4, heads=2, context=16)
+BASE = StageConfig(UNET, vocabulary=128, words=8, depth=1)
+LARGER = StageConfig.enlarging(UNetConfig(8, 4, 8, blocks=1, groups=4, heads=2, context=16), vocabulary=128, words=8,
+                               depth=1)  # fmt: skip
+FILMS, FRAMES = 2, 4
+T = torch.tensor([0.3, 0.8], dtype=torch.float64)
+LEVEL = torch.tensor([0.1, 0.5], dtype=torch.float64)
+IDS = word_ids(["a red circle", "a blue square grows"], 8)
+
+
+def stage(config=BASE, seed=1):
+    return randomise(Stage(config), seed).double()
+
+
+def films(seed=0, frames=FRAMES):
+    return numbers(FILMS, frames, 4, 4, 4, seed=seed).double()
+
+
+def told(config):
+    return {"low": films(7), "level": LEVEL} if config.enlarges else {}
+
+
+# ------------------------------------------------------------------------------------------------------- the network
+
+
+def test_the_cascade_of_the_paper():
+    """Seven models, 11.6 billion weights, 5.3 seconds of 1280 x 768; each stage enlarges one thing."""
+    sizes, parameters = zip(*PAPER, strict=True)
+    assert sum(parameters) == pytest.approx(11.6e9, rel=0.005) and sizes[0] == (16, 40, 24, 3)
+    for (f, w, h, rate), (f2, w2, h2, rate2) in zip(sizes, sizes[1:], strict=False):
+        assert (f2 > f) != (w2 > w) and f2 / f == rate2 / rate and w2 / w == h2 / h
+    frames, *_, rate = sizes[-1]
+    assert frames / rate == pytest.approx(5.3, abs=0.05)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", [BASE, LARGER], ids=["base", "enlarging"])
+def test_at_first_a_film_is_its_frames_one_by_one_bit_for_bit(config):
+    torch.manual_seed(0)
+    model, z = Stage(config).double().eval(), films()
+    randomise(model.unet), randomise(model.text)
+    model = model.double()
+    words, mask, _ = (x.repeat_interleave(FRAMES, 0) for x in model.text(IDS))
+    over = None if not config.enlarges else films(7).flatten(0, 1)
+    level = None if not config.enlarges else model.level(LEVEL).repeat_interleave(FRAMES, 0)
+    want = model.unet(z.flatten(0, 1), T.repeat_interleave(FRAMES), words, mask, over, told=level)
+    assert torch.equal(model(z, T, IDS, **told(config)).flatten(0, 1), want) and want.std() > 0.1
+
+
+@pytest.mark.parametrize("config, kind, count", [(BASE, TemporalTransformer, 7), (LARGER, TemporalConv, 8)],
+                         ids=["base", "enlarging"])  # fmt: skip
+def test_attention_over_time_for_the_base_and_convolution_for_the_others(config, kind, count):
+    layers = list(Stage(config).over_time.values())
+    assert {type(layer) for layer in layers} == {kind} and len(layers) == count
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", [BASE, LARGER], ids=["base", "enlarging"])
+def test_frames_see_each_other_and_films_do_not(config):
+    model, z = stage(config), films()
+    before = model(z, T, IDS, **told(config))
+    z[0, 3] += numbers(4, 4, 4, seed=3).double()
+    changed = (model(z, T, IDS, **told(config)) != before).flatten(2).any(2)
+    assert changed[0].all() and not changed[1].any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", [BASE, LARGER], ids=["base", "enlarging"])
+def test_pictures_in_the_place_of_a_film_do_not_see_each_other(config):
+    model, z, alone = stage(config), films(), torch.tensor([True, False])
+    before = model(z, T, IDS, **told(config), alone=alone)
+    moved = z.clone()
+    moved[:, 3] += numbers(4, 4, 4, seed=3).double()
+    changed = (model(moved, T, IDS, **told(config), alone=alone) != before).flatten(2).any(2)
+    assert changed.tolist() == [[False, False, False, True], [True] * 4]
+    film = model(z, T, IDS, **told(config))
+    torch.testing.assert_close(before[1], film[1])
+    assert not torch.allclose(before[0], film[0], atol=1e-3)
+    one = {name: value[:, :1] if name == "low" else value for name, value in told(config).items()}
+    picture = model(z[:, :1], T, IDS, **one, alone=alone)  # a picture is a film of one frame
+    torch.testing.assert_close(picture[0], before[0, :1])
+
+
+def test_pictures_do_not_train_the_layers_of_time():
+    for config in (BASE, LARGER):
+        model, alone = stage(config), torch.tensor([True, True])
+        low = films(7) if config.enlarges else None
+        stage_loss(model, films(), IDS, torch.Generator().manual_seed(0), low, alone).sum().backward()
+        assert all(not p.grad.any() for p in model.over_time.parameters() if p.grad is not None)
+        assert all(p.grad.any() for name, p in model.unet.named_parameters() if name.endswith("conv1.weight"))
+
+
+@torch.no_grad()
+def test_what_a_stage_is_told_counts_film_by_film():
+    model, z, given = stage(LARGER), films(), told(LARGER)
+    before = model(z, T, IDS, **given)
+    for name, other in (("low", films(8)), ("level", LEVEL + 0.2)):
+        mixed = torch.cat([other[:1], given[name][1:]])
+        assert (model(z, T, IDS, **{**given, name: mixed}) != before).flatten(1).any(1).tolist() == [True, False], name
+    ids = torch.stack([IDS[1], IDS[1]])
+    assert (model(z, T, ids, **given) != before).flatten(1).any(1).tolist() == [True, False]
+
+
+# ----------------------------------------------------------------------------------------- what enlarging stages see
+
+
+@pytest.mark.parametrize("n, frames, want", [
+    (5, 9, [0, 0, 1, 1, 2, 2, 3, 3, 4]), (3, 3, [0, 1, 2]), (2, 5, [0, 0, 0, 0, 1]), (1, 4, [0] * 4), (1, 1, [0]),
+])  # fmt: skip
+def test_more_frames_are_those_that_there_were_by_then(n, frames, want):
+    low = torch.arange(n).float()[None, :, None, None, None].expand(2, -1, 1, 2, 2)
+    assert more_frames(low, frames)[0, :, 0, 0, 0].tolist() == want
+
+
+def test_larger_frames_are_each_frame_alone():
+    low = films()
+    shown = larger_frames(low, (8, 12))
+    assert shown.shape == (FILMS, FRAMES, 4, 8, 12)
+    want = torch.nn.functional.interpolate(low[1, 2:3], (8, 12), mode="bilinear")[0]
+    torch.testing.assert_close(shown[1, 2], want)
+
+
+def test_noise_on_what_is_enlarged_has_its_level():
+    low, generator = torch.ones(2, 3, 4, 40, 40), torch.Generator().manual_seed(0)
+    level = torch.tensor([0.0, 0.5])
+    noisy = augmented(low, level, generator)
+    torch.testing.assert_close(noisy[0], low[0])
+    half = math.sqrt(0.5)  # alpha and sigma of the quarter circle at its middle
+    assert float(noisy[1].mean()) == pytest.approx(half, abs=0.03)
+    assert float(noisy[1].std()) == pytest.approx(half, rel=0.03)
+
+
+def test_the_loss_is_that_of_v_and_the_level_is_told():
+    asked = {}
+
+    def network(x, t, ids, alone, low=None, level=None):
+        asked.update(x=x, t=t, low=low, level=level, alone=alone)
+        return torch.zeros_like(x)
+
+    x, low = films(), films(7)
+    loss = stage_loss(network, x, IDS, torch.Generator().manual_seed(1), low, most=0.4)
+    alpha, sigma = (f(asked["t"])[:, None, None, None, None] for f in (PROCESS.alpha, PROCESS.sigma))
+    eps = (asked["x"] - alpha * x) / sigma
+    torch.testing.assert_close(loss, (alpha * eps - sigma * x).square().flatten(1).mean(1))
+    assert asked["alone"] is None and 0 < asked["level"].min() and asked["level"].max() < 0.4
+    assert len(set(asked["level"].tolist())) == FILMS
+    share = PROCESS.alpha(asked["level"])[:, None, None, None, None]
+    noise = (asked["low"] - share * low) / PROCESS.sigma(asked["level"])[:, None, None, None, None]
+    assert abs(float(noise.mean())) < 0.2 and float(noise.std()) == pytest.approx(1, abs=0.15)
+    assert not torch.allclose(noise, eps, atol=0.1)
+    levels = []
+    for seed in range(200):
+        stage_loss(network, x, IDS, torch.Generator().manual_seed(seed), low)
+        levels += asked["level"].tolist()
+    assert 0.57 < max(levels) < 0.6 and min(levels) < 0.03
+    assert stage_loss(network, x, IDS, torch.Generator().manual_seed(1)).shape == (FILMS,) and asked["t"].max() <= 1
+
+
+# ------------------------------------------------------------------------------------- guidance, thresholds, sampling
+
+
+def test_dynamic_thresholding_by_hand():
+    x = torch.tensor([[0.5, -0.9, 0.1, 0.2], [4.0, -2.0, 1.0, 0.0]])
+    torch.testing.assert_close(dynamic_threshold(x, 1.0), torch.tensor([[0.5, -0.9, 0.1, 0.2], [1.0, -0.5, 0.25, 0.0]]))
+    q = 2.0 + 0.5 * 2  # half way from the third largest of four to the largest, at 5/6 of the way
+    torch.testing.assert_close(dynamic_threshold(x, 5 / 6)[1], torch.tensor([1.0, -2 / q, 1 / q, 0.0]))
+    loud = 5 * numbers(3, 4, 3, 8, 8)
+    made = dynamic_threshold(loud)
+    assert made.abs().max() <= 1 and 0.001 < float((made.abs() == 1).float().mean()) < 0.02
+    quiet = loud.clamp(-1, 1)
+    assert torch.equal(dynamic_threshold(quiet), quiet)
+    assert dynamic_threshold(loud.half()).dtype == torch.float16
+
+
+def test_scales_by_turns():
+    assert oscillating(5, 15.0, 1.0) == [15, 1, 15, 1, 15]
+    assert oscillating(6, 8.0, 2.0, constant=3) == [8, 8, 8, 8, 2, 8]
+    assert oscillating(2, 8.0, 2.0, constant=2) == [8, 8] and oscillating(0) == []
+
+
+@torch.no_grad()
+def test_each_step_has_its_own_scale():
+    model, noise, scales = stage().float(), films(5).float(), [4.0, 1.0, 2.0]
+    got = film_stage(model, noise, IDS, scales)
+    x, times = noise, torch.linspace(1, 0, 4, dtype=torch.float64).tolist()
+    for k, scale in enumerate(scales):
+        t = torch.full((FILMS,), times[k])
+        with_words, without = model(x, t, IDS), model(x, t, IDS * 0)
+        v = without + scale * (with_words - without)
+        (a, s), (a2, s2) = ((float(PROCESS.alpha(time)), float(PROCESS.sigma(time))) for time in times[k : k + 2])
+        x = a2 * (a * x - s * v) + s2 * (s * x + a * v)
+    torch.testing.assert_close(got, x, rtol=1e-4, atol=1e-4)
+    other = film_stage(model, noise, IDS, [4.0, 2.0, 1.0])
+    assert not torch.allclose(other, got, atol=1e-3)
+
+
+@torch.no_grad()
+def test_an_enlarging_stage_gets_its_noise_and_level_and_the_threshold_is_kept():
+    model, noise, low = stage(LARGER).float(), films(5).float(), films(7).float()
+    asked = []
+
+    def watched(x, t, ids, low, level):
+        asked.append((low, level))
+        return model(x, t, ids, low, level)
+
+    generator = torch.Generator().manual_seed(3)
+    made = film_stage(watched, noise, IDS, [2.0, 2.0], low, 0.2, lambda x: x.clamp(-0.1, 0.1), generator)
+    assert made.abs().max() <= 0.1 + 1e-6 and len(asked) == 4
+    want = augmented(low, torch.full((FILMS,), 0.2), torch.Generator().manual_seed(3))
+    assert all(torch.equal(seen, want) and torch.equal(level, torch.full((FILMS,), 0.2)) for seen, level in asked)
+
+
+# ----------------------------------------------------------------------------------------- progressive distillation
+
+
+def test_a_student_of_a_guided_teacher_learns_its_answer():
+    teacher, student = stage(seed=2), stage(seed=3)
+    guided = guide(teacher, {"ids": IDS}, {"ids": IDS * 0}, 3.0)
+    loss = guided_loss(student, guided, films(), IDS, torch.Generator().manual_seed(1))
+    loss.sum().backward()
+    assert all(p.grad is None for p in teacher.parameters()) and any(p.grad is not None for p in student.parameters())
+    asked = []
+    guided_loss(lambda x, t, ids: asked.append((x, t)) or torch.zeros_like(x), guided, films(), IDS,
+                torch.Generator().manual_seed(1))  # fmt: skip
+    with torch.no_grad():
+        (z, t), = asked
+        torch.testing.assert_close(loss, (student(z, t, IDS) - guided(z, t)).square().flatten(1).mean(1))
+        nothing = guided_loss(lambda x, t, ids: guided(x, t), guided, films(), IDS, torch.Generator().manual_seed(1))
+    assert nothing.abs().max() < 1e-12
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_one_step_to_the_target_is_two_of_the_teachers(steps):
+    """The defining property, from every time of the student's."""
+    teacher = stage(seed=2)
+
+    def network(z, t):
+        return teacher(z, t, IDS)
+
+    for number in range(1, steps + 1):
+        t, s = number / steps, (number - 1) / steps
+        z = films(number)
+        x0 = two_steps(network, z, torch.full((FILMS,), t, dtype=torch.float64), steps)
+        eps = (z - float(PROCESS.alpha(t)) * x0) / float(PROCESS.sigma(t))
+        arrived = float(PROCESS.alpha(s)) * x0 + float(PROCESS.sigma(s)) * eps
+        there = z
+        for now, then in ((t, (t + s) / 2), ((t + s) / 2, s)):
+            x, e = PROCESS.denoiser(network, "v")(there, now)
+            there = float(PROCESS.alpha(then)) * x + float(PROCESS.sigma(then)) * e
+        torch.testing.assert_close(arrived, there, rtol=1e-6, atol=1e-6)
+
+
+def test_a_perfect_teacher_has_itself_for_a_student():
+    """For one film alone x_0 is known: every step leads to it, long or short."""
+    x = films()
+
+    def knows(z, t, ids=None):
+        alpha, sigma = (f(t)[:, None, None, None, None] for f in (PROCESS.alpha, PROCESS.sigma))
+        return alpha * (z - alpha * x) / sigma - sigma * x
+
+    loss = halving_loss(knows, knows, x, IDS, 4, torch.Generator().manual_seed(0))
+    assert loss.abs().max() < 1e-18
+    other = halving_loss(lambda z, t, ids: knows(z, t) + 0.1, knows, x, IDS, 4, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(other, torch.full((FILMS,), 0.01, dtype=torch.float64))
+
+
+def test_a_student_is_asked_at_its_own_times_alone():
+    asked = []
+
+    def student(z, t, ids):
+        asked.extend(t.tolist())
+        return torch.zeros_like(z, requires_grad=True)
+
+    for seed in range(40):
+        halving_loss(student, lambda z, t: torch.zeros_like(z), films(), IDS, 4, torch.Generator().manual_seed(seed))
+    assert set(asked) == {0.25, 0.5, 0.75, 1.0}
+
+
+@torch.no_grad()
+def test_the_stochastic_sampler_goes_twice_as_far_and_half_of_it_back():
+    """Against q(z_s | z_r) of the process itself, with the same draws."""
+    def denoise(x, t):
+        asked.append(t)
+        return (0.7 * x).tanh(), 0.3 * x
+
+    x, asked, steps = numbers(4, 3000).double(), [], 6
+    made = stochastic(denoise, x, steps, torch.Generator().manual_seed(0))
+    assert asked == pytest.approx([1, 5 / 6, 4 / 6, 3 / 6, 2 / 6])  # the last two steps are one
+    draws = torch.Generator().manual_seed(0)
+    for k in range(steps - 1):
+        s, far = 1 - (k + 1) / steps, 1 - (k + 2) / steps
+        x0, eps = denoise(x, 1 - k / steps)
+        x = float(PROCESS.alpha(far)) * x0 + float(PROCESS.sigma(far)) * eps
+        if k < steps - 2:
+            scale, variance = PROCESS.transition(s, far)
+            x = float(scale) * x + float(variance) ** 0.5 * torch.randn(x.shape, generator=draws, dtype=x.dtype)
+    torch.testing.assert_close(made, x, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(stochastic(denoise, x, steps, torch.Generator().manual_seed(1)), made, atol=0.1)
+    torch.testing.assert_close(stochastic(denoise, x, 1, torch.Generator()), ddim(denoise, x, PROCESS, 1))
+
+
+def test_the_process_is_the_quarter_circle():
+    t = torch.rand(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(PROCESS.alpha(t), (torch.pi / 2 * t).cos())
+    torch.testing.assert_close(PROCESS.sigma(t), (torch.pi / 2 * t).sin())
+    assert isinstance(PROCESS, Cosine)
+
+
+@pytest.mark.parametrize("make, says", [
+    (lambda: Stage(StageConfig(UNET, enlarges=True)), "unet takes 4 channels; with enlarges=True it takes 8"),
+    (lambda: stage()(films()[0], T, IDS), r"z, low: got \[4, 4, 4, 4\], None"),
+    (lambda: stage()(films(), T, IDS, films()), r"got \[2, 4, 4, 4, 4\], \[2, 4, 4, 4, 4\]; .* neither low nor level"),
+    (lambda: stage()(films(), T, IDS, level=LEVEL), "neither low nor level"),
+    (lambda: stage(LARGER)(films(), T, IDS), "low of z's shape and a level"),
+    (lambda: stage(LARGER)(films(), T, IDS, films()), "low of z's shape and a level"),
+    (lambda: stage(LARGER)(films(), T, IDS, films()[:, :2], LEVEL), r"\[2, 2, 4, 4, 4\]; .* low of z's shape"),
+    (lambda: more_frames(films(), 3), "frames is 3; it takes as many as low has, 4, or more"),
+    (lambda: dynamic_threshold(films(), 0.0), "share is 0.0; it takes a number above 0, up to 1"),
+    (lambda: dynamic_threshold(films(), 1.5), "share is 1.5"),
+    (lambda: oscillating(3, constant=4), "constant is 4; it takes 0 to steps, which is 3"),
+    (lambda: oscillating(3, constant=-1), "constant is -1"),
+])  # fmt: skip
+def test_errors_name_the_argument(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
