@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from soralab.files import atomic, checkpoints, films
-from soralab.files.atomic import atomic_write, check_writable, make_folder
+from soralab.files.atomic import atomic_write, check_writable, explain, make_folder
 from soralab.files.checkpoints import (
     CheckpointError,
     checkpoint_paths,
@@ -495,6 +495,16 @@ def test_a_name_of_300_letters_is_one_sentence(tmp_path):
         with pytest.raises(OSError) as info:
             what(long)
         assert "Errno" not in str(info.value) and ("too long" in str(info.value) or os.name == "nt")
+
+
+@pytest.mark.parametrize("number, said", [
+    (errno.ENAMETOOLONG, "the name my.gif... is too long: shorten it"),
+    (errno.ENXIO, r"my.gif cannot be written \(what the system says\): choose another place"),
+])  # fmt: skip
+def test_each_error_of_the_system_has_its_mend(tmp_path, number, said):
+    with pytest.raises(OSError, match=said) as info:
+        raise explain(OSError(number, "what the system says"), tmp_path / "my.gif")
+    assert info.value.errno == number
 
 
 # ---------------------------------------------------------------- film files
