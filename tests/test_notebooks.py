@@ -133,11 +133,6 @@ def problems(nb):
 
 
 CHANGES = re.compile(r"\bby_profile\(|\bavailable\(\)|\btime\.|\bfind_spec\(|\bwhy_no_triton\(")
-NOT_YET = {  # cells that a profile does not change, and that are exempt still
-    "05_vqvae": 9, "06_latent_diffusion": 6,
-}
-
-
 def needlessly_exempt(nb):
     """Code cells that nbval does not compare, though neither a profile, the clock nor a reader's data changes them.
 
@@ -161,7 +156,7 @@ def needlessly_exempt(nb):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_only_what_a_profile_changes_is_not_compared(path):
     found = needlessly_exempt(nbformat.read(path, as_version=4))
-    assert len(found) == NOT_YET.get(path.stem, 0), found
+    assert not found, found
 
 
 def test_what_need_not_be_exempt_is_found():
