@@ -22,7 +22,7 @@ from soralab.recipes.walt import loss as training_loss
 from soralab.training.data import model_flops
 from soralab.walt import CausalAutoencoder, Filmmaker, Walt
 
-SHORT = replace(TRAINING, steps=500)
+SHORT = replace(TRAINING, steps=400)
 SEEDS = (1, 2, 3)
 WINDOWS, FULL = Run(), Run(config=replace(LARGE, windows=None))
 BASE = Run(config=SMALL, training=SHORT, scenes=4000)

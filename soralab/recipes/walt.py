@@ -149,7 +149,8 @@ def load_autoencoder(name: str = "walt_autoencoder") -> CausalAutoencoder:
 
 def train(name: str = "walt", steps: int | None = None) -> Trained:
     """Train the transformer in windows, or go on with it, in runs/NAME."""
-    steps = steps or by_profile(smoke=2, laptop=TRAINING.steps, gpu=TRAINING.steps)
-    run = Run(training=replace(TRAINING, steps=steps), scenes=by_profile(smoke=20, laptop=2000, gpu=8000))
+    full = TRAINING.steps
+    config = replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
+    run = Run(training=config, scenes=by_profile(smoke=20, laptop=2000, gpu=8000))
     model, result = fit(run, Latents(load_autoencoder().to(device()), run), RUNS / name)
     return Trained.of(model, run.config, result, autoencoder="walt_autoencoder", data_seed=SEED, batch=run.batch)
