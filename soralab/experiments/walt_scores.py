@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from soralab.diffusion import diffusion_loss
-from soralab.experiments.sora_autoencoder import psnr
 from soralab.latent_diffusion import word_ids
 from soralab.recipes.walt import FRAMES, caption, films, scene
 from soralab.training.data import beside
@@ -28,6 +27,11 @@ def read(some: Tensor, scenes: list[Scene]) -> dict[str, float]:
     """What share of films [n, time, 3, height, width] the referee reads as their scenes are, for each of COLUMNS."""
     marks = [referee.score(report, of) for report, of in zip(referee.read_all(some), scenes, strict=True)]
     return {column: sum(mark[column] for mark in marks) / len(marks) for column in COLUMNS}
+
+
+def psnr(true: Tensor, made: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB, of the mean over all films: a thing that stands still is repeated exactly."""
+    return (10 * torch.log10(4 / (true - made).square().mean())).item()
 
 
 @torch.no_grad()
@@ -60,7 +64,7 @@ def continued(maker: Filmmaker, count: int, steps: int = 25) -> dict[str, float]
     copy = _copy(maker.autoencoder, true)
     last = true[:, 4:5].expand(-1, 4, -1, -1, -1)
     found = {"psnr": longer[:, 5:], "psnr repeated": last, "psnr copied": copy[:, 5:]}
-    return {name: psnr(true[:, 5:], four).mean().item() for name, four in found.items()} | read(longer, scenes)
+    return {name: psnr(true[:, 5:], four) for name, four in found.items()} | read(longer, scenes)
 
 
 def drift(maker: Filmmaker, count: int, steps: int = 25) -> list[dict[str, float]]:
@@ -75,7 +79,7 @@ def drift(maker: Filmmaker, count: int, steps: int = 25) -> list[dict[str, float
         new = slice(film.shape[1] - 4, film.shape[1])
         repeated = true[:, FRAMES - 1 : FRAMES].expand(-1, 4, -1, -1, -1)
         found = {"psnr": film[:, new], "psnr repeated": repeated, "psnr copied": copy[:, new]}
-        rows.append({name: psnr(true[:, new], four).mean().item() for name, four in found.items()}
+        rows.append({name: psnr(true[:, new], four) for name, four in found.items()}
                     | read(film[:, -FRAMES:], scenes))  # fmt: skip
     return rows
 
