@@ -17,7 +17,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from soralab.blocks import (
-    CausalConv,
     CausalTime,
     ResBlock,
     Space,
@@ -44,7 +43,7 @@ class AutoencoderConfig:
     """Sizes of the causal autoencoder. It makes films 4 times smaller in space and 4 times in time."""
 
     latent: int = 16  # channels
-    width: int = 48  # channels at half resolution; twice as many at a quarter
+    width: int = 64  # channels at half resolution; twice as many at a quarter
     taps: int = 3  # frames that a kernel over time spans; 1 makes it a picture model, which `inflate` begins with
 
 
@@ -68,14 +67,15 @@ class CausalAutoencoder(FilmCodec):
         self.config = config
         half, quarter, z = config.width, 2 * config.width, config.latent
         block = partial(ResBlock, second=partial(CausalTime, taps=config.taps))
-        conv = partial(CausalConv, quarter, quarter, taps=config.taps)
+        over_time = partial(CausalTime, quarter, quarter, taps=config.taps)
         self.encoder = nn.Sequential(
-            Space(12, half), block(half), Space(half, quarter, stride=2), block(quarter), conv(stride=2),
-            block(quarter), conv(stride=2), block(quarter), nn.LayerNorm(quarter), nn.SiLU(), Space(quarter, 2 * z),
+            Space(12, half), block(half), Space(half, quarter, stride=2), block(quarter), over_time(stride=2),
+            block(quarter), over_time(stride=2), block(quarter),
+            nn.LayerNorm(quarter), nn.SiLU(), Space(quarter, 2 * z),
         )  # fmt: skip
         self.decoder_quarter = nn.Sequential(
-            Space(z, quarter), block(quarter), Later(), conv(), block(quarter), Later(), conv(), block(quarter),
-            block(quarter), nn.Linear(quarter, 4 * half),
+            Space(z, quarter), block(quarter), Later(), over_time(), block(quarter), Later(), over_time(),
+            block(quarter), block(quarter), nn.Linear(quarter, 4 * half),
         )  # fmt: skip
         self.decoder_half = nn.Sequential(block(half), block(half), nn.LayerNorm(half), nn.SiLU(), Space(half, 12))
 
@@ -112,10 +112,8 @@ def inflate(picture: CausalAutoencoder) -> CausalAutoencoder:
     for name, kernel in picture.state_dict().items():
         if tensors[name].shape == kernel.shape:
             tensors[name].copy_(kernel)
-        elif kernel.ndim == 2:  # CausalTime's: [out, slots * in]
+        else:  # over time: [out, slots * in]
             tensors[name].zero_()[:, -kernel.shape[1] :] = kernel
-        else:  # CausalConv's: [out, in, slots, 3, 3]
-            tensors[name].zero_()[:, :, -1:] = kernel
     return film
 
 

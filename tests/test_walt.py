@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_checks.process import run_apart, triton_is_here
 from tiny_models import numbers, randomise
 from torch import nn
 
@@ -236,6 +237,11 @@ def test_windows_as_large_as_the_film_are_full_attention():
     x, t = numbers(2, 3, 4, 4, 4), torch.tensor([0.2, 0.9])
     whole = tiny_walt(windows=((3, 4, 4), (3, 4, 4)))(x, t, IDS)
     torch.testing.assert_close(whole, tiny_walt(windows=None)(x, t, IDS), rtol=1e-5, atol=1e-5)
+
+
+@triton_is_here
+def test_both_backends_agree():
+    run_apart("walt.py", TRITON_INTERPRET="1")
 
 
 # --------------------------------------------------------------------------------------------------------- AdaLN-LoRA

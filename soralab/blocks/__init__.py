@@ -6,14 +6,14 @@ width]; a mask is True where a query may attend a key.
 """
 
 from soralab.blocks.attention import Attention, FeedForward, attention, causal_mask
-from soralab.blocks.causal import CausalConv, CausalTime, ResBlock, Space
+from soralab.blocks.causal import CausalTime, ResBlock, Space
 from soralab.blocks.convolution import SpatialAttention, SpatialTransformer, Upsample
 from soralab.blocks.modulation import TimestepEmbedding, modulate
 from soralab.blocks.patches import grid_positions, patchify, unpatchify
 from soralab.blocks.positions import rotary_angles, rotate, sincos, sincos_grid
 
 __all__ = [
-    "Attention", "CausalConv", "CausalTime", "FeedForward", "ResBlock", "Space", "SpatialAttention",
+    "Attention", "CausalTime", "FeedForward", "ResBlock", "Space", "SpatialAttention",
     "SpatialTransformer", "TimestepEmbedding", "Upsample", "attention", "causal_mask", "grid_positions", "modulate",
     "patchify", "rotary_angles", "rotate", "sincos", "sincos_grid", "unpatchify",
 ]  # fmt: skip

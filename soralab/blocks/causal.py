@@ -17,33 +17,20 @@ from torch import Tensor, nn
 class CausalTime(nn.Linear):
     """A convolution over three frames (`taps`), of which the last is the present: no frame sees the future.
 
-    Works on [batch, time, height, width, channel]; before the first frame there is nothing (zeros).
-    """
-
-    def __init__(self, dim_in: int, dim_out: int, taps: int = 3):
-        super().__init__(taps * dim_in, dim_out)
-        self.taps = taps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [batch, time, height, width, dim_in] to the same with dim_out channels."""
-        past = F.pad(x, (0, 0, 0, 0, 0, 0, self.taps - 1, 0))
-        return super().forward(torch.cat([past[:, k : k + x.shape[1]] for k in range(self.taps)], dim=-1))
-
-
-class CausalConv(nn.Conv3d):
-    """A 3 x 3 convolution in space and over three frames (`taps`), of which the last is the present.
-
-    Works on [batch, time, height, width, channel]; before the first frame there is nothing (zeros). `stride` is that of
-    time: frame j of what comes out stands where frame stride * j went in, so 1 + 2k frames become 1 + k.
+    Works on [batch, time, height, width, channel]; before the first frame there is nothing (zeros). Frame j of what
+    comes out stands where frame stride * j went in, so with a stride of 2 1 + 2k frames become 1 + k.
     """
 
     def __init__(self, dim_in: int, dim_out: int, taps: int = 3, stride: int = 1):
-        super().__init__(dim_in, dim_out, (taps, 3, 3), (stride, 1, 1), padding=(0, 1, 1))
+        super().__init__(taps * dim_in, dim_out)
+        self.taps, self.stride = taps, stride
 
     def forward(self, x: Tensor) -> Tensor:
         """x [batch, time, height, width, dim_in] to [batch, ceil(time / stride), height, width, dim_out]."""
-        past = F.pad(x, (0, 0, 0, 0, 0, 0, self.kernel_size[0] - 1, 0))
-        return rearrange(super().forward(rearrange(past, "b t h w c -> b c t h w")), "b c t h w -> b t h w c")
+        past = F.pad(x, (0, 0, 0, 0, 0, 0, self.taps - 1, 0))
+        return super().forward(
+            torch.cat([past[:, k : k + x.shape[1] : self.stride] for k in range(self.taps)], dim=-1)
+        )
 
 
 class Space(nn.Conv2d):

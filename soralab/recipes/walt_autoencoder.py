@@ -19,7 +19,7 @@ from soralab.walt import AutoencoderConfig, CausalAutoencoder
 NAME = "walt_autoencoder"
 SEED, FRAMES = 11, 9
 SIDES = {32: 16, 48: 7}  # of a film, and how many of that size are a batch: nearly as many pixels
-CONFIG = TrainConfig(steps=3200, lr=1.5e-3, warmup=100, cooldown=0.3, ema=0.998, seed=SEED, precision="bfloat16")
+CONFIG = TrainConfig(steps=2400, lr=1.5e-3, warmup=100, cooldown=0.3, ema=0.998, seed=SEED, precision="bfloat16")
 
 
 def build() -> CausalAutoencoder:
@@ -34,7 +34,7 @@ def batch(step: int) -> Tensor:
     """
     side = 48 if step % 4 == 3 else 32
     size = by_profile(smoke=4, laptop=SIDES[side], gpu=4 * SIDES[side])
-    full, simple = (size + 1) // 2, 3 * size // 8
+    full, simple = (size + 1) // 2, 7 * size // 16
     films = [
         world.clips(SEED, range(step * full, (step + 1) * full), FRAMES, side, side, "full")[0],
         world.clips(SEED, range(step * simple, (step + 1) * simple), FRAMES, side, side, "simple")[0],
