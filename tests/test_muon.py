@@ -45,6 +45,21 @@ def test_a_step_is_as_long_as_the_larger_side_says():
         torch.testing.assert_close(p.detach(), expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(6, 4, 3, 3), (6, 4, 3), (5, 2, 3, 3, 3)])
+def test_a_kernel_steps_as_the_matrix_of_its_rows(shape):
+    kernels = [nn.Parameter(numbers(*shape, seed=s)) for s in (0, 5)]
+    rows = [nn.Parameter(p.detach().flatten(1).clone()) for p in kernels]
+    optimizers = [MuonAdamW([{"params": group, "muon": True}], lr=0.1, dtype=torch.float64) for group in (kernels, rows)]
+    for step in range(2):
+        for k, (p, flat) in enumerate(zip(kernels, rows, strict=True)):
+            p.grad = numbers(*shape, seed=7 + 2 * step + k)
+            flat.grad = p.grad.flatten(1)
+        for optimizer in optimizers:
+            optimizer.step()
+    for p, flat in zip(kernels, rows, strict=True):
+        torch.testing.assert_close(p.detach().flatten(1), flat.detach(), rtol=0, atol=1e-12)
+
+
 def test_momentum_looks_ahead():
     """The second step is of g + mu (mu m + g), Nesterov's; a frozen matrix, without a gradient, stays."""
     matrix, frozen = nn.Parameter(numbers(6, 6)), nn.Parameter(numbers(6, 6, seed=9))

@@ -19,7 +19,7 @@ from soralab.walt import AutoencoderConfig, CausalAutoencoder
 NAME = "walt_autoencoder"
 SEED, FRAMES = 11, 9
 SIDES = {32: 16, 48: 7}  # of a film, and how many of that size are a batch: nearly as many pixels
-CONFIG = TrainConfig(steps=2400, lr=1.5e-3, warmup=100, cooldown=0.3, ema=0.998, seed=SEED, precision="bfloat16")
+CONFIG = TrainConfig(steps=2000, lr=3e-3, warmup=100, cooldown=0.3, ema=0.998, seed=SEED, precision="bfloat16")
 
 
 def build() -> CausalAutoencoder:
@@ -43,12 +43,20 @@ def batch(step: int) -> Tensor:
     return torch.cat([*films, textures(clouds, FRAMES, side, side, seed=step)] if clouds else films)
 
 
+def parameters(model: CausalAutoencoder) -> list[dict]:
+    """What stands between the first and last layers of encoder and decoder trains with Muon, the rest with AdamW."""
+    ends = {model.encoder[0].weight, model.encoder[-1].weight, model.decoder_quarter[0].weight,
+            model.decoder_half[-1].weight}  # fmt: skip
+    inner = [p for p in model.parameters() if p.ndim >= 2 and p not in ends]
+    return [{"params": inner, "muon": True}, {"params": [p for p in model.parameters() if p.ndim < 2 or p in ends]}]
+
+
 def train(name: str = NAME, steps: int | None = None) -> Trained:
     """Train the autoencoder, or go on with it, in runs/NAME."""
     torch.manual_seed(SEED)
     model = build()
     config = replace(CONFIG, steps=steps or by_profile(smoke=2, laptop=CONFIG.steps, gpu=CONFIG.steps))
-    result = loop.train(model, autoencoder_loss, batch, config, RUNS / name)
+    result = loop.train(model, autoencoder_loss, batch, config, RUNS / name, parameters=parameters(model))
     result.ema.copy_to(model)
     model.eval().fit_scale(world.clips(SEED, range(256), FRAMES, level="full")[0])
     return Trained.of(model, model.config, result, data_seed=SEED, batch=SIDES[32])

@@ -18,10 +18,11 @@ ROUNDS = 5
 
 
 class MuonAdamW(torch.optim.AdamW):
-    """Muon for the groups that say `muon=True` (matrices only), AdamW for all others.
+    """Muon for the groups that say `muon=True` (no biases, no gains), AdamW for all others.
 
-    `momentum` is Muon's; `dtype` is that of its products: torch.bfloat16 where the machine multiplies it fast.
-    Raises ValueError for a tensor that is not a matrix in a group of Muon's.
+    A convolution's kernel [out, in, ...] is taken as the matrix [out, in * ...]. `momentum` is Muon's; `dtype` is that
+    of its products: torch.bfloat16 where the machine multiplies it fast. Raises ValueError for a bias or a gain in a
+    group of Muon's.
     """
 
     def __init__(self, groups, lr: float, momentum: float = 0.95, dtype: torch.dtype | None = None, **adamw):
@@ -29,8 +30,10 @@ class MuonAdamW(torch.optim.AdamW):
         self.momentum, self.dtype = momentum, dtype or torch.float32
         for group in self.param_groups:
             for p in group["params"] if group.get("muon") else ():
-                if p.ndim != 2:
-                    raise ValueError(f"parameters have a tensor of shape {tuple(p.shape)} for Muon; it takes matrices")
+                if p.ndim < 2:
+                    raise ValueError(
+                        f"parameters have a tensor of shape {tuple(p.shape)} for Muon; it takes matrices and kernels"
+                    )
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -69,8 +72,10 @@ class MuonAdamW(torch.optim.AdamW):
             alike[p.shape].append((p, step))
         for shape, pairs in alike.items():
             stack, steps = zip(*pairs, strict=True)
-            found = orthogonal(torch.stack(steps).to(self.dtype)).to(stack[0].dtype)
-            torch._foreach_add_(stack, found.unbind(), alpha=-0.2 * max(shape) ** 0.5 * group["lr"])
+            matrices = torch.stack(steps).flatten(2)  # a kernel [out, in, ...] is the matrix [out, in * ...]
+            found = orthogonal(matrices.to(self.dtype)).to(stack[0].dtype)
+            found = found.reshape(len(stack), *shape).unbind()
+            torch._foreach_add_(stack, found, alpha=-0.2 * max(matrices.shape[1:]) ** 0.5 * group["lr"])
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
