@@ -49,7 +49,7 @@ def test_a_step_is_as_long_as_the_larger_side_says():
 def test_a_kernel_steps_as_the_matrix_of_its_rows(shape):
     kernels = [nn.Parameter(numbers(*shape, seed=s)) for s in (0, 5)]
     rows = [nn.Parameter(p.detach().flatten(1).clone()) for p in kernels]
-    optimizers = [MuonAdamW([{"params": group, "muon": True}], lr=0.1, dtype=torch.float64) for group in (kernels, rows)]
+    optimizers = [MuonAdamW([{"params": group, "muon": True}], 0.1, dtype=torch.float64) for group in (kernels, rows)]
     for step in range(2):
         for k, (p, flat) in enumerate(zip(kernels, rows, strict=True)):
             p.grad = numbers(*shape, seed=7 + 2 * step + k)
