@@ -101,6 +101,7 @@ def test_two_cuts_of_nine_frames_from_each_film_with_its_words(latents):
         found[index, starts[0] >= 8 if len(starts) == 1 else "still"] += 1
         assert decode(latents.ids[row].tolist()) == caption(scene(index))
         assert decode(latents.names[row].tolist()) == caption(scene(index), moving=False)
+    assert 0 < (latents.ids > 0).sum(1).max() < walt.LONGEST == latents.ids.shape[1]  # no prompt is cut
     moving = {key: n for key, n in found.items() if key[1] != "still"}
     assert set(moving.values()) == {1} and len({index for index, _ in found}) == 60
 

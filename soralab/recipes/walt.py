@@ -34,6 +34,7 @@ WAYS = {
     "stays still": (0, 0), "slides right": (1, 0), "slides left": (-1, 0), "slides up": (0, -1), "slides down": (0, 1),
 }  # fmt: skip
 SPEED = 0.5  # short sides in 21 frames
+LONGEST = 8  # words of a prompt; the model would read padding up to 48
 NULL = 0.1  # share of prompts left out, for guidance
 SMALL = WaltConfig(patch=2, dim=96, depth=4, heads=3, size=(3, 8, 8), windows=((1, 4, 4), (3, 2, 2)))  # 32 x 32 pixels
 LARGE = replace(SMALL, size=(3, 12, 12), windows=((1, 6, 6), (3, 3, 3)))  # 48 x 48
@@ -100,7 +101,8 @@ class Latents:
                  for index in range(start, min(start + 50, len(scenes)))]  # fmt: skip
         self.latents = torch.cat(cuts)
         self.ids, self.names = (
-            word_ids([caption(scenes[index], moving) for index in order], run.config.words) for moving in (True, False)
+            word_ids([caption(scenes[index], moving) for index in order], run.config.words)[:, :LONGEST]
+            for moving in (True, False)
         )
 
     def __call__(self, step: int) -> dict[str, Tensor]:
