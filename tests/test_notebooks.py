@@ -133,6 +133,8 @@ def problems(nb):
 
 
 CHANGES = re.compile(r"\bby_profile\(|\bavailable\(\)|\btime\.|\bfind_spec\(|\bwhy_no_triton\(")
+
+
 def needlessly_exempt(nb):
     """Code cells that nbval does not compare, though neither a profile, the clock nor a reader's data changes them.
 
