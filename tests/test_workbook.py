@@ -12,6 +12,7 @@ from toy_exercises import CROP, centre_crop, crop, mine
 
 from soralab.workbook.compare import difference
 from soralab.workbook.task import Case, Exercise, Mistake, NotHere, WrongAnswer
+from soralab.workbook.watch import Watched
 
 # ------------------------------------------------------------------------------------------- an exercise on cases
 
@@ -476,3 +477,13 @@ def test_imports_that_only_the_reader_makes_are_in_his_cell():
 
     lines = exercise("triton_attention.moving_window").first_cell().splitlines()
     assert "from soralab.kernels.interpreter import tl" in lines
+
+
+def test_what_is_watched_has_the_answers_name_if_it_has_one():
+    def answer(x: int) -> int:
+        """Twice."""
+        return 2 * x
+
+    watched = Watched(answer, abs)
+    assert (watched.__name__, watched.__doc__, watched(2)) == ("answer", "Twice.", 4)
+    assert Watched(functools.partial(answer, 3), abs)() == 6
