@@ -33,7 +33,7 @@ PROBED, GROUPS = 256, 16  # unseen pictures that a short run is probed with, in 
 CONFIG = NaViTConfig(classes=CLASSES, grid=(20, 20))
 PICTURES = 60_000  # of the shipped model's training
 TRAINING = TrainConfig(
-    steps=8000, lr=5e-3, warmup=200, cooldown=0.4, weight_decay=0.05, ema=0.998, seed=SEED, log_every=50,
+    steps=4000, lr=5e-3, warmup=200, cooldown=0.4, weight_decay=0.05, ema=0.998, seed=SEED, log_every=50,
     save_every=1000,
 )  # fmt: skip
 
