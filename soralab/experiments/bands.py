@@ -15,7 +15,8 @@ from pathlib import Path
 from soralab.figures.bands import BANDS, Band
 from soralab.files.atomic import atomic_write, make_folder
 
-NAMES = ("unet", "transformer", "vit", "clip", "vqvae", "latent_diffusion", "sora")  # chapters with a short run
+# The chapters with a short run.
+NAMES = ("unet", "transformer", "vit", "clip", "vqvae", "latent_diffusion", "navit", "sora")
 SEEDS = range(1, 9)
 
 

@@ -24,6 +24,7 @@ RECIPES = {  # checkpoint: the chapter's file, here and in `soralab.experiments`
     "unet": "unet",
     "unet_denoiser": "unet",
     "vit": "vit",
+    "navit": "navit",
     "clip": "clip",
     "vqvae": "vqvae",
     "vqvae_films": "vqvae",
