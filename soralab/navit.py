@@ -37,7 +37,7 @@ POSITIONS = ("absolute", "fractional")
 
 @dataclass(frozen=True)
 class NaViTConfig:
-    """Sizes of a NaViT; the defaults are the course's small one, the named ones are the paper's."""
+    """Sizes of a NaViT; the defaults are the course's small one."""
 
     patch: int = 4  # P, side of a patch, pixels
     channels: int = 3
@@ -50,13 +50,8 @@ class NaViTConfig:
 
     @classmethod
     def b16(cls, **changes) -> NaViTConfig:
-        """NaViT-B/16. `changes` are fields of the config, here and below."""
+        """NaViT-B/16; `changes` are fields of the config (L/16: dim=1024, depth=24, heads=16)."""
         return cls(**{"patch": 16, "dim": 768, "depth": 12, "heads": 12, "classes": 1000, "grid": (64, 64), **changes})
-
-    @classmethod
-    def l16(cls, **changes) -> NaViTConfig:
-        """NaViT-L/16, 24 layers."""
-        return cls.b16(**{"dim": 1024, "depth": 24, "heads": 16, **changes})
 
 
 # ------------------------------------------------------------------------------------------------ packing, appendix A.3
@@ -66,8 +61,7 @@ def pack(sizes: Sequence[int | Sequence[int]], length: int) -> list[list[int]]:
     """Which examples go into which row: each into the first row that has room for it (the paper's greedy way).
 
     sizes: of each example, (h, w) or (t, h, w) in patches, or how many of its tokens are left; length: of a row.
-    Returns rows of indices into sizes; every example is in one of them. Raises ValueError for no example and for one
-    that no row can hold.
+    Returns rows of indices into sizes. Raises ValueError for no example and for one that no row can hold.
     """
     if not len(sizes):
         raise ValueError("sizes is empty; it takes at least one example")
@@ -93,8 +87,10 @@ def pack(sizes: Sequence[int | Sequence[int]], length: int) -> list[list[int]]:
 def cut(picture: Tensor, patch: int) -> tuple[Tensor, Tensor]:
     """Patches [n, patch * patch * channel] of a picture [channel, height, width], and their places [n, 2] in patches.
 
-    Raises ValueError if the patch does not divide a side.
+    Raises ValueError for another number of axes, and if the patch does not divide a side.
     """
+    if picture.ndim != 3:
+        raise ValueError(f"picture is {list(picture.shape)}; it takes [channel, height, width]")
     height, width = picture.shape[-2:]
     return patchify(picture[None, None], (1, patch, patch))[0], grid_positions((height // patch, width // patch))
 
@@ -104,8 +100,8 @@ def collate(
 ) -> dict[str, Tensor]:
     """Pictures [channel, height, width], each of its own size, as a batch of packed rows: see the top of this file.
 
-    length: of a row, tokens; kept: for each picture the indices of the patches that stay, as `keep` draws them (all, if
-    not given). What is dropped takes no room. Raises ValueError for no picture, and as `cut` and `pack`.
+    length: of a row, tokens; kept: for each picture the indices of the patches that stay, as `keep` draws them; what
+    is dropped takes no room. Raises ValueError for no picture, and as `cut` and `pack`.
     """
     if not len(pictures):
         raise ValueError("pictures is empty; it takes at least one")
@@ -336,11 +332,8 @@ def resized(size: tuple[int, int], side: float, patch: int) -> tuple[int, int]:
     return tuple(patch * max(1, round(length / patch)) for length in (side * stretch, side / stretch))
 
 
-# ------------------------------------------------------------------------------------------- the contrastive loss
-
-
 def chunked_contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor | float, chunk: int) -> Tensor:
-    """Chapter 04's loss of n pairs without its n x n logits: a scalar.
+    """Chapter 04's loss of n pairs without its n x n logits (section 2.3): a scalar.
 
     images, texts [n, embed], unit vectors; chunk: rows of logits that are held at once, from 1. A packed row holds
     several pictures, and logits grow by the square of their number. A chunk is computed again in the backward pass.

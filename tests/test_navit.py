@@ -379,7 +379,7 @@ def test_initial_sizes():
 
 
 @pytest.mark.parametrize("config, dim, depth, heads", [
-    (NaViTConfig.b16(), 768, 12, 12), (NaViTConfig.l16(classes=10), 1024, 24, 16),
+    (NaViTConfig.b16(), 768, 12, 12), (NaViTConfig.b16(classes=10, dim=1024, depth=24, heads=16), 1024, 24, 16),
 ])  # fmt: skip
 def test_named_sizes(config, dim, depth, heads):
     """All weights accounted for. No count is published; ViT's layers less the biases, two tables, and the pooling."""
@@ -502,6 +502,7 @@ def fed(model, **changes):
     (lambda: pack([3, 0], 8), r"sizes\[1\] is 0"),
     (lambda: pack([(2, 0)], 8), r"sizes\[0\] is \(2, 0\)"),
     (lambda: collate([], 4, 8), "pictures is empty"),
+    (lambda: collate([numbers(8, 8)], 4, 8), r"picture is \[8, 8\]; it takes \[channel, height, width\]"),
     (lambda: collate(pictures([(8, 10)]), 4, 8), "width is 10; it takes a multiple of the patch's 4"),
     (lambda: collate(pictures([(8, 16)]), 4, 7), "8 tokens; it takes 1 to length, which is 7"),
     (lambda: segments(ids(0, 1), 2), r"ids is \[2\]; it takes \[rows, length\]"),

@@ -11,6 +11,7 @@ from soralab.experiments import navit_scores as scores
 from soralab.experiments import navit_speed as speed
 from soralab.navit import NaViT, NaViTConfig, beta_rate, collate
 from soralab.recipes.navit import CONFIG, Batches, loss, packed
+from soralab.vit import ViT, ViTConfig
 
 
 @pytest.fixture(scope="module")
@@ -141,18 +142,55 @@ def test_tables_by_size_and_shape(monkeypatch):
 # ---------------------------------------------------------------------------------------------------------- the budget
 
 
-def test_every_arm_spends_as_many_tokens(pool):
-    """Within the two per cent of padding, 1,024 a step, of whatever kind."""
-    for name in budget.ARMS:
-        build, batches = budget.arm(name, pool, seed=1)
-        batch = batches(0)
+def test_every_arm_begins_where_it_should_and_spends_as_many_tokens(pool, tmp_path, monkeypatch):
+    """Within the padding of a small pool, 2,048 a step, of whatever kind; the same seeds; one size has one size."""
+    asked = []
+
+    def fit(build, training, batches, folder, probes=None):
         made = build()
+        asked.append((folder.name, training, made, batches(0)))
+        return made.eval(), None
+
+    monkeypatch.setattr(budget, "fit", fit)
+    monkeypatch.setattr(budget, "by_side", lambda made, count: count)
+    monkeypatch.setattr(budget, "by_aspect", lambda made, count: count)
+    vit = ViT(ViTConfig(classes=54))
+    table = budget.compare(tmp_path, vit, steps=7, seeds=(1, 2), count=5, pool=150, first=9)
+    assert {name: len(rows) for name, rows in table.items()} == {"start": 1, **dict.fromkeys(budget.ARMS, 2)}
+    assert table["squares"][0] == {"by side": 5, "by aspect": 10}
+    names = [name for name, *_ in asked]
+    assert names == ["start", *(f"{arm}_{seed}" for arm in ("mixed_sizes", "one_size", "squares") for seed in (1, 2))]
+    assert [training.steps for _, training, *_ in asked] == [9, *[7] * 6]
+    assert [training.seed for _, training, *_ in asked[1:]] == [1, 2] * 3
+    begun = asked[0][2].state_dict()
+    for name, _, made, batch in asked:
+        given = vit.state_dict() if "squares" in name else begun
+        assert all(torch.equal(value, given[key]) for key, value in made.state_dict().items())
+        tokens = batch["pixels"].shape[0] * 65 if "squares" in name else int((batch["ids"] >= 0).sum())
+        assert 0.9 * 2048 < tokens <= 2048
         logits = made(**{key: value for key, value in batch.items() if key != "label"})
         assert logits.shape == (len(batch["label"]), 54)
-        tokens = batch["pixels"].shape[0] * 65 if name == "squares" else int((batch["ids"] >= 0).sum())
-        assert 0.93 * 1024 < tokens <= 1040
-        assert getattr(getattr(made, "positions", None), "kind", "") == (
-            "" if name == "squares" else "absolute" if name == "absolute positions" else "fractional")
+        if "pixels" not in batch:
+            sides = batch["sizes"].prod(1).float().sqrt() * 4
+            assert (sides.std() < 2) == (name != "mixed_sizes_1" and name != "mixed_sizes_2")
+    assert not torch.equal(asked[1][3]["label"][:9], asked[2][3]["label"][:9])
+
+
+def test_half_dropped_drops_half(tmp_path, monkeypatch):
+    asked = []
+
+    def fit(build, training, batches, folder, probes=None):
+        asked.append((folder.name, batches(0)))
+        return build(), None
+
+    monkeypatch.setattr(budget, "fit", fit)
+    monkeypatch.setattr(budget, "over_dropping", lambda made, count: made is not shipped)
+    shipped = model()
+    table = budget.dropped(tmp_path, shipped, steps=5, seeds=(4,), count=3, pool=150)
+    assert table == {"whole pictures": [True], "half dropped": [True]}  # a copy: the shipped one is left alone
+    shares = [(batch["ids"] >= 0).sum() / batch["sizes"].prod(1).sum() for _, batch in asked]
+    assert [name for name, _ in asked] == ["whole_pictures_4", "half_dropped_4"]
+    assert shares[0] == 1 and shares[1].item() == pytest.approx(0.5, abs=0.12)
 
 
 def test_the_square_arm_s_batches_are_pure(pool):

@@ -7,7 +7,7 @@ comparisons at an equal budget (`navit_budget`).
 
 from __future__ import annotations
 
-from soralab.experiments.navit_budget import compare
+from soralab.experiments.navit_budget import compare, dropped
 from soralab.experiments.navit_scores import TEST_PICTURES, by_aspect, by_side, measure, over_dropping
 from soralab.experiments.navit_speed import COUNT, dropping, throughput
 from soralab.navit import NaViT
@@ -22,6 +22,7 @@ def metrics(name: str, trained: Trained) -> dict:
     model, folder = trained.model, RUNS / f"{name}_experiments"
     count = by_profile(smoke=20, laptop=TEST_PICTURES, gpu=TEST_PICTURES)
     few = by_profile(smoke={"steps": 2, "seeds": (1,), "count": 20, "pool": 100}, laptop={}, gpu={})
+    first = by_profile(smoke={"first": 2}, laptop={}, gpu={})
     times = by_profile(smoke={"count": 4, "times": 1}, laptop={"count": COUNT}, gpu={"count": COUNT})
     vit = squares.load().to(device())
     return {
@@ -30,7 +31,8 @@ def metrics(name: str, trained: Trained) -> dict:
         "by aspect": {"NaViT": by_aspect(model, count), "chapter 03's ViT": by_aspect(vit, count)},
         "dropping": {"right": over_dropping(model, count), "pictures a second": dropping(**times)},
         "throughput": throughput(**times),
-        "equal budget": compare(folder, **few),
+        "equal budget": compare(folder / "budget", vit, **few, **first),
+        "dropped": dropped(folder / "dropped", model, **few),
     }
 
 

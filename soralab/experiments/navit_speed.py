@@ -83,7 +83,7 @@ def step(model: nn.Module, batch: dict[str, Tensor]) -> None:
     loss(model, batch, torch.Generator())[0].backward()
 
 
-def throughput(count: int = COUNT, times: int = 5) -> dict[str, dict[str, float]]:
+def throughput(count: int = COUNT, times: int = 9) -> dict[str, dict[str, float]]:
     """{way: {"pictures a second", "padding"}} of a training step on the same `count` pictures; no optimizer."""
     shown, labels = pictures(SEED, range(count))
     torch.manual_seed(SEED)
@@ -99,7 +99,7 @@ def throughput(count: int = COUNT, times: int = 5) -> dict[str, dict[str, float]
     }  # fmt: skip
 
 
-def dropping(count: int = COUNT, times: int = 5) -> dict[str, float]:
+def dropping(count: int = COUNT, times: int = 9) -> dict[str, float]:
     """Pictures a second in a training step where this share of the tokens is dropped before packing, at RATES."""
     shown, labels = pictures(SEED, range(count))
     torch.manual_seed(SEED)
