@@ -43,6 +43,8 @@ def cases() -> Iterator[Case]:
     yield Case(_case([[0, 0, 1, -1, -1]], 4, pad=1e4), "large numbers in the padding")
     yield Case(_case([[0, 0, 0, 0]], 8), "one picture")
     yield Case(_case([[1, 1, 1, 0, 0, 0, -1]], 8, scale=40.0), "large logits")
+    z, ids, query, pictures = _case([[0, 0, 1, 1, -1]], 8)
+    yield Case((6 + 0.1 * z, ids, -10 - 0.1 * query, pictures), "logits far below zero")
     yield Case(_case([[0, 0, 2, 2, 2, -1], [1, 1, 1, 3, 3, -1]], 7, dtype=torch.float64), "float64")
     for _ in range(3):
         counts = torch.randint(1, 5, (int(torch.randint(2, 6, ())),)).tolist()
