@@ -1,0 +1,97 @@
+"""Chapter 07's sentences with numbers are held to the card of its checkpoint, and to the recipe."""
+
+import json
+import math
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+
+from soralab.datasets.native_sizes import HIGH, LOW, STEP, WIDEST, size
+from soralab.experiments import navit_budget as budget
+from soralab.files.checkpoints import read_card
+from soralab.navit import pack
+from soralab.recipes import navit as recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+CARD = read_card("navit")
+METRICS = CARD["metrics"]
+
+
+def prose() -> str:
+    cells = json.loads((ROOT / "notebooks" / "07_navit.ipynb").read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def points(share: float) -> str:
+    """A share in per cent as the prose writes it: "92 %"."""
+    return f"{100 * share:.0f} %"
+
+
+def over_sizes(arm: str) -> list[float]:
+    """Each run's mean over the resolutions."""
+    return [mean(run["by side"].values()) for run in METRICS["equal budget"][arm]]
+
+
+def apart(ours: list[float], theirs: list[float]) -> tuple[float, float]:
+    """Mean and half-width of the 95 % interval of paired differences, in points; Student's t for three."""
+    d = [100 * (a - b) for a, b in zip(ours, theirs, strict=True)]
+    return mean(d), 4.30 * stdev(d) / math.sqrt(3)
+
+
+def test_the_recipe_is_what_the_page_says():
+    said = prose()
+    assert (LOW, HIGH, WIDEST) == (16, 48, 3) and "from 16 × 16 to 48 × 48" in said and "1 : 3 to 3 : 1" in said
+    assert (recipe.ROWS, recipe.LENGTH) == (4, 512) and "four rows of 512 tokens" in said
+    counts = [h * w // STEP**2 for h, w in (size(recipe.SEED, k) for k in range(2000))]
+    rows = pack(counts, recipe.LENGTH)
+    assert len(counts) / len(rows) * recipe.ROWS == pytest.approx(35, abs=1.5) and "about 35 pictures" in said
+    guide = (ROOT / "notebooks" / "sessions" / "07_navit.md").read_text(encoding="utf-8")
+    assert "about 35 pictures a step" in guide
+    assert CARD["steps"] == recipe.TRAINING.steps == 4000 and "4,000 steps" in said and "ten times as long" in said
+    assert budget.FURTHER.steps == 400 and "400 further steps" in said and len(budget.SEEDS) == 3
+
+
+def test_packing_is_worth_what_was_asked():
+    """At equal useful tokens: the same pictures, the same network, a step of training."""
+    speed = {way: row["pictures a second"] for way, row in METRICS["throughput"].items()}
+    assert speed["packed"] >= 1.5 * speed["padded"]
+    assert METRICS["throughput"]["packed"]["padding"] < 0.1 < METRICS["throughput"]["padded"]["padding"]
+    assert speed["squares"] > speed["packed"]  # said on the page: dense attention of equal lengths is quick
+
+
+def test_the_scores_are_as_the_page_reads_them():
+    assert METRICS["test"]["what and where"] > 0.9 and METRICS["test"]["pictures"] == 2000
+    by_shape = METRICS["by aspect"]
+    assert by_shape["NaViT"]["to 3:1"]["right"] > 3 * by_shape["chapter 03's ViT"]["to 3:1"]["right"] * 0.9
+    assert min(METRICS["by side"]["NaViT"].values()) > max(METRICS["by side"]["chapter 03's ViT"].values())
+
+
+def test_the_claim_of_the_paper_at_an_equal_budget():
+    said, table = prose(), METRICS["equal budget"]
+    gain, half = apart(over_sizes("mixed sizes"), over_sizes("one size"))
+    assert gain > half and f"bring {gain:.1f} points more" in said
+    assert all(a > b for a, b in zip(over_sizes("mixed sizes"), over_sizes("one size"), strict=True))
+
+    def at(arm, side):
+        return [run["by side"][side] for run in table[arm]]
+
+    small, home, large = (apart(at("mixed sizes", side), at("one size", side)) for side in ("16", "32", "48"))
+    assert f"{small[0]:.1f} points at a resolution of 16, {large[0]:.1f} at 48" in said
+    assert f"one size is ahead by {-home[0]:.1f} ± {home[1]:.1f} points" in said and -home[0] < home[1]
+
+
+def test_what_is_said_of_squares():
+    said, table = prose(), METRICS["equal budget"]
+
+    def by_shape(arm, shape):
+        return [run["by aspect"][shape]["right"] for run in table[arm]]
+
+    shapes = ("up to 4:3", "to 3:1")
+    square, long = (apart(by_shape("mixed sizes", shape), by_shape("squares", shape)) for shape in shapes)
+    assert abs(square[0]) < square[1]
+    assert f"nothing up to 4 : 3 and {long[0]:.1f} points between 2 : 1 and 3 : 1" in said
+    ahead = {side: apart(*([run["by side"][side] for run in table[arm]] for arm in ("squares", "mixed sizes")))[0]
+             for side in ("16", "24", "32", "40", "48")}  # fmt: skip
+    assert [side for side, value in ahead.items() if value > 0] == ["16"]
+    assert f"ahead at one place, at 16, by {ahead['16']:.1f} points" in said
