@@ -95,3 +95,17 @@ def test_what_is_said_of_squares():
              for side in ("16", "24", "32", "40", "48")}  # fmt: skip
     assert [side for side, value in ahead.items() if value > 0] == ["16"]
     assert f"ahead at one place, at 16, by {ahead['16']:.1f} points" in said
+
+
+def test_what_is_said_of_dropping():
+    said, table, shipped = prose(), METRICS["dropped"], METRICS["dropping"]["right"]
+
+    def after(name, rate):
+        return [run[rate] for run in table[name]]
+
+    won, _ = apart(after("half dropped", "0.5"), after("whole pictures", "0.5"))
+    lost, half = apart(after("whole pictures", "0.0"), after("half dropped", "0.0"))
+    speed = METRICS["dropping"]["pictures a second"]
+    assert f"cost the shipped model {100 * (shipped['0.0'] - shipped['0.5']):.1f} points" in said
+    assert f"win back {won:.1f} points" in said and f"cost {lost:.1f} on whole pictures" in said and lost > half
+    assert f"is {speed['0.5'] / speed['0.0']:.1f} times as fast" in said
