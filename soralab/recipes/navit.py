@@ -29,7 +29,7 @@ from soralab.training.profiles import by_profile, larger
 
 SEED = 7
 LENGTH, ROWS = 512, 4  # of a batch: tokens in a row, rows
-PROBED, GROUPS = 256, 16  # unseen pictures that a short run is probed with, in so many packs
+PROBED = 256  # unseen pictures that a short run is probed with
 CONFIG = NaViTConfig(classes=CLASSES, grid=(20, 20))
 PICTURES = 60_000  # of the shipped model's training
 TRAINING = TrainConfig(
@@ -131,8 +131,8 @@ def short_run(seed: int, steps: int = 400, folder: str | Path | None = None) -> 
     )
     batches = Batches(*pictures(SEED, range(20 * steps)), rows=ROWS // 2, seed=seed)
     unseen, labels = pictures(SEED, range(PROBED), "test")
-    cut = [slice(k, k + PROBED // GROUPS) for k in range(0, PROBED, PROBED // GROUPS)]
-    held = [{"label": labels[part], **packed(unseen[part])} for part in cut]
+    few = max(2, PROBED // 16)  # in a pack: sixteen packs are the probes' groups
+    held = [{"label": labels[k : k + few], **packed(unseen[k : k + few])} for k in range(0, PROBED, few)]
     first = packed(unseen[:3])
     probes = Watched(
         "navit", loss, held, steps, swap=("label",), truth=names(labels[:3]),
