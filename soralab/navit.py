@@ -254,9 +254,8 @@ class NaViT(nn.Module):
 
         Raises ValueError for patches of another size and for ids that do not fit (`segments`).
         """
-        want = [*ids.shape, self.embed.in_features]
-        if list(patches.shape) != want:
-            raise ValueError(f"patches is {list(patches.shape)}; with ids {list(ids.shape)} it takes {want}")
+        if patches.shape != (want := (*ids.shape, self.embed.in_features)):
+            raise ValueError(f"patches is {list(patches.shape)}; with ids {list(ids.shape)} it takes {list(want)}")
         tokens, queries, order = segments(ids, len(sizes))
         z = self.embed(patches) + self.positions(places, sizes[ids.clamp(min=0)])
         z = rearrange(z, "row place dim -> (row place) 1 dim")
