@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from tiny_models import numbers, randomise
 
 from soralab import world
+from soralab.experiments import walt as experiment
 from soralab.experiments import walt_ablations as ablations
 from soralab.experiments import walt_autoencoder as copying
 from soralab.experiments import walt_scores as scores
@@ -296,52 +298,95 @@ def test_what_is_kept_is_not_made_again(tmp_path):
     assert len(made) == 1 and json.loads((tmp_path / "deep" / "a.json").read_text()) == {"loss": 0.5}
 
 
-def test_the_products_of_windows_are_a_third_and_a_quarter_of_full_attentions():
-    ratio = ablations.attention_flops(ablations.WINDOWS) / ablations.attention_flops(ablations.FULL)
+def full(run):
+    return replace(run, config=replace(run.config, windows=None))
+
+
+def test_the_products_of_windows_are_a_third_and_a_quarter_of_all():
+    ratio = ablations.attention_flops(ablations.WINDOWS) / ablations.attention_flops(full(ablations.WINDOWS))
     assert ratio == pytest.approx((1 / 3 + 1 / 4) / 2) and ratio <= 0.6
 
 
 def test_arms_differ_in_one_thing_each():
-    base = ablations.ARMS["as the paper"]
+    base = ablations.BASE
     assert base.config.rank == 2 and base.self_conditioning == 0.9 and base.pictures and base.config.windows
-    others = [
+    assert [change(base) for change in ablations.ARMS.values()] == [
+        base,
         replace(base, config=replace(base.config, rank=16)), replace(base, config=replace(base.config, rank=None)),
         replace(base, self_conditioning=0.0), replace(base, pictures=False),
     ]  # fmt: skip
-    assert list(ablations.ARMS.values())[1:] == others
-    assert replace(ablations.FULL.config, windows=ablations.WINDOWS.config.windows) == ablations.WINDOWS.config
 
 
 def tiny_queue(monkeypatch):
     seen = []
-    monkeypatch.setattr(ablations, "load_autoencoder", lambda: None)
+    monkeypatch.setattr(ablations, "load_autoencoder", lambda: torch.nn.Linear(1, 1))
     monkeypatch.setattr(ablations, "Latents", lambda autoencoder, run: SimpleNamespace(run=run))
-    monkeypatch.setattr(ablations, "drift", lambda maker, count: [])
+    monkeypatch.setattr(ablations, "drift", lambda maker, count: [count])
     monkeypatch.setattr(ablations, "judged", lambda model, autoencoder, count: {"loss": float(len(seen))})
 
     def fit(run, batches, folder):
-        seen.append((run, batches.run, folder.name))
+        seen.append((run, batches.run, folder))
         return Walt(TINY.config), SimpleNamespace(steps=run.training.steps, seconds=1.2)
 
     monkeypatch.setattr(ablations, "fit", fit)
     return seen
 
 
-def test_windows_and_full_attention_have_equal_seconds(tmp_path, monkeypatch):
-    seen = tiny_queue(monkeypatch)
+def test_windows_and_full_attention_have_equal_seconds_and_the_first_is_the_models_own(tmp_path, monkeypatch):
+    seen, run = tiny_queue(monkeypatch), ablations.WINDOWS
     monkeypatch.setattr(ablations, "step_seconds", lambda runs, batches: [0.2, 0.3])
-    table = ablations.windows(tmp_path)
-    steps = walt.TRAINING.steps
-    trained = [(run.config.windows is None, run.training.steps) for run, _, _ in seen]
-    assert trained == [(False, steps), (True, steps * 2 / 3)]
+    table = ablations.windows(tmp_path / "a", 7, own=tmp_path / "own")
+    equal = replace(full(run), training=replace(run.training, steps=run.training.steps * 2 // 3))
+    assert seen == [(run, run, tmp_path / "own"), (equal, run, tmp_path / "a" / "full")]
     assert [table[name]["step seconds"] for name in ("windows", "full")] == [0.2, 0.3]
-    assert ablations.windows(tmp_path) == table and len(seen) == 2
+    assert [table[name]["steps"] for name in ("windows", "full")] == [run.training.steps, equal.training.steps]
+    assert table["full"]["drift"] == [7] and table["full"]["attention flops"] > table["windows"]["attention flops"]
+    assert ablations.windows(tmp_path / "a", 7, own=tmp_path / "own") == table and len(seen) == 2
 
 
 def test_every_arm_has_every_seed_and_its_own_batches(tmp_path, monkeypatch):
     seen = tiny_queue(monkeypatch)
     table = ablations.arms(tmp_path)
     assert list(table) == list(ablations.ARMS) and {len(rows) for rows in table.values()} == {3}
-    assert [run.training.seed for run, _, _ in seen] == [1] * 5 + [2] * 5 + [3] * 5
-    assert all(run == batches for run, batches, _ in seen) and len({name for *_, name in seen}) == 15
+    assert [run.training.seed for run, *_ in seen] == [1] * 5 + [2] * 5 + [3] * 5
+    assert all(run == batches for run, batches, _ in seen) and len({folder for *_, folder in seen}) == 15
     assert ablations.arms(tmp_path) == table and len(seen) == 15
+
+
+def test_a_step_is_timed_for_each_run(monkeypatch):
+    """The fastest round counts: a clock that says which run it was asked for."""
+    ticks = iter([0, 5, 10, 13, 20, 24, 30, 32])
+    monkeypatch.setattr(ablations, "time", SimpleNamespace(process_time=lambda: next(ticks)))
+    batch = {"x0": numbers(2, 3, 4, 4, 4), "ids": word_ids(["a red circle"] * 2, 48)}
+    run = replace(TINY, pictures=False)
+    assert ablations.step_seconds([run, full(run)], lambda step: batch, rounds=2) == [4, 2]
+
+
+def test_the_whole_measurement_in_small(tmp_path, monkeypatch):
+    """`soralab train walt` in the smoke profile, with an autoencoder that is not trained: the card's table is whole."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SORALAB_PROFILE", "smoke")
+    for name in ("from_words", "continued", "drift"):  # films of one step: the 24 others do as it does
+        monkeypatch.setattr(ablations, name, partial(getattr(scores, name), steps=1))
+    for module in (walt, ablations):
+        monkeypatch.setattr(module, "load_autoencoder", lambda name="": tiny_codec())
+    trained = walt.train("walt", 2)
+    found = experiment.metrics("walt", trained)
+    assert set(found) == {"films", "windows", "full", "arms"} and set(found["arms"]) == set(ablations.ARMS)
+    assert trained.card["steps"] == found["windows"]["steps"] == 2 and len(found["full"]["drift"]) == 3
+    assert (tmp_path / "runs" / "walt_ablations" / "windows.json").exists()
+    json.dumps(found, allow_nan=False)
+    assert experiment.metrics("walt", trained) == found
+
+
+@torch.no_grad()
+def tiny_codec():
+    return CausalAutoencoder(AutoencoderConfig(width=8)).eval()
+
+
+def test_a_short_run_logs_its_probes(monkeypatch):
+    monkeypatch.setattr(walt, "load_autoencoder", lambda name="": tiny_codec())
+    monkeypatch.setattr(walt, "PROBED", 32)
+    log = walt.short_run(1, 4)
+    assert {"loss", "held", "pairing", "samples"} <= set(log) and log["step"][-1] == 4
+    assert log["samples"]["truth"].shape == log["samples"][4].shape == (3, 3, 32, 32)

@@ -1,7 +1,7 @@
 """Chapter 11's short trainings, which differ in one thing each: windows, rank, self-conditioning, pictures.
 
-`python -m soralab.experiments.walt_ablations` makes them, one after the other, in runs/walt_ablations, and goes on
-where it was stopped: what a run measured lies there as JSON.
+`soralab train walt` makes them after the model itself, one after the other, in runs/walt_ablations, and goes on where
+it was stopped: what a run measured lies there as JSON.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -17,21 +18,22 @@ import torch
 from soralab.experiments.walt_scores import continued, drift, from_words, loss
 from soralab.files.atomic import atomic_write, make_folder
 from soralab.recipes import RUNS
-from soralab.recipes.walt import LARGE, SMALL, TRAINING, Latents, Run, fit, load_autoencoder, parameters
+from soralab.recipes.walt import SMALL, TRAINING, Latents, Run, fit, load_autoencoder, parameters
 from soralab.recipes.walt import loss as training_loss
 from soralab.training.data import model_flops
+from soralab.training.profiles import device
 from soralab.walt import CausalAutoencoder, Filmmaker, Walt
 
 SHORT = replace(TRAINING, steps=400)
 SEEDS = (1, 2, 3)
-WINDOWS, FULL = Run(), Run(config=replace(LARGE, windows=None))
+WINDOWS = Run()
 BASE = Run(config=SMALL, training=SHORT, scenes=4000)
-ARMS = {
-    "as the paper": BASE,
-    "r = 16": replace(BASE, config=replace(SMALL, rank=16)),
-    "a layer a block": replace(BASE, config=replace(SMALL, rank=None)),
-    "no self-conditioning": replace(BASE, self_conditioning=0.0),
-    "films alone": replace(BASE, pictures=False),
+ARMS: dict[str, Callable[[Run], Run]] = {
+    "as the paper": lambda run: run,
+    "r = 16": lambda run: replace(run, config=replace(run.config, rank=16)),
+    "a layer a block": lambda run: replace(run, config=replace(run.config, rank=None)),
+    "no self-conditioning": lambda run: replace(run, self_conditioning=0.0),
+    "films alone": lambda run: replace(run, pictures=False),
 }
 FOLDER = RUNS / "walt_ablations"
 
@@ -72,57 +74,50 @@ def attention_flops(run: Run) -> float:
 def judged(model: Walt, autoencoder: CausalAutoencoder, count: int) -> dict:
     """All of a model's scores but its drift."""
     maker = Filmmaker(model, autoencoder)
-    return {"loss": loss(model, autoencoder), "words": from_words(maker, count), "continued": continued(maker, count)}
+    words, more = from_words(maker, count), continued(maker, count)
+    return {"loss": loss(model, autoencoder, 4 * count), "words": words, "continued": more}
 
 
-def windows(folder: Path = FOLDER, count: int = 100) -> dict[str, dict]:
+def windows(folder: Path = FOLDER, count: int = 100, run: Run = WINDOWS, own: Path = RUNS / "walt") -> dict[str, dict]:
     """Windows against full attention, at equal seconds of the processor, on films of 9 x 48 x 48: {"windows", "full"}.
 
-    The first has TRAINING's steps, the other as many as take as long.
+    The first is `run`, the shipped model's training, which lies in `own`; the other has as many steps as take as long.
     """
-    autoencoder, batches = load_autoencoder(), None
+    autoencoder = load_autoencoder().to(device())
+    other = replace(run, config=replace(run.config, windows=None))
+    batches = cache(lambda: Latents(autoencoder, run))
 
-    def trained(name: str, run: Run, steps: int) -> dict:
-        nonlocal batches
-        batches = batches or Latents(autoencoder, run)
-        model, result = fit(replace(run, training=replace(run.training, steps=steps)), batches, folder / name)
-        found = judged(model, autoencoder, count) | {"steps": result.steps, "seconds": round(result.seconds)}
-        return found | {"attention flops": attention_flops(run), "drift": drift(Filmmaker(model, autoencoder), count)}
+    def trained(run: Run, steps: int, where: Path) -> dict:
+        model, result = fit(replace(run, training=replace(run.training, steps=steps)), batches(), where)
+        found = judged(model.to(device()), autoencoder, count) | {"drift": drift(Filmmaker(model, autoencoder), count)}
+        return found | {"steps": steps, "seconds": round(result.seconds), "attention flops": attention_flops(run)}
 
     def timed() -> dict:
-        nonlocal batches
-        batches = batches or Latents(autoencoder, WINDOWS)
-        return dict(zip(("windows", "full"), step_seconds([WINDOWS, FULL], batches), strict=True))
+        return dict(zip(("windows", "full"), step_seconds([run, other], batches()), strict=True))
 
     seconds = kept(folder / "step_seconds.json", timed)
-    steps = {"windows": TRAINING.steps, "full": round(TRAINING.steps * seconds["windows"] / seconds["full"])}
-    return {
-        name: kept(folder / f"{name}.json", lambda name=name, run=run: trained(name, run, steps[name]))
-        | {"step seconds": seconds[name]}
-        for name, run in (("windows", WINDOWS), ("full", FULL))
+    steps = run.training.steps
+    equal = max(1, round(steps * seconds["windows"] / seconds["full"]))
+    table = {
+        "windows": kept(folder / "windows.json", lambda: trained(run, steps, own)),
+        "full": kept(folder / "full.json", lambda: trained(other, equal, folder / "full")),
     }
+    return {name: found | {"step seconds": seconds[name]} for name, found in table.items()}
 
 
-def arms(folder: Path = FOLDER, count: int = 64) -> dict[str, list[dict]]:
-    """Every arm with every seed: {arm: [scores]}, on films of 9 x 32 x 32."""
-    autoencoder, batches, table = load_autoencoder(), None, {name: [] for name in ARMS}
+def arms(folder: Path = FOLDER, count: int = 64, seeds=SEEDS, base: Run = BASE) -> dict[str, list[dict]]:
+    """Every one of ARMS with every seed: {arm: [scores]}, on films of 9 x 32 x 32."""
+    autoencoder = load_autoencoder().to(device())
+    batches, table = cache(lambda: Latents(autoencoder, base)), {name: [] for name in ARMS}
 
-    def trained(name: str, run: Run, where: Path) -> dict:
-        nonlocal batches
-        batches = batches or Latents(autoencoder, BASE)
-        batches.run = run
-        model, result = fit(run, batches, where)
-        return judged(model, autoencoder, count) | {"seconds": round(result.seconds)}
+    def trained(run: Run, where: Path) -> dict:
+        batches().run = run
+        model, result = fit(run, batches(), where)
+        return judged(model.to(device()), autoencoder, count) | {"seconds": round(result.seconds)}
 
-    for seed in SEEDS:
-        for name, run in ARMS.items():
-            run = replace(run, training=replace(run.training, seed=seed))
+    for seed in seeds:
+        for name, change in ARMS.items():
+            run = change(replace(base, training=replace(base.training, seed=seed)))
             where = folder / f"{name.replace(' ', '_').replace('=', '')}_{seed}"
-            found = kept(where.with_suffix(".json"), lambda name=name, run=run, where=where: trained(name, run, where))
-            table[name].append(found)
+            table[name].append(kept(where.with_suffix(".json"), partial(trained, run, where)))
     return table
-
-
-if __name__ == "__main__":
-    print(json.dumps(windows(), indent=1))
-    print(json.dumps(arms(), indent=1))

@@ -31,6 +31,7 @@ RECIPES = {  # checkpoint: the chapter's file, here and in `soralab.experiments`
     "vqvae_prior": "vqvae",
     "latent_autoencoder": "latent_diffusion",
     "latent_diffusion": "latent_diffusion",
+    "walt_autoencoder": "walt_autoencoder",
 }
 RUNS = Path("runs")  # where a reader's own trainings lie
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
 from soralab import world
-from soralab.files.checkpoints import load_model
+from soralab.figures.watched import Watched
+from soralab.files.checkpoints import config_of, load_model
 from soralab.latent_diffusion import word_ids
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
@@ -24,7 +26,7 @@ from soralab.training.loop import TrainConfig, TrainResult
 from soralab.training.muon import muon_groups
 from soralab.training.profiles import by_profile, device
 from soralab.training.progress import progress
-from soralab.walt import AutoencoderConfig, CausalAutoencoder, Walt, WaltConfig, walt_loss
+from soralab.walt import AutoencoderConfig, CausalAutoencoder, Filmmaker, Walt, WaltConfig, walt_loss
 from soralab.world.language import short_caption
 from soralab.world.scene import RADIUS, Object, Scene
 
@@ -35,6 +37,7 @@ WAYS = {
 }  # fmt: skip
 SPEED = 0.5  # short sides in 21 frames
 LONGEST = 8  # words of a prompt; the model would read padding up to 48
+SHORT_STEPS, SHORT_SCENES, PROBED = 80, 400, 64  # of a short run; unseen films that it is probed with
 NULL = 0.1  # share of prompts left out, for guidance
 SMALL = WaltConfig(patch=2, dim=96, depth=4, heads=3, size=(3, 8, 8), windows=((1, 4, 4), (3, 2, 2)))  # 32 x 32 pixels
 LARGE = replace(SMALL, size=(3, 12, 12), windows=((1, 6, 6), (3, 3, 3)))  # 48 x 48
@@ -135,11 +138,11 @@ def parameters(model: nn.Module) -> list[dict]:
     return muon_groups(model, inside="blocks", outside=("modulation",), scale=0.2)
 
 
-def fit(run: Run, batches, folder: Path) -> tuple[Walt, TrainResult]:
+def fit(run: Run, batches, folder: Path, probes=None) -> tuple[Walt, TrainResult]:
     """Train by a run, or go on with it in `folder`; the model has the averaged weights."""
     torch.manual_seed(run.training.seed)
     model = Walt(run.config, "torch")
-    result = loop.train(model, loss(run), batches, run.training, folder, parameters=parameters(model))
+    result = loop.train(model, loss(run), batches, run.training, folder, parameters=parameters(model), probes=probes)
     result.ema.copy_to(model)
     return model.eval(), result
 
@@ -149,10 +152,41 @@ def load_autoencoder(name: str = "walt_autoencoder") -> CausalAutoencoder:
     return load_model(name, lambda c: CausalAutoencoder(AutoencoderConfig(**c)), "CausalAutoencoder")[0]
 
 
+def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = None) -> dict:
+    """A short training on films of 9 x 32 x 32; returns the log as columns {"step", "loss", ...}.
+
+    A constant learning rate after the warm-up.
+    """
+    training = replace(
+        TRAINING, steps=steps, seed=seed, warmup=20, cooldown=0.0, log_every=2, save_every=steps
+    )  # fmt: skip
+    run = Run(SMALL, training, scenes=min(SHORT_SCENES, max(PROBED, 8 * steps)))
+    autoencoder = load_autoencoder().to(device())
+    scenes = [scene(index, "test") for index in range(PROBED)]
+    true = films(scenes, run.side)[:, :FRAMES]
+    with torch.no_grad():
+        x0 = autoencoder.encode(beside(autoencoder, true))
+    held = {"x0": x0, "pictures": x0[:, :1]}
+    for key, moving in (("ids", True), ("names", False)):
+        held[key] = word_ids([caption(of, moving) for of in scenes], run.config.words)[:, :LONGEST]
+    shown = [0, FRAMES // 2, FRAMES - 1]
+    probes = Watched("walt", loss(run), held, steps, swap=("ids", "names"), truth=true[0, shown], sample=lambda model:
+                     Filmmaker(model, autoencoder).film([caption(scenes[0])], steps=10)[0, shown])  # fmt: skip
+    with TemporaryDirectory() as temporary:
+        return probes.log(fit(run, Latents(autoencoder, run), Path(folder or temporary), probes)[1].log)
+
+
+def load(name: str = "walt", where: torch.device | str = "cpu") -> Filmmaker:
+    """The shipped transformer with the autoencoder that its card names, verified. Raises CheckpointError."""
+    model, card = load_model(name, lambda c: Walt(config_of(WaltConfig, c)), "Walt", ("autoencoder",))
+    return Filmmaker(model.to(where), load_autoencoder(card["autoencoder"]).to(where))
+
+
 def train(name: str = "walt", steps: int | None = None) -> Trained:
     """Train the transformer in windows, or go on with it, in runs/NAME."""
     full = TRAINING.steps
     config = replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
     run = Run(training=config, scenes=by_profile(smoke=20, laptop=2000, gpu=8000))
     model, result = fit(run, Latents(load_autoencoder().to(device()), run), RUNS / name)
-    return Trained.of(model, run.config, result, autoencoder="walt_autoencoder", data_seed=SEED, batch=run.batch)
+    return Trained.of(model, run.config, result, autoencoder="walt_autoencoder", data_seed=SEED, batch=run.batch,
+                      scenes=run.scenes)  # fmt: skip
