@@ -16,12 +16,12 @@ from soralab.training.profiles import by_profile, device
 from soralab.world import referee
 
 READ = ("shape", "motion", "colour", "all")
-THEIRS = "sora_autoencoder"
+THEIRS, FILMS = "sora_autoencoder", 300
 
 
 def metrics(name: str, trained: Trained) -> dict[str, dict]:
     """The card's: `measure` of this autoencoder (compression 4 in time), of chapter 16's (2), and the true films."""
-    count = by_profile(smoke=4, laptop=300, gpu=300)
+    count = by_profile(smoke=4, laptop=FILMS, gpu=FILMS)
     models = {name: trained.model, THEIRS: load_soras(THEIRS).to(device()), "true films": None}
     return {"films": count, **{of: measure(model, count) for of, model in models.items()}}
 
@@ -47,8 +47,9 @@ def measure(model: FilmCodec | None, count: int) -> dict[str, dict]:
     return found
 
 
-def evaluate(name: str = "walt_autoencoder", checkpoint: str | None = None, count: int = 300) -> str:
+def evaluate(name: str = "walt_autoencoder", checkpoint: str | None = None) -> str:
     """The table of `measure` for the shipped autoencoder, chapter 16's and the true films."""
+    count = by_profile(smoke=4, laptop=FILMS, gpu=FILMS)
     models = {name: load_autoencoder(checkpoint or name).to(device()), THEIRS: load_soras(THEIRS).to(device())}
     lines = [f"{'':20s}{'':8s}" + "".join(f"{column:>8s}" for column in (*READ, "dB"))]
     for of, model in (*models.items(), ("true films", None)):
