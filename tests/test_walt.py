@@ -236,6 +236,13 @@ def test_windows_as_large_as_the_film_are_full_attention():
     torch.testing.assert_close(whole, tiny_walt(windows=None)(x, t, IDS), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("windows", [TINY.windows, None])
+def test_the_backend_is_the_one_that_was_asked_for(windows):
+    model = Walt(replace(TINY, windows=windows), "nowhere")
+    with pytest.raises(ValueError, match="backend is 'nowhere'"):
+        model(torch.zeros(2, 3, 4, 4, 4), torch.rand(2), IDS)
+
+
 @triton_is_here
 def test_both_backends_agree():
     run_apart("walt.py", TRITON_INTERPRET="1")
@@ -489,6 +496,7 @@ def test_a_seed_is_a_film_whatever_is_filmed_beside_it():
     assert both.shape == (2, 9, 3, 16, 16) and both.abs().max() <= 1
     torch.testing.assert_close(maker.film([text], seed=5, steps=3)[0], both[1], atol=1e-4, rtol=0)
     assert (maker.film([text], seed=6, steps=3)[0] - both[1]).abs().max() > 0.01
+    assert torch.equal(maker.film([text], steps=3), maker.film([text], seed=0, steps=3))
 
 
 def test_guidance_is_away_from_no_words_and_no_given_frames():
@@ -512,6 +520,7 @@ def test_a_film_is_continued_from_its_last_five_frames():
     start = maker.autoencoder.encode(film[:, 4:])
     z = maker.latents(word_ids(words, 48), maker.noise(3, 2), start, steps=2)
     torch.testing.assert_close(longer[:, 9:], maker.autoencoder.decode(z)[:, 5:].clamp(-1, 1))
+    assert torch.equal(maker.extend(film, words, steps=2), maker.extend(film, words, seed=0, steps=2))
     film[:, :4] = 0
     torch.testing.assert_close(maker.extend(film, words, seed=3, steps=2)[:, 9:], longer[:, 9:])
 
