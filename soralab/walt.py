@@ -332,9 +332,9 @@ class Filmmaker:
         return torch.stack(draws).to(self.walt.head.weight.device)
 
     def extend(self, film: Tensor, prompts: list[str], seed: int = 0, **options) -> Tensor:
-        """Films [batch, frames >= 5, 3, height, width] and what comes after them: the last five frames are encoded as
-        two latents, the model adds what it films after these, and the new frames are appended (section 3.4)."""
-        start = self.autoencoder.encode(film[:, -5:])
-        ids = word_ids(prompts, self.walt.config.words).to(start.device)
-        z = self.latents(ids, self.noise(seed, len(film)), start=start, **options)
-        return torch.cat([film, self.autoencoder.decode(z)[:, 5:].clamp(-1, 1)], dim=1)
+        """Films [batch, frames, 3, height, width] and what comes after them: the last five frames are encoded as two
+        latents, or a picture as one, the model films what comes after these, and it is appended (section 3.4)."""
+        given = film[:, -5:]
+        ids = word_ids(prompts, self.walt.config.words).to(self.walt.head.weight.device)
+        z = self.latents(ids, self.noise(seed, len(film)), start=self.autoencoder.encode(given), **options)
+        return torch.cat([film, self.autoencoder.decode(z)[:, given.shape[1] :].clamp(-1, 1)], dim=1)

@@ -525,6 +525,17 @@ def test_a_film_is_continued_from_its_last_five_frames():
     torch.testing.assert_close(maker.extend(film, words, seed=3, steps=2)[:, 9:], longer[:, 9:])
 
 
+def test_a_picture_is_continued_from_itself_and_other_beginnings_are_named():
+    maker, picture = tiny_maker(), numbers(1, 1, 3, 16, 16, seed=7).tanh()
+    film = maker.extend(picture, ["a red circle slides right"], seed=3, steps=2)
+    assert film.shape == (1, 9, 3, 16, 16) and torch.equal(film[:, :1], picture)
+    start = maker.autoencoder.encode(picture)
+    z = maker.latents(word_ids(["a red circle slides right"], 48), maker.noise(3, 1), start, steps=2)
+    torch.testing.assert_close(film[:, 1:], maker.autoencoder.decode(z)[:, 1:].clamp(-1, 1))
+    with pytest.raises(ValueError, match="film is 3x16x16"):
+        maker.extend(film[:, :3], ["a red circle slides right"])
+
+
 @torch.no_grad()
 def test_windows_cost_less():
     """At 9 x 48 x 48, in latents of 3 x 12 x 12, the products of attention are 0.29 of those of full attention."""
