@@ -59,7 +59,8 @@ class CausalAutoencoder(FilmCodec):
     """Films to latents and back, no frame nor latent seeing what comes after it.
 
     The first frame is coded alone, so a picture is a film of one frame; latent j > 0 holds frames 4j - 3 to 4j, as
-    frames before them let it. The norms are over the channels of one place: one over time would look ahead.
+    frames before them let it. The norms are over the channels of one place: one over time would look ahead. The paper's
+    kernels span space and time at once; here they take turns, a third of the weights.
     """
 
     def __init__(self, config: AutoencoderConfig = AutoencoderConfig()):
@@ -186,7 +187,8 @@ class Walt(nn.Module):
     """Noisy latents, a time and a prompt in, the velocity out; blocks see one frame and a part of all frames in turn.
 
     A picture is a film of one frame, and in every second block each of its tokens sees itself alone: the paper's
-    identity mask. These blocks do not read the words either.
+    identity mask. These blocks do not read the words either. (The paper's cross-attention has the queries' own tokens
+    among its keys; here they are the words alone.)
     """
 
     def __init__(self, config: WaltConfig = WaltConfig(), backend: str = "auto"):
