@@ -60,7 +60,7 @@ class CausalAutoencoder(FilmCodec):
 
     The first frame is coded alone, so a picture is a film of one frame; latent j > 0 holds frames 4j - 3 to 4j, as
     frames before them let it. The norms are over the channels of one place: one over time would look ahead. The paper's
-    kernels span space and time at once; here they take turns, a third of the weights.
+    kernels span space and time at once; here they take turns.
     """
 
     def __init__(self, config: AutoencoderConfig = AutoencoderConfig()):

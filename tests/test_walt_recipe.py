@@ -16,9 +16,11 @@ from soralab.experiments import walt as experiment
 from soralab.experiments import walt_ablations as ablations
 from soralab.experiments import walt_autoencoder as copying
 from soralab.experiments import walt_scores as scores
+from soralab.files.checkpoints import read_card
 from soralab.latent_diffusion import word_ids
 from soralab.recipes import walt, walt_autoencoder
 from soralab.recipes.walt import COLOURS, LARGE, SHAPES, SIZES, SMALL, WAYS, Latents, Run, caption, films, scene
+from soralab.sora import load_autoencoder as load_soras
 from soralab.walt import AutoencoderConfig, CausalAutoencoder, Filmmaker, Walt, WaltConfig
 from soralab.world.language import decode
 from soralab.world.scene import RADIUS
@@ -390,3 +392,28 @@ def test_a_short_run_logs_its_probes(monkeypatch):
     log = walt.short_run(1, 4)
     assert {"loss", "held", "pairing", "samples"} <= set(log) and log["step"][-1] == 4
     assert log["samples"]["truth"].shape == log["samples"][4].shape == (3, 3, 32, 32)
+
+
+# ----------------------------------------------------------------------------------------------------------- the card
+
+
+def test_the_shipped_autoencoder_copies_every_frame_alike_and_half_as_many_tokens_do():
+    """The card: later frames, which share a latent, are as good as each other, and the first a little better."""
+    card = read_card("walt_autoencoder")
+    model, theirs = walt.load_autoencoder(), load_soras()
+    film = films(scores.held_out(1), 32)[:, :9]
+    assert model.encode(film).shape == (1, 3, 16, 8, 8) and theirs.encode(film).shape == (1, 5, 8, 8, 8)
+    for level in world.LEVELS:
+        row = card["metrics"]["walt_autoencoder"][level]
+        later = row["frames"][1:]
+        assert max(later) - min(later) < 1.5 and abs(row["frames"][0] - sum(later) / 8) < 2.5
+    assert card["parameters"] == sum(value.numel() for value in model.state_dict().values())
+
+
+def test_the_card_is_of_the_shipped_weights():
+    found = copying.measure(walt.load_autoencoder(), 20)
+    card = read_card("walt_autoencoder")["metrics"]["walt_autoencoder"]
+    for level in world.LEVELS:
+        assert found[level]["psnr"] == pytest.approx(card[level]["psnr"], abs=1.0)
+        for column in copying.READ:
+            assert found[level][column] >= card[level][column] - 0.25  # 20 films
