@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from random import Random
 from typing import NamedTuple
 
@@ -61,14 +62,17 @@ def pack(sizes: Sequence[int | Sequence[int]], length: int) -> list[list[int]]:
     """Which examples go into which row: each into the first row that has room for it (the paper's greedy way).
 
     sizes: of each example, (h, w) or (t, h, w) in patches, or how many of its tokens are left; length: of a row.
-    Returns rows of indices into sizes. Raises ValueError for no example and for one that no row can hold.
+    Returns rows of indices into sizes. Raises ValueError for no example, one that no row can hold, and broken sides.
     """
     if not len(sizes):
         raise ValueError("sizes is empty; it takes at least one example")
-    counts = [size if isinstance(size, int) else math.prod(size) for size in sizes]
-    for k, count in enumerate(counts):
-        if not 1 <= count <= length:
-            raise ValueError(f"sizes[{k}] is {sizes[k]}, {count} tokens; it takes 1 to length, which is {length}")
+    sizes, counts = sizes.tolist() if hasattr(sizes, "tolist") else sizes, []
+    for k, size in enumerate(sizes):
+        sides = tuple(size) if hasattr(size, "__len__") else (size,)
+        counts.append(math.prod(sides))
+        if not (sides and all(isinstance(side, Integral) and side >= 1 for side in sides) and counts[k] <= length):
+            got = f"{size}, {counts[k]} tokens"
+            raise ValueError(f"sizes[{k}] is {got}; it takes 1 to length, which is {length}, of whole sides from 1")
     rows: list[list[int]] = []
     room: dict[int, int] = {}  # tokens free in each row that is still open
     smallest = min(counts)
@@ -101,12 +105,21 @@ def collate(
     """Pictures [channel, height, width], each of its own size, as a batch of packed rows: see the top of this file.
 
     length: of a row, tokens; kept: for each picture the indices of the patches that stay, as `keep` draws them; what
-    is dropped takes no room. Raises ValueError for no picture, and as `cut` and `pack`.
+    is dropped takes no room. Raises ValueError for no picture, for pictures of several types or numbers of channels,
+    for indices that no patch has or that stand twice, and as `cut` and `pack`.
     """
     if not len(pictures):
         raise ValueError("pictures is empty; it takes at least one")
     pieces = [cut(picture, patch) for picture in pictures]
+    kinds = {f"{picture.dtype} of {len(picture)} channels" for picture in pictures}
+    if len(kinds) > 1:
+        raise ValueError(f"pictures are {', '.join(sorted(kinds))}; it takes one type and one number of channels")
     if kept is not None:
+        if len(kept) != len(pictures):
+            raise ValueError(f"kept has indices for {len(kept)} pictures; there are {len(pictures)}")
+        for k, stay in enumerate(stay.tolist() for stay in kept):
+            if not len({*stay} & {*range(n := len(pieces[k][0]))}) == len(stay) > 0:
+                raise ValueError(f"kept[{k}] is {stay}; it takes indices from 0 to {n - 1}, each once")
         pieces = [(patches[stay], places[stay]) for (patches, places), stay in zip(pieces, kept, strict=True)]
     counts = torch.tensor([len(patches) for patches, _ in pieces])
     rows = pack(counts.tolist(), length)
@@ -173,10 +186,14 @@ class FactorisedPositions(nn.Module):
     def forward(self, places: Tensor, sizes: Tensor) -> Tensor:
         """places [..., axes], each from 0, of pictures or films of sizes [..., axes], both in patches: [..., dim].
 
-        Raises ValueError for another number of axes, and for an absolute place beyond its table.
+        Raises ValueError for another number of axes, for a place outside its picture, and for an absolute one beyond
+        its table.
         """
-        if places.shape[-1] != len(self.tables):
-            raise ValueError(f"places have {places.shape[-1]} axes; there are tables for {len(self.tables)}")
+        for name, given in (("places", places), ("sizes", sizes)):
+            if given.shape[-1] != len(self.tables):
+                raise ValueError(f"{name} have {given.shape[-1]} axes; there are tables for {len(self.tables)}")
+        if outside := ((places < 0) | (places >= sizes)).sum().item():
+            raise ValueError(f"places: {outside} lie outside their pictures; they take 0 to the side of sizes, less 1")
         columns = enumerate(zip(self.tables, places.unbind(-1), sizes.unbind(-1), strict=True))
         return sum(self.look_up(table, place, side, axis) for axis, (table, place, side) in columns)
 
@@ -252,12 +269,18 @@ class NaViT(nn.Module):
     def features(self, patches: Tensor, ids: Tensor, places: Tensor, sizes: Tensor, backend: str = "auto") -> Tensor:
         """One vector for each picture of a batch (see `collate`): [pictures, dim]. backend: soralab.kernels'.
 
-        Raises ValueError for patches of another size and for ids that do not fit (`segments`).
+        Raises ValueError for no picture, patches or places of another shape, and ids that do not fit (`segments`).
         """
-        if patches.shape != (want := (*ids.shape, self.embed.in_features)):
-            raise ValueError(f"patches is {list(patches.shape)}; with ids {list(ids.shape)} it takes {list(want)}")
+        axes = len(self.positions.tables)
+        for name, given, width in (("patches", patches, self.embed.in_features), ("places", places, axes)):
+            if given.shape != (want := (*ids.shape, width)):
+                raise ValueError(f"{name} is {list(given.shape)}; with ids {list(ids.shape)} it takes {list(want)}")
+        if sizes.ndim != 2 or not len(sizes):
+            raise ValueError(f"sizes is {list(sizes.shape)}; it takes [pictures, {axes}], at least one picture")
+        if not patches.is_floating_point():
+            raise ValueError(f"patches is {patches.dtype}; it takes floats, of about -1 to 1")
         tokens, queries, order = segments(ids, len(sizes))
-        z = self.embed(patches) + self.positions(places, sizes[ids.clamp(min=0)])
+        z = self.embed(patches.to(self.embed.weight.dtype)) + self.positions(places, sizes[ids.clamp(min=0)])
         z = rearrange(z, "row place dim -> (row place) 1 dim")
         own = Packed(tokens, backend=backend)
         for block in self.blocks:
@@ -297,36 +320,43 @@ def rate_by_size(rng: Random, tokens: int, most: int, low: float, high: float, s
 
 def left(tokens: int, rate: float) -> int:
     """How many of so many tokens stay at this rate of dropping: at least one."""
-    if not 0 <= rate <= 1:
-        raise ValueError(f"rate is {rate}; it takes 0 to 1")
+    if tokens < 1 or not 0 <= rate <= 1:
+        raise ValueError(f"tokens, rate: got {tokens}, {rate}; takes tokens from 1 and a rate from 0 to 1")
     return max(1, round(tokens * (1 - rate)))
 
 
 def keep(tokens: int, rate: float, generator: torch.Generator | None = None) -> Tensor:
     """Which of a picture's tokens stay: `left` many indices, in their old order. The packer is told their number."""
-    return torch.randperm(tokens, generator=generator)[: left(tokens, rate)].sort().values
+    stay = left(tokens, rate)  # first, for it refuses
+    return torch.randperm(tokens, generator=generator)[:stay].sort().values
 
 
 def truncated_normal(rng: Random, mean: float, std: float, low: float, high: float) -> float:
-    """A normal number, drawn again until it lies in [low, high]."""
-    while not low <= (value := rng.gauss(mean, std)) <= high:
-        pass
-    return value
+    """A normal number, drawn again until it lies in [low, high]. Raises ValueError where 100,000 draws all miss it."""
+    for _ in range(100_000):
+        if low <= (value := rng.gauss(mean, std)) <= high:
+            return value
+    raise ValueError(f"mean, std, low, high: got {mean}, {std}, {low}, {high}; a normal number hardly ever lies there")
 
 
 def sample_side(rng: Random, low: int = 64, high: int = 384) -> float:
     """A resolution for a picture: the side of a square as large as it is to be, pixels.
 
     u from a normal of mean -0.5 and deviation 1, cut off at -1 and 1, is laid on [low, high]: small is frequent.
+    Raises ValueError unless 0 < low <= high.
     """
+    if not 0 < low <= high < math.inf:
+        raise ValueError(f"low, high: got {low}, {high}; takes 0 < low <= high")
     return low + (truncated_normal(rng, -0.5, 1.0, -1.0, 1.0) + 1) / 2 * (high - low)
 
 
 def resized(size: tuple[int, int], side: float, patch: int) -> tuple[int, int]:
     """(height, width) in pixels of a picture of `size` at the resolution `side`: side^2 pixels in the same proportions.
 
-    Both are rounded to multiples of the patch, at least one.
+    Both are rounded to multiples of the patch, at least one. Raises ValueError unless all of them are above 0.
     """
+    if not (min(*size, patch) > 0 and 0 < side < math.inf):
+        raise ValueError(f"size, side, patch: got {size}, {side}, {patch}; takes numbers above 0")
     stretch = math.sqrt(size[0] / size[1])
     return tuple(patch * max(1, round(length / patch)) for length in (side * stretch, side / stretch))
 
@@ -337,7 +367,7 @@ def chunked_contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor | floa
     images, texts [n, embed], unit vectors; chunk: rows of logits that are held at once, from 1. A packed row holds
     several pictures, and logits grow by the square of their number. A chunk is computed again in the backward pass.
     """
-    if images.shape != texts.shape or chunk < 1:
+    if images.shape != texts.shape or images.ndim != 2 or not len(images) or chunk < 1:
         got = f"{list(images.shape)}, {list(texts.shape)}, {chunk}"
         raise ValueError(f"images, texts, chunk: got {got}; takes n pairs of one width, and a chunk from 1")
 

@@ -338,6 +338,14 @@ def test_a_side_that_does_not_divide_is_named(patch, name):
         patchify(numbered(4, 6, 8), patch)
 
 
+def test_a_patch_that_is_no_whole_number_is_refused_and_spoils_no_later_call():
+    """einops keeps what it was asked for by value, and 4.0 == 4."""
+    for patch in ((1, 2.0, 4.0), (1, 0, 4), (1, 2, -4)):
+        with pytest.raises(ValueError, match="patch is .*; it takes whole numbers from 1"):
+            patchify(numbered(3, 10, 20), patch)
+    assert patchify(numbered(3, 10, 20), (1, 2, 4)).shape[1] == 3 * 5 * 5
+
+
 def test_grid_positions_stand_in_patchifys_order():
     t, y, x = grid_positions((2, 3, 4)).unbind(-1)
     tokens = patchify(numbered(4, 9, 8), (2, 3, 2))[0, :, 0]

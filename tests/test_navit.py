@@ -5,6 +5,7 @@ import statistics
 from itertools import pairwise
 from random import Random
 
+import numpy
 import pytest
 import torch
 from einops import rearrange
@@ -77,6 +78,12 @@ def close(a, b, scale=1e-12):
 ])  # fmt: skip
 def test_each_goes_into_the_first_row_with_room(sizes, length, rows):
     assert pack(sizes, length) == rows
+
+
+def test_a_table_of_sizes_packs_as_its_rows():
+    assert pack(numpy.array([6, 5, 3, 2, 4]), 8) == [[0, 3], [1, 2], [4]]
+    assert pack(numpy.array([[2, 3], [1, 2], [2, 2]]), 8) == pack(torch.tensor([[2, 3], [1, 2], [2, 2]]), 8)
+    assert pack([*numpy.array([[2, 3], [1, 2], [2, 2]])], 8) == [[0, 1], [2]]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -294,6 +301,12 @@ def spoilt(batch, *, but, value=float("nan")):
     return batch | {"patches": batch["patches"].masked_fill(others[..., None], value)}
 
 
+def test_patches_of_another_precision_are_read_in_the_model_s():
+    model, batch = alive(), collate(pictures(), 4, 30)
+    half = batch | {"patches": batch["patches"].half()}
+    assert torch.equal(model(**half), model(**half | {"patches": half["patches"].double()}))
+
+
 @pytest.mark.parametrize("value", [float("nan"), 1e9])
 def test_nothing_leaks(value):
     """With NaN in every neighbour and in the padding this picture's answer is the same to the last bit."""
@@ -335,7 +348,7 @@ def test_wrong_versions_are_told_from_the_right_one(wrong, monkeypatch):
     try:
         got = model(**navit.collate(some, 4, 30))
     except ValueError as error:
-        assert "ids" in str(error)
+        assert "ids" in str(error) or "places" in str(error)
         return
     assert (got - want).abs().max() > 1e-3 * want.abs().max()
 
@@ -496,14 +509,30 @@ def fed(model, **changes):
     return model(**{**collate(pictures(), 4, 30), **changes})
 
 
+def kept(*each):
+    return collate([numbers(3, 8, 8)], 4, 8, [torch.tensor(stay, dtype=torch.long) for stay in each])
+
+
 @pytest.mark.parametrize("make, says", [
     (lambda: pack([], 8), "sizes is empty"),
     (lambda: pack([3, (3, 3)], 8), r"sizes\[1\] is \(3, 3\), 9 tokens; it takes 1 to length, which is 8"),
     (lambda: pack([3, 0], 8), r"sizes\[1\] is 0"),
     (lambda: pack([(2, 0)], 8), r"sizes\[0\] is \(2, 0\)"),
+    (lambda: pack([(-2, -3)], 8), r"sizes\[0\] is \(-2, -3\), 6 tokens; .* whole sides from 1"),
+    (lambda: pack([3, (2, 2.5)], 8), r"sizes\[1\] is \(2, 2.5\), 5.0 tokens"),
+    (lambda: pack([()], 8), r"sizes\[0\] is \(\), 1 tokens"),
     (lambda: collate([], 4, 8), "pictures is empty"),
     (lambda: collate([numbers(8, 8)], 4, 8), r"picture is \[8, 8\]; it takes \[channel, height, width\]"),
     (lambda: collate(pictures([(8, 10)]), 4, 8), "width is 10; it takes a multiple of the patch's 4"),
+    (lambda: cut(numbers(3, 8, 8), 0), r"patch is \(1, 0, 0\); it takes whole numbers from 1"),
+    (lambda: cut(numbers(3, 8, 8), 4.0), r"patch is \(1, 4.0, 4.0\)"),
+    (lambda: collate([numbers(3, 4, 4), numbers(1, 4, 4)], 4, 8), "pictures are .*1 channels, .*3 channels; it takes"),
+    (lambda: collate([numbers(3, 4, 4), numbers(3, 4, 4).half()], 4, 8), "pictures are .*float16 of .*float64 of"),
+    (lambda: kept([0], [1]), "kept has indices for 2 pictures; there are 1"),
+    (lambda: kept([4]), r"kept\[0\] is \[4\]; it takes indices from 0 to 3, each once"),
+    (lambda: kept([0, -1]), r"kept\[0\] is \[0, -1\]"),
+    (lambda: kept([1, 1]), r"kept\[0\] is \[1, 1\]"),
+    (lambda: kept([]), r"kept\[0\] is \[\]"),
     (lambda: collate(pictures([(8, 16)]), 4, 7), "8 tokens; it takes 1 to length, which is 7"),
     (lambda: segments(ids(0, 1), 2), r"ids is \[2\]; it takes \[rows, length\]"),
     (lambda: segments(ids([0, 1, 0]), 2), r"ids has runs of the pictures \[0, 0, 1\]; it takes each of 0 to 1 in one"),
@@ -513,6 +542,13 @@ def fed(model, **changes):
     (lambda: segments(ids([PAD, PAD]), 1), r"ids has runs of the pictures \[\]; it takes each of 0 to 0"),
     (lambda: fed(alive(), patches=numbers(3, 30, 12)), r"patches is \[3, 30, 12\]; with ids .* it takes .* 48\]"),
     (lambda: fed(alive(), sizes=torch.ones(9, 2).long()), "it takes each of 0 to 8 in one run, as many as sizes"),
+    (lambda: fed(alive(), places=torch.zeros(3, 30, 3).long()), r"places is \[3, 30, 3\]; with ids .* 30, 2\]"),
+    (lambda: fed(alive(), sizes=torch.ones(7, 3).long()), "sizes have 3 axes; there are tables for 2"),
+    (lambda: fed(alive(), sizes=torch.ones(7).long()), r"sizes is \[7\]; it takes \[pictures, 2\]"),
+    (lambda: fed(alive(), ids=torch.full((3, 30), PAD), sizes=torch.ones(0, 2)), r"sizes is \[0, 2\]; .* one picture"),
+    (lambda: fed(alive(), patches=torch.zeros(3, 30, 48, dtype=torch.uint8)), "patches is torch.uint8; it takes"),
+    (lambda: FactorisedPositions((3, 3), 8, "fractional")(ids([0, 2]), ids([2, 2])), "places: 1 lie outside"),
+    (lambda: FactorisedPositions((3, 3), 8)(ids([-1, 0], [-1, -1]), ids([2, 2])), "places: 3 lie outside"),
     (lambda: FactorisedPositions((3, 3), 8, "relative"), "kind is 'relative'; it takes one of absolute, fractional"),
     (lambda: NaViT(NaViTConfig(positions="none")), "kind is 'none'"),
     (lambda: FactorisedPositions((3, 3), 8)(ids([0, 3]), ids([4, 4])), "places reach 3 on axis 1; absolute .* 0 to 2"),
@@ -521,9 +557,22 @@ def fed(model, **changes):
     (lambda: beta_rate(Random(0), 0.5, 1.1), "mean, largest"),
     (lambda: rate_by_size(Random(0), 11, 10, 0.1, 0.5), "tokens is 11; it takes 1 to most, which is 10"),
     (lambda: rate_by_size(Random(0), 5, 10, 0.1, 1.0), "low, high: got 0.1, 1.0"),
-    (lambda: left(5, 1.2), "rate is 1.2; it takes 0 to 1"),
+    (lambda: left(5, 1.2), "tokens, rate: got 5, 1.2; takes tokens from 1 and a rate from 0 to 1"),
+    (lambda: left(5, -0.1), "tokens, rate: got 5, -0.1"),
+    (lambda: keep(0, 0.5), "tokens, rate: got 0, 0.5"),
+    (lambda: keep(-2, 0.5), "tokens, rate: got -2, 0.5"),
+    (lambda: truncated_normal(Random(0), 0, 1, 2, 1), "mean, std, low, high: got 0, 1, 2, 1"),
+    (lambda: rate_by_size(Random(0), 5, 10, 0.1, 0.5, std=math.nan), "mean, std, low, high: got .* nan"),
+    (lambda: sample_side(Random(0), 96, 32), "low, high: got 96, 32; takes 0 < low <= high"),
+    (lambda: sample_side(Random(0), 0, 32), "low, high: got 0, 32"),
+    (lambda: resized((0, 5), 32, 4), r"size, side, patch: got \(0, 5\), 32, 4; takes numbers above 0"),
+    (lambda: resized((5, 5), 0, 4), "size, side, patch"),
+    (lambda: resized((5, 5), math.inf, 4), "size, side, patch"),
+    (lambda: resized((5, 5), 32, 0), "size, side, patch"),
     (lambda: chunked_contrastive_loss(numbers(3, 4), numbers(2, 4), 1.0, 2), r"images, texts, chunk: got \[3, 4\]"),
     (lambda: chunked_contrastive_loss(numbers(3, 4), numbers(3, 4), 1.0, 0), "images, texts, chunk"),
+    (lambda: chunked_contrastive_loss(numbers(0, 4), numbers(0, 4), 1.0, 2), r"images, texts, chunk: got \[0, 4\]"),
+    (lambda: chunked_contrastive_loss(numbers(4), numbers(4), 1.0, 2), r"images, texts, chunk: got \[4\]"),
 ])  # fmt: skip
 def test_errors_name_the_argument(make, says):
     with pytest.raises(ValueError, match=says):

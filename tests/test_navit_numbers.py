@@ -50,6 +50,11 @@ def test_the_recipe_is_what_the_page_says():
     assert "about 33 pictures a step" in guide
     assert CARD["steps"] == recipe.TRAINING.steps == 4000 and "4,000 steps" in said and "ten times as long" in said
     assert budget.FURTHER.steps == 400 and "400 further steps" in said and len(budget.SEEDS) == 3
+    vit = read_card("vit")
+    begun = vit["steps"] * vit["batch"] * (vit["config"]["image"] // vit["config"]["patch"]) ** 2
+    assert begun == 8 * budget.START.steps * recipe.ROWS * recipe.LENGTH and "eight times as many tokens" in said
+    assert recipe.PICTURES == 60_000 and "an epoch of 60,000 pictures" in said and "thousands of full rows" in said
+    assert recipe.PICTURES / len(counts) * len(rows) / 2 > 2000  # rows that first fit looks at, halfway through
 
 
 def test_packing_is_worth_what_was_asked():

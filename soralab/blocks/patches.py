@@ -10,8 +10,11 @@ from torch import Tensor
 def patchify(film: Tensor, patch: tuple[int, int, int]) -> Tensor:
     """Cut films into tokens: [batch, time, channel, height, width] to [batch, tokens, pt * ph * pw * channel].
 
-    `patch` is (pt, ph, pw). Tokens run over time, then rows, then columns. Raises ValueError if a side does not divide.
+    `patch` is (pt, ph, pw). Tokens run over time, then rows, then columns. Raises ValueError if a side does not divide,
+    and for a patch that is not of whole numbers from 1.
     """
+    if not all(isinstance(p, int) and p >= 1 for p in patch):  # after 4.0, which einops caches as 4, no 4 would do
+        raise ValueError(f"patch is {tuple(patch)}; it takes whole numbers from 1")
     sides = dict(zip(("time", "height", "width"), (film.shape[1], *film.shape[3:]), strict=True))
     for (name, side), p in zip(sides.items(), patch, strict=True):
         if side % p:

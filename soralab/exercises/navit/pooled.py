@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from soralab.workbook.task import Case, Exercise, Mistake
+from soralab.workbook.task import Case, Exercise, Mistake, WrongAnswer
 
 
 def stub(z: Tensor, ids: Tensor, query: Tensor, pictures: int) -> Tensor:
@@ -56,6 +56,20 @@ def _weights(z: Tensor, ids: Tensor, query: Tensor, pictures: int, allowed: Tens
     flat = z.flatten(0, 1)
     logits = flat @ query / z.shape[-1] ** 0.5
     return logits.masked_fill(~allowed, float("-inf")).softmax(-1) @ flat
+
+
+def check(fn) -> Iterator[tuple[bool, str]]:
+    z, ids, query, pictures = _case([[0, 0, 1, -1, -1]], 4)
+    want = fn(z.clone(), ids, query, pictures)
+    z[ids < 0] = float("nan")
+    yield torch.equal(fn(z, ids, query, pictures), want), (
+        "with NaN in the padding the vectors are others. Padding holds whatever it holds, and a weight of 0 times NaN "
+        "is NaN: leave its tokens out of the sum, or set them to zero first."
+    )
+
+
+def padding_weighed_with_0(z, ids, query, pictures):
+    return _weights(z, ids, query, pictures, ids.flatten() == torch.arange(pictures)[:, None])
 
 
 def over_the_row(z, ids, query, pictures):
@@ -124,6 +138,8 @@ EXERCISE = Exercise(
     stub=stub,
     solution=solution,
     cases=cases,
+    check=check,
+    wrong={"padding_weighed_with_0": WrongAnswer(padding_weighed_with_0, "with NaN in the padding")},
     mistakes={
         "over_the_row": Mistake(over_the_row, "every picture of a row has the same vector: the query looks over the "
                                 "whole row, neighbours and padding included."),
