@@ -117,7 +117,7 @@ def collate(
     if kept is not None:
         if len(kept) != len(pictures):
             raise ValueError(f"kept has indices for {len(kept)} pictures; there are {len(pictures)}")
-        for k, stay in enumerate(stay.tolist() for stay in kept):
+        for k, stay in enumerate(torch.as_tensor(stay).tolist() for stay in kept):
             if not len({*stay} & {*range(n := len(pieces[k][0]))}) == len(stay) > 0:
                 raise ValueError(f"kept[{k}] is {stay}; it takes indices from 0 to {n - 1}, each once")
         pieces = [(patches[stay], places[stay]) for (patches, places), stay in zip(pieces, kept, strict=True)]

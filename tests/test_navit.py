@@ -157,6 +157,8 @@ def test_what_is_dropped_takes_no_room():
     assert batch["places"].tolist() == [[[0, 1], [1, 2], [1, 0]]]
     assert batch["sizes"].tolist() == [[2, 3], [2, 2]]  # of the whole picture, for fractional positions
     assert torch.equal(batch["patches"][0, 1], cut(some[0], 4)[0][5])
+    lists = collate(some, 4, 3, [stay.tolist() for stay in kept])
+    assert torch.equal(lists["patches"], batch["patches"])
 
 
 def test_segments_by_hand():
