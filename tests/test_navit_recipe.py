@@ -1,5 +1,7 @@
 """How chapter 07's NaViT is trained and what is measured with it: batches, the arms at an equal budget, the speeds."""
 
+from dataclasses import replace
+from functools import partial
 from random import Random
 
 import pytest
@@ -10,7 +12,7 @@ from soralab.experiments import navit_budget as budget
 from soralab.experiments import navit_scores as scores
 from soralab.experiments import navit_speed as speed
 from soralab.navit import NaViT, NaViTConfig, beta_rate, collate
-from soralab.recipes.navit import CONFIG, Batches, loss, packed
+from soralab.recipes.navit import CONFIG, TRAINING, Batches, fit, loss, packed
 from soralab.vit import ViT, ViTConfig
 
 
@@ -236,3 +238,27 @@ def test_a_part_of_the_tokens_is_dropped_before_packing(pool):
     kept = [torch.arange(rng.randint(1, p.shape[1] * p.shape[2] // 16)) for p in some]
     batch = collate(some, 4, 512, kept)
     assert [int((batch["ids"] == k).sum()) for k in range(12)] == [len(stay) for stay in kept]
+
+
+def test_what_and_where_are_counted_apart(monkeypatch):
+    """Of 54 pictures every second one is taken for another shape, every third for another place."""
+    asked = []
+    monkeypatch.setattr(scores, "pictures", lambda *given: asked.append(given) or (list(range(54)), torch.arange(54)))
+    shape, place = torch.arange(54) // 9, torch.arange(54) % 9
+    found = (shape + (torch.arange(54) % 2 == 0)) % 6 * 9 + (place + (torch.arange(54) % 3 == 0)) % 9
+    monkeypatch.setattr(scores, "predict", lambda made, shown: found)
+    row = scores.measure(None, "held_out", 54)
+    assert asked == [(scores.SEED, range(54), "held_out")]
+    assert row == {"pictures": 54, "what and where": 0.3333, "what": 0.5, "where": 0.6667}
+
+
+def test_a_training_begins_with_its_own_seed_s_weights(pool, tmp_path):
+    ends = []
+    for number, seed in enumerate((5, 5, 6)):
+        torch.manual_seed(100 + number)  # whatever was drawn before
+        training = replace(TRAINING, steps=1, seed=seed, warmup=0)
+        small = NaViTConfig(**{**vars(CONFIG), "dim": 32, "depth": 1, "heads": 2})
+        made, _ = fit(partial(NaViT, small), training, Batches(*pool, seed=1), tmp_path / str(number))
+        ends.append(made.state_dict())
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    assert not torch.equal(ends[0]["embed.weight"], ends[2]["embed.weight"])
