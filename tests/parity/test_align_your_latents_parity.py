@@ -2,11 +2,23 @@
 
 import pytest
 import torch
-from tiny_models import numbers, randomise
 
 from soralab.align_your_latents import Beside, TemporalConv, TemporalTransformer
 
 diffusers = pytest.importorskip("diffusers")
+
+
+def numbers(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def randomise(module, seed=0):
+    """Every weight: what starts at zero would hide the layers before it."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        parameter.normal_(std=0.3 if parameter.ndim < 2 else parameter[0].numel() ** -0.5, generator=generator)
+    return module.eval()
 
 
 def renamed(state, table):
