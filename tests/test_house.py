@@ -240,6 +240,16 @@ def course_files():
     return [p for p in files if p.suffix in TEXT and not skipped & set(p.relative_to(ROOT).parts)]
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "tests" / "parity").glob("*.py")), ids=lambda path: path.stem)
+def test_a_parity_test_stands_alone(path):
+    """It finds tests/tiny_models.py only if a test beside that file was collected before it, in the same process."""
+    helpers = {file.stem for file in (ROOT / "tests").glob("*.py")}
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    taken = [node.module if isinstance(node, ast.ImportFrom) else alias.name
+             for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]  # fmt: skip
+    assert not helpers & set(taken)
+
+
 def test_no_path_of_one_machine():
     examples = {Path(__file__).name, "test_notebooks.py"}               # these two hold paths to be refused
     found = [
