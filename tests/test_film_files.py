@@ -57,6 +57,7 @@ def video(path, codec="libx264", film=None, aspect=None):
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=8)
         stream.height, stream.width, stream.pix_fmt = *pictures.shape[1:3], "yuv420p"
+        stream.thread_count = 1  # or the file differs by the number of cores
         if aspect:
             stream.codec_context.sample_aspect_ratio = aspect
         for picture in pictures:
@@ -76,10 +77,26 @@ def test_pixels_that_are_not_square_are_stretched(tmp_path, aspect, size):
     assert (film[:, 0, 10, 10] > 0.8).all() and (film[:, 1, 10, -10] < -0.8).all()  # the corners are where they were
 
 
+def ffmpeg_tells(data: bytes) -> bool:
+    """Does FFmpeg, left to itself, find damage in this film: an error, or a frame that it marks?"""
+    from io import BytesIO
+
+    try:
+        with av.open(BytesIO(data)) as container:
+            container.streams.video[0].thread_type = "NONE"
+            return any(frame.is_corrupt for frame in container.decode(video=0))
+    except av.error.FFmpegError:
+        return True
+
+
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 @pytest.mark.parametrize("size", [20, 400])
 def test_random_bytes_inside_a_film_are_noticed(tmp_path, codec, size):
-    """FFmpeg conceals what it cannot read, by green or by the frame before, and says nothing unless asked."""
+    """FFmpeg conceals what it cannot read, by green or by the frame before, and says nothing unless asked.
+
+    A few bytes may also decode to other pixels and break no rule: nobody can notice these. How many do so depends
+    on the film that the encoder makes here: of 20 bytes in H.264 some half.
+    """
     if codec not in av.codecs_available:
         pytest.skip(f"no {codec} here")
     noise = torch.rand(12, 3, 16, 20, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -88,16 +105,16 @@ def test_random_bytes_inside_a_film_are_noticed(tmp_path, codec, size):
     start, rng = data.find(b"mdat") + 1500, random.Random(size)  # behind the encoder's name
     end = data.find(b"moov") if data.find(b"moov") > start else len(data)
     assert len(read_film(path)) == 12
-    noticed = 0
-    for _ in range(8):
+    told = 0
+    for _ in range(12):
         at = rng.randrange(start, end - size)
-        path.write_bytes(data[:at] + rng.randbytes(size) + data[at + size :])
-        try:
-            read_film(path)
-        except OSError as error:
-            assert "a.mp4 is damaged" in str(error) or "a.mp4 is not a film" in str(error)
-            noticed += 1
-    assert noticed >= 6  # a few bytes may decode to other pixels and break no rule; unasked it is 0 of 20 bytes
+        broken = data[:at] + rng.randbytes(size) + data[at + size :]
+        path.write_bytes(broken)
+        if ffmpeg_tells(broken):
+            told += 1
+            with pytest.raises(OSError, match=r"a\.mp4 is damaged|a\.mp4 is not a film"):
+                read_film(path)
+    assert told >= 2  # the cases are cases
 
 
 def test_the_cover_of_a_song_is_not_a_film(tmp_path):
