@@ -32,6 +32,8 @@ RECIPES = {  # checkpoint: the chapter's file, here and in `soralab.experiments`
     "latent_autoencoder": "latent_diffusion",
     "latent_diffusion": "latent_diffusion",
     "walt_autoencoder": "walt_autoencoder",
+    "film_autoencoder": "film_painter",
+    "film_painter": "film_painter",
 }
 RUNS = Path("runs")  # where a reader's own trainings lie
 
