@@ -19,15 +19,16 @@ from soralab.world.reader import read_caption, read_setting
 from soralab.world.scene import WALL
 
 FRAMES = 9  # of a film
-STILLS = (0, 2)  # pictures of five that are stills; the rest are frames
+STILLS = (0, 2)  # pictures of five that are stills, chapter 06's of one thing; the rest are frames
 WALLS = 9  # the picture of ten that has a wall: in the world's own mixture it would be one of thirty
 
 
 def sample(seed: int, index: int, split: str = "train") -> tuple[world.Scene, int]:
     """Picture number `index`: its scene, and which of FRAMES frames it is of; a still is frame 0.
 
-    Four of ten are chapter 06's (`stills.mixed`), six are of films of the simple world, one of these with a wall. A
-    pure function of its arguments. Raises ValueError for another split.
+    Four of ten are chapter 06's of one thing (`stills.mixed` has those of two at other numbers), six are of films of
+    the simple world, one of these with a wall. So nothing here has two things, as no film of that world has. A pure
+    function of its arguments. Raises ValueError for another split.
     """
     if index % 5 in STILLS:
         return stills.mixed(seed, index, split), 0
