@@ -7,8 +7,8 @@ frame i meeting the keys and values of the first frame and of the one before,
     Q = W^Q z_i,    K = W^K [z_1, z_{i-1}],    V = W^V [z_1, z_{i-1}]
 
 and behind it comes attention over time whose output starts at zero. Section 4.2: only W^Q of the two attentions and the
-attention over time are trained, on one film and its prompt. Section 4.3: the film is walked back to noise (DDIM
-inversion), and from that noise the model films a changed prompt.
+attention over time are trained, on one film and its prompt. Then the film is walked back to noise (DDIM inversion), and
+from that noise the model films a changed prompt.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def inflate(painter: LatentDiffusion, frames: int, sees: str = "sparse-causal") 
     return model
 
 
-# --------------------------------------------------------------------------- tuning and editing, sections 4.2, 4.3
+# -------------------------------------------------------------------------------- tuning and editing, section 4.2
 
 
 def tuning_loss(model: LatentDiffusion, z: Tensor, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:

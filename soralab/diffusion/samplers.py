@@ -235,9 +235,9 @@ def invert(
     """DDIM inversion: the noise at t_start from which `ddim`, called alike, makes x [batch, ...] again.
 
     Each DDIM step down, from t to s, is undone by looking for the x_t that it would take to x_s: begin with
-    x_t = x_s and add what is missing, x_s - step(x_t). One look (`iterations` = 1) is the usual inversion:
-    first order, one call a step. More looks converge to the exact inverse as long as steps are short. The
-    network is never asked at t = 0.
+    x_t = x_s and add what is missing, x_s - step(x_t). One look (`iterations` = 1) is one call a step and
+    first order, as the usual inversion is, which solves the step for x_t as if eps did not depend on it.
+    More looks converge to the exact inverse as long as steps are short. The network is never asked at t = 0.
     """
     if iterations < 1:
         raise ValueError(f"iterations: got {iterations}, takes a whole number of at least 1")
