@@ -9,7 +9,7 @@ With z the values behind spatial layer i, for frames that lie in the batch, and 
     c_S = (m_S o z, m_S),    f'(z_t; c_S) = f(z_t) + s (f(z_t; c_S) - f(z_t))                     (context guidance)
 
 and only phi is trained. At alpha = 1 the model is the picture model, bit for bit; and as every new layer adds what
-starts at zero, it is so before the first step of training too.
+starts at zero, it is so before the first step of training too, whatever frames are given.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from soralab.blocks.convolution import ResBlock
-from soralab.blocks.first_stage import Autoencoder, misfit
+from soralab.blocks.first_stage import Autoencoder, draw, misfit
 from soralab.blocks.perception import adaptive_weight, frozen, hinge_loss
 from soralab.blocks.temporal import TemporalConv, TemporalTransformer
 from soralab.clip import PromptEncoder
@@ -44,6 +44,8 @@ class Beside(nn.Module):
         super().__init__()
         self.layer, self.a = layer, nn.Parameter(torch.zeros(()))
         self.known = nn.Conv2d(channels, dim, stride + 2, stride, padding=1, bias=False) if channels else None
+        if self.known is not None:
+            nn.init.zeros_(self.known.weight)
 
     @property
     def alpha(self) -> Tensor:
@@ -112,17 +114,19 @@ class VideoLDM(nn.Module):
         """Predict the noise in z [batch, frames, c, height, width] at diffusion times t [batch].
 
         ids [batch, n]: what the painter is to draw; words [batch, m]: what the film is of; 0 for padding, all 0 for no
-        prompt. known: c_S [batch, frames, c + 1, height, width] (`given_frames`), or None. moments [frames]: when each
-        frame is, by default 0, 1, 2, ... Returns the shape of z. Raises ValueError for what does not fit.
+        prompt. known: c_S [batch, frames, c + 1, height, width] (`given_frames`), or None. moments [frames] or [batch,
+        frames]: when each frame is, by default 0, 1, 2, ... Returns the shape of z. Raises ValueError for what does not
+        fit.
         """
         if z.ndim != 5:
             raise ValueError(f"z is {list(z.shape)}; it takes [batch, frames, channels, height, width]")
         frames = z.shape[1]
         moments = torch.arange(frames, device=z.device) if moments is None else moments
         want = [*z.shape[:2], z.shape[2] + 1, *z.shape[3:]]
-        if len(moments) != frames or (known is not None and list(known.shape) != want):
-            got = f"{len(moments)} and {None if known is None else list(known.shape)}"
-            raise ValueError(f"moments, known: got {got}; with z {list(z.shape)} it takes {frames} and {want}")
+        fit = list(moments.shape) in ([frames], [len(z), frames])
+        if not fit or (known is not None and list(known.shape) != want):
+            got = f"{list(moments.shape)} and {None if known is None else list(known.shape)}"
+            raise ValueError(f"moments, known: got {got}; with z {list(z.shape)} it takes [{frames}] and {want}")
         keys, mask, _ = (x.repeat_interleave(frames, 0) for x in self.painter.text(ids))
         film, film_mask, _ = self.phi.text(words)
         time = self.painter.unet.time(t)
@@ -157,13 +161,15 @@ def given_frames(z: Tensor, given: Tensor) -> Tensor:
 
 
 def video_loss(
-    model: VideoLDM, z: Tensor, ids: Tensor, words: Tensor, given: Tensor, generator: torch.Generator
-) -> Tensor:
+    model: VideoLDM, z: Tensor, ids: Tensor, words: Tensor, given: Tensor, generator: torch.Generator,
+    moments: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Squared error of the noise for each film of latents z [batch, frames, c, height, width]: [batch].
 
-    given [batch, frames]: the frames that the model is told (no frame, and it films from noise alone).
+    given [batch, frames]: the frames that the model is told (no frame, and it films from noise alone). moments: as in
+    `VideoLDM`.
     """
-    condition = {"ids": ids, "words": words, "known": given_frames(z, given)}
+    condition = {"ids": ids, "words": words, "known": given_frames(z, given), "moments": moments}
     return diffusion_loss(PROCESS, model, z, "eps", generator=generator, condition=condition)
 
 
@@ -204,6 +210,7 @@ class Animator:
         filmed = ddim(PROCESS.denoiser(told, "eps"), noise, PROCESS, steps)
         return torch.where(given[:, :, None, None, None], z, filmed)
 
+    @torch.no_grad()
     def film(self, prompts: Sequence[str], seed: int = 0, size: Sequence[int] = (9, 4, 8, 8), **options) -> Tensor:
         """Film each prompt: [prompts, frames, 3, height, width] in [-1, 1]; film k starts from the noise of seed + k.
 
@@ -222,13 +229,22 @@ class Animator:
         given = (torch.arange(frames, device=z.device) < z.shape[1]).expand(len(z), -1)
         return self.latents(prompts, self.noise(seed, len(z), whole.shape[1:]), whole, given, **options)
 
-    def between(self, z: Tensor, prompts: Sequence[str], seed: int = 0, **options) -> Tensor:
-        """Latents z [batch, n, c, height, width] with a new frame between each two: 2n - 1 frames (section 3.3)."""
-        frames = 2 * z.shape[1] - 1
-        whole = z.repeat_interleave(2, 1)[:, :frames]
-        given = (torch.arange(frames, device=z.device) % 2 == 0).expand(len(z), -1)
-        moments, noise = torch.arange(frames, device=z.device) / 2, self.noise(seed, len(z), whole.shape[1:])
-        return self.latents(prompts, noise, whole, given, moments, **options)
+    def between(self, z: Tensor, prompts: Sequence[str], seed: int = 0, window: int = 4, **options) -> Tensor:
+        """Latents z [batch, n, c, height, width] with a new frame between each two: 2n - 1 frames (section 3.3).
+
+        Filmed in windows of `window` new frames, of which each begins with the frame that the last one ends with: a
+        film of any length is films as long as those of the training. Raises ValueError for fewer than two frames.
+        """
+        if z.shape[1] < 2:
+            raise ValueError(f"z has {z.shape[1]} frames; it takes at least 2 to film between")
+        parts = [z[:, :1]]
+        for start in range(0, z.shape[1] - 1, window):
+            whole = z[:, start : start + window + 1].repeat_interleave(2, 1)[:, :-1]
+            place = torch.arange(whole.shape[1], device=z.device)
+            noise = self.noise(seed + start * len(z), len(z), whole.shape[1:])
+            given = (place % 2 == 0).expand(len(z), -1)
+            parts.append(self.latents(prompts, noise, whole, given, start + place / 2, **options)[:, 1:])
+        return torch.cat(parts, dim=1)
 
     def noise(self, seed: int, count: int, size: Sequence[int]) -> Tensor:
         """Noise of seed, seed + 1, ...: [count, *size], drawn on the CPU, where the model is."""
@@ -264,14 +280,18 @@ class TemporalDecoder(nn.Module):
 
 
 def decoder_loss(
-    decoder: TemporalDecoder, discriminator: nn.Module, film: Tensor, adversary: bool = True, strength: float = 0.5
-) -> tuple[Tensor, dict[str, float]]:
+    decoder: TemporalDecoder, discriminator: nn.Module, film: Tensor, generator: torch.Generator,
+    adversary: bool = True, strength: float = 0.5, jitter: float = 0.0,
+) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
     """What the temporal decoder and its discriminator minimise, each by its own weights: chapter 06's, on films.
 
-    film [batch, frames, 3, height, width]. Returns (loss, {"misfit", "lambda"}).
+    film [batch, frames, 3, height, width]. Its latents are drawn, frame by frame, from q(z | x), as chapter 06 draws
+    them; jitter: the deviation of noise that is added to them, for a decoder that is to bear a model's own latents.
+    Returns (loss, {"misfit", "lambda"}).
     """
     with torch.no_grad():
-        z = decoder.autoencoder.encode(film.flatten(0, 1)).unflatten(0, film.shape[:2])
+        z = decoder.autoencoder.encode(film.flatten(0, 1), generator).unflatten(0, film.shape[:2])
+        z = z + jitter * draw(torch.zeros_like(z), torch.zeros_like(z), generator)
     copy = decoder(z)
     missed, weight = misfit(film - copy), film.new_zeros(())
     loss = missed

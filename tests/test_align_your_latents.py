@@ -73,6 +73,8 @@ def test_before_training_it_is_the_painter_bit_for_bit():
     model, z = fresh(), films()
     assert torch.equal(model(z, T, IDS, WORDS), painted(model, z)) and painted(model, z).std() > 0.1
     assert set(model.phi.alphas().values()) == {0.5}
+    first = given_frames(films(seed=5), torch.arange(FRAMES).expand(FILMS, -1) < 1)
+    assert torch.equal(model(z, T, IDS, WORDS, first), painted(model, z))
 
 
 @torch.no_grad()
@@ -212,6 +214,15 @@ def test_the_moments_are_0_1_2_if_nobody_says_otherwise(model):
     assert not torch.allclose(model(z, T, IDS, WORDS, moments=torch.arange(FRAMES) / 2), model(z, T, IDS, WORDS))
 
 
+@torch.no_grad()
+def test_each_film_may_have_its_own_moments(model):
+    z, halves = films(), torch.arange(FRAMES) / 2
+    both = model(z, T, IDS, WORDS, moments=torch.stack([torch.arange(FRAMES).float(), halves]))
+    torch.testing.assert_close(both[0], model(z, T, IDS, WORDS)[0])
+    torch.testing.assert_close(both[1], model(z, T, IDS, WORDS, moments=halves)[1])
+    assert not torch.allclose(both[1], model(z, T, IDS, WORDS)[1])
+
+
 # -------------------------------------------------------------------------------------------- frames that are given
 
 
@@ -236,13 +247,14 @@ def test_no_frame_given_is_nothing_said(model):
 def test_the_loss_is_that_of_the_noise():
     seen = {}
 
-    def network(x, t, ids, words, known):
-        seen.update(x=x, t=t, known=known)
+    def network(x, t, ids, words, known, moments):
+        seen.update(x=x, t=t, known=known, moments=moments, ids=ids, words=words)
         return torch.zeros_like(x)
 
-    z, given = films(), torch.tensor([[True] + [False] * 4, [False] * 5])
-    loss = video_loss(network, z, IDS, WORDS, given, torch.Generator().manual_seed(7))
+    z, given, halves = films(), torch.tensor([[True] + [False] * 4, [False] * 5]), torch.arange(FRAMES) / 2
+    loss = video_loss(network, z, IDS, WORDS, given, torch.Generator().manual_seed(7), halves)
     assert torch.equal(seen["known"], given_frames(z, given)) and len(set(seen["t"].tolist())) == FILMS
+    assert seen["moments"] is halves and seen["ids"] is IDS and seen["words"] is WORDS
     alpha, sigma = (f(seen["t"])[:, None, None, None, None] for f in (PROCESS.alpha, PROCESS.sigma))
     eps = (seen["x"] - alpha * z) / sigma
     torch.testing.assert_close(loss, eps.square().flatten(1).mean(1))
@@ -288,6 +300,13 @@ def test_a_film_depends_on_its_seed_alone(model):
     alone = maker.film(["a blue square grows"], seed=5, size=(3, 4, 4, 4), steps=2)
     torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-5)
     assert both.shape == (2, 3, 3, 4, 4) and both.abs().max() <= 1 and both.std() > 0.05
+    assert not both.requires_grad
+
+
+def test_a_film_is_decoded_without_a_gradient():
+    weight = torch.ones((), requires_grad=True)
+    maker = Animator(trained().float(), lambda z: weight * z[:, :, :3])
+    assert not maker.film(["a red circle"], size=(2, 4, 4, 4), steps=1).requires_grad
 
 
 def test_the_painter_is_asked_for_the_still_and_phi_for_the_film():
@@ -301,10 +320,13 @@ def test_the_painter_is_asked_for_the_still_and_phi_for_the_film():
 
 
 class Recorder(Animator):
-    """Keeps what `latents` is asked."""
+    """Keeps what `latents` is asked, the last time and always."""
+
+    always = ()
 
     def latents(self, prompts, noise, z=None, given=None, moments=None, **options):
         self.asked = (z, given, moments)
+        self.always = (*self.always, (noise, *self.asked))
         return super().latents(prompts, noise, z, given, moments, **options)
 
 
@@ -325,6 +347,20 @@ def test_between_keeps_every_second_frame_and_asks_at_half_moments():
     assert maker.asked[1].tolist() == [[True, False, True, False, True]] * 2
     assert maker.asked[2].tolist() == [0, 0.5, 1, 1.5, 2]
     assert not torch.allclose(whole[:, 1], z[:, 0], atol=1e-2)
+
+
+def test_between_goes_on_window_by_window():
+    """Each window begins where the last one ended, at its own moments and from its own noise."""
+    maker, z = Recorder(trained().float(), lambda z: z), films(frames=6).float()
+    texts = ["a red circle", "a blue square"]
+    whole = maker.between(z, texts, seed=3, window=2, steps=2)
+    assert whole.shape[1] == 11 and torch.equal(whole[:, ::2], z)
+    noises, known, given, moments = zip(*maker.always, strict=True)
+    assert [m.tolist() for m in moments] == [[0, 0.5, 1, 1.5, 2], [2, 2.5, 3, 3.5, 4], [4, 4.5, 5]]
+    assert [g.shape[1] for g in given] == [5, 5, 3] and torch.equal(known[1][:, ::2], z[:, 2:5])
+    assert not any(torch.equal(a, b) for n in noises[:2] for m in noises[:2] if n is not m for a in n for b in m)
+    alone = maker.between(z[:, :3], texts, seed=3, window=2, steps=2)
+    assert torch.equal(alone, whole[:, :5])
 
 
 # -------------------------------------------------------------------------------------------- the decoder in time
@@ -365,13 +401,14 @@ def test_the_decoder_and_its_judge_are_trained_by_their_own_weights(adversary):
     decoder, judge = TemporalDecoder(first_stage()).double(), FilmDiscriminator(3, 4).double()
     randomise(decoder.beside)
     film = numbers(2, 3, 3, 8, 8).double().tanh()
-    loss, logged = decoder_loss(decoder, judge, film, adversary)
+    loss, logged = decoder_loss(decoder, judge, film, torch.Generator().manual_seed(1), adversary)
     loss.backward()
     assert all(p.grad is None for p in decoder.autoencoder.parameters())
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in decoder.beside.parameters())
     assert all((p.grad is not None) == adversary for p in judge.parameters())
     with torch.no_grad():
-        copy = decoder(decoder.autoencoder.encode(film.flatten(0, 1)).unflatten(0, (2, 3)))
+        drawn = decoder.autoencoder.encode(film.flatten(0, 1), torch.Generator().manual_seed(1))
+        copy = decoder(drawn.unflatten(0, (2, 3)))
         error = film - copy
         assert logged["misfit"] == pytest.approx(float(error.square().mean() + 0.1 * error.abs().mean()))
         if adversary:
@@ -379,6 +416,29 @@ def test_the_decoder_and_its_judge_are_trained_by_their_own_weights(adversary):
             want = logged["misfit"] - 0.5 * logged["lambda"] * float(fake.mean())
             want += 0.5 * float((1 - real).relu().mean() + (1 + fake).relu().mean())
             assert float(loss) == pytest.approx(want) and logged["lambda"] > 0
+
+
+def test_latents_are_drawn_frame_by_frame_and_jittered():
+    """What the decoder gets of a film that stands still: no two frames alike, and as far off as jitter says."""
+    class Ear(torch.nn.Module):
+        def __init__(self, autoencoder):
+            super().__init__()
+            self.autoencoder, self.heard = autoencoder, []
+
+        def forward(self, z):
+            self.heard.append(z)
+            return torch.zeros(*z.shape[:2], 3, 8, 8, dtype=z.dtype)
+
+    ear, film = Ear(first_stage()), numbers(8, 1, 3, 8, 8).double().expand(-1, 6, -1, -1, -1)
+    for jitter in (0.0, 0.0, 0.5):
+        decoder_loss(ear, None, film, torch.Generator().manual_seed(len(ear.heard) // 2), False, jitter=jitter)
+    plain, same, moved = ear.heard
+    assert torch.equal(plain, same) and (plain[:, 1:] != plain[:, :-1]).all()
+    own = ear.autoencoder.posterior(film.flatten(0, 1))[1].mul(0.5).exp().unflatten(0, (8, 6)) * ear.autoencoder.scale
+    mean = ear.autoencoder.encode(film.flatten(0, 1)).unflatten(0, (8, 6))
+    for z, extra in ((plain, 0.0), (moved, 0.5)):
+        off = (z - mean) / (own.square() + extra**2).sqrt()
+        assert abs(off.mean()) < 0.1 and abs(off.std() - 1) < 0.1
 
 
 @torch.no_grad()
@@ -396,8 +456,10 @@ def test_the_judge_sees_time():
 
 @pytest.mark.parametrize("make, says", [
     (lambda m: m(films()[:, 0], T, IDS, WORDS), r"z is \[2, 4, 4, 4\]; it takes \[batch, frames, channels"),
-    (lambda m: m(films(), T, IDS, WORDS, moments=torch.arange(4)), r"moments, known: got 4 and None; .* takes 5"),
-    (lambda m: m(films(), T, IDS, WORDS, films()), r"got 5 and \[2, 5, 4, 4, 4\]; .* \[2, 5, 5, 4, 4\]"),
+    (lambda m: m(films(), T, IDS, WORDS, moments=torch.arange(4)), r"moments, known: got \[4\] .* takes \[5\] and"),
+    (lambda m: m(films(), T, IDS, WORDS, moments=torch.zeros(3, 5)), r"got \[3, 5\] and None; .* takes \[5\]"),
+    (lambda m: m(films(), T, IDS, WORDS, films()), r"got \[5\] and \[2, 5, 4, 4, 4\]; .* \[2, 5, 5, 4, 4\]"),
+    (lambda m: animator(m).between(films()[:, :1], ["a", "a"]), "z has 1 frames; it takes at least 2 to film between"),
     (lambda m: given_frames(films(), torch.zeros(2, 4).bool()), r"given is \[2, 4\]; .* it takes \[2, 5\]"),
     (lambda m: given_frames(films(), torch.tensor([[True] * 5, [False] * 5])), "given covers every frame of a film"),
     (lambda m: animator(m).go_on(films(), ["a", "a"], 9), "z, frames: got 5 and 9; takes 1 or 2"),

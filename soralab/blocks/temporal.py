@@ -56,10 +56,11 @@ class TemporalTransformer(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, x: Tensor, moments: Tensor, words: Tensor, mask: Tensor | None) -> Tensor:
-        """x [batch, dim, frames, places], moments [frames], words [batch, n, context], mask [batch, n], True = may
-        attend; returns x's shape."""
-        places = x.shape[3]
-        z = rearrange(x, "b c t p -> (b p) t c") + self.place(sincos(moments, x.shape[1]).to(x))
+        """x [batch, dim, frames, places], moments [frames] or [batch, frames], words [batch, n, context], mask [batch,
+        n], True = may attend; returns x's shape."""
+        dim, frames, places = x.shape[1:]
+        place = self.place(sincos(moments.flatten(), dim).to(x)).reshape(-1, 1, frames, dim)
+        z = (rearrange(x, "b c t p -> b p t c") + place).flatten(0, 1)
         z = z + self.mlp_in(self.norm_in(z))
         z = z + self.over_time(self.norm1(z))
         z = rearrange(z, "(b p) t c -> b (p t) c", p=places)
