@@ -12,7 +12,7 @@ import torch
 from tiny_models import numbers, randomise
 
 from soralab import world
-from soralab.align_your_latents import Animator, TemporalDecoder, TemporalLayers, VideoConfig, VideoLDM
+from soralab.align_your_latents import Animator, TemporalLayers, VideoConfig, VideoLDM
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
 from soralab.datasets import frames
 from soralab.experiments import align_your_latents as experiment

@@ -182,7 +182,7 @@ DECODER_BATCH = 8
 ADVERSARY_FROM = 0.3  # share of the steps after which the discriminator joins
 JITTER = 0.1  # of latents, whose deviation is 1: as much as a model's own are off
 DECODER_TRAINING = TrainConfig(
-    steps=800, lr=1.5e-3, warmup=50, cooldown=0.4, ema=0.99, seed=SEED, log_every=25, save_every=100,
+    steps=800, lr=4e-3, warmup=50, cooldown=0.4, ema=0.99, seed=SEED, log_every=25, save_every=100,
     precision="float32",
 )  # fmt: skip
 
@@ -218,7 +218,10 @@ def fit_decoder(
     def of(pair: DecoderPair, batch: dict, generator: torch.Generator):
         return decoder_loss(decoder, pair.discriminator, batch["film"], generator, batch["adversary"], jitter=JITTER)
 
-    result = loop.train(pair, of, batches, training, folder)
+    kernels = [p for p in pair.beside.parameters() if p.ndim > 1]
+    rest = [p for p in pair.parameters() if all(p is not kernel for kernel in kernels)]
+    groups = [{"params": kernels, "muon": True}, {"params": rest, "scale": 0.2}]
+    result = loop.train(pair, of, batches, training, folder, parameters=groups)
     result.ema.copy_to(pair)
     return decoder.eval(), result
 
