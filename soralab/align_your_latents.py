@@ -156,8 +156,8 @@ def given_frames(z: Tensor, given: Tensor) -> Tensor:
         raise ValueError(f"given is {list(given.shape)}; with z {list(z.shape)} it takes {list(z.shape[:2])}")
     if given.all(1).any():
         raise ValueError("given covers every frame of a film; it takes at least one that is not given")
-    m = given.to(z.dtype)[:, :, None, None, None]
-    return torch.cat([m * z, m.expand_as(z[:, :, :1])], dim=2)
+    m = given[:, :, None, None, None]
+    return torch.cat([torch.where(m, z, 0), m.to(z.dtype).expand_as(z[:, :, :1])], dim=2)
 
 
 def video_loss(

@@ -234,6 +234,8 @@ def test_what_is_given_and_where():
         for frame in range(FRAMES):
             want = z[film, frame] if given[film, frame] else torch.zeros(4, 4, 4)
             assert torch.equal(c[film, frame, :4], want.double()) and (c[film, frame, 4] == given[film, frame]).all()
+    z[~given] = torch.nan  # what is not given holds whatever it holds
+    assert torch.equal(given_frames(z, given), c)
 
 
 @torch.no_grad()
