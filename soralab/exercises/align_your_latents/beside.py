@@ -67,6 +67,13 @@ def check(fn) -> Iterator[tuple[bool, str]]:
             "at alpha = 1 the result is not z bit for bit where the new layer's numbers are large. z' + alpha (z - z') "
             "is equal on paper, but z - z' has lost z's last digits before z' is added again: weigh both, and add."
         )
+    z, layer, alpha, frames = _case(2, 3, 4, 2, 3, 0.0)
+    result = fn(z.requires_grad_(), layer, alpha, frames).square().sum()
+    reached = result.requires_grad and torch.autograd.grad(result, z)[0].any()
+    yield reached, (
+        "no gradient comes back through the new layer: it is what is trained, so nothing on the way to it and from it "
+        "may be detached."
+    )
 
 
 def _moved(z: Tensor, layer: Callable, alpha: Tensor, there: str, back: str, **sides: int) -> Tensor:
@@ -116,6 +123,10 @@ def from_the_new(z, layer, alpha, frames):
     return new + alpha * (z - new)
 
 
+def cut_off(z, layer, alpha, frames):
+    return solution(z, lambda x: layer(x).detach(), alpha, frames)
+
+
 EXERCISE = Exercise(
     name="align_your_latents.beside",
     title="Beside a frozen layer",
@@ -139,7 +150,10 @@ EXERCISE = Exercise(
     solution=solution,
     cases=cases,
     check=check,
-    wrong={"from_the_new": WrongAnswer(from_the_new, "is not z bit for bit")},
+    wrong={
+        "from_the_new": WrongAnswer(from_the_new, "is not z bit for bit"),
+        "cut_off": WrongAnswer(cut_off, "no gradient comes back through the new layer"),
+    },
     mistakes={
         "frames_first": Mistake(frames_first, "you take the batch for (t b): frame after frame. It is film after film, "
                                 "so your sequences jump from one film to another."),
