@@ -16,8 +16,9 @@ def stub(z: Tensor, layer: Callable, alpha: Tensor, frames: int) -> Tensor:
 
     z [batch * frames, dim, height, width]: the frames of a film lie one after the other in the batch, film after film.
     layer takes sequences [n, frames, dim] and gives as many of the same shape; a sequence is one place of one film in
-    all its frames. alpha: a scalar tensor from 0 to 1. At alpha = 1 the result is z itself, bit for bit, whatever
-    finite numbers `layer` gives.
+    all its frames. It is called once, with all of them: the first film's places, row by row, then the next film's.
+    alpha: a scalar tensor from 0 to 1. At alpha = 1 the result is z itself, bit for bit, whatever finite numbers
+    `layer` gives.
     """
     raise NotImplementedError
 
@@ -34,9 +35,10 @@ def _layer(dim: int, strength: float = 1.0) -> Callable:
     mix = torch.randn(dim, dim, dtype=torch.float64) / dim**0.5
 
     def layer(x: Tensor) -> Tensor:
-        """A layer that hears each frame and what came before it, in order."""
+        """A layer that hears each frame and what came before it, in order, and which place it is at."""
         before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1)
-        return strength * torch.tanh(x @ mix.to(x) + 0.5 * before + 0.1 * x.mean(1, keepdim=True))
+        place = 0.02 * torch.arange(len(x))[:, None, None]
+        return strength * torch.tanh(x @ mix.to(x) + 0.5 * before + 0.1 * x.mean(1, keepdim=True) + place)
 
     return layer
 
@@ -102,6 +104,10 @@ def back_in_another_order(z, layer, alpha, frames):
     return alpha * z + (1 - alpha) * rearrange(new, "(b h w) t c -> (t b) c h w", h=height, w=width)
 
 
+def columns_first(z, layer, alpha, frames):
+    return _moved(z, layer, alpha, "(b t) c h w -> (b w h) t c", "(b w h) t c -> (b t) c h w", t=frames)
+
+
 def along_places(z, layer, alpha, frames):
     return _moved(z, layer, alpha, "n c h w -> n (h w) c", "n (h w) c -> n c h w")
 
@@ -163,6 +169,8 @@ EXERCISE = Exercise(
                                   "memory, and values come down at other places: move the axes back."),
         "back_in_another_order": Mistake(back_in_another_order, "the way there is right. On the way back you lay the "
                                          "frames of other films beside one another: it takes (b t), as it was."),
+        "columns_first": Mistake(columns_first, "you hand the places over column by column: they are asked for row by "
+                                 "row, as they lie in a frame."),
         "along_places": Mistake(along_places, "your sequences are the places of one frame. That layer the painter has "
                                 "already: over time, a sequence is one place in all frames."),
         "films_together": Mistake(films_together, "your sequences run through all films of the batch. A film must not "
