@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from random import Random
 from types import SimpleNamespace
 
@@ -12,12 +12,14 @@ import torch
 from tiny_models import numbers, randomise
 
 from soralab import world
-from soralab.align_your_latents import Animator, TemporalLayers, VideoConfig, VideoLDM
+from soralab.align_your_latents import Animator, TemporalDecoder, TemporalLayers, VideoConfig, VideoLDM
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
 from soralab.datasets import frames
 from soralab.experiments import align_your_latents as experiment
 from soralab.experiments import align_your_latents_joined as joining
 from soralab.experiments import align_your_latents_scores as scores
+from soralab.experiments import publish
+from soralab.files.checkpoints import CheckpointError
 from soralab.latent_diffusion import LatentDiffusion, LatentDiffusionConfig, UNetConfig, word_ids
 from soralab.recipes import align_your_latents as recipe
 from soralab.training.loop import step_seed
@@ -183,6 +185,31 @@ def test_the_decoders_batches():
     assert [batches(step)["adversary"] for step in (0, 2, 3, 9)] == [False, False, True, True]
 
 
+def test_what_was_saved_is_loaded_with_what_it_stands_on(tmp_path, monkeypatch):
+    """All four checkpoints, in half precision; the films are those of the models that were saved."""
+    monkeypatch.setenv("SORALAB_CHECKPOINTS", str(tmp_path))
+    first, model = randomise(Autoencoder(FIRST)), painter()
+    phi, decoder = layers(model), TemporalDecoder(first)
+    randomise(decoder.beside)
+    for module in (first, model, phi, decoder):
+        module.half().float()
+    config = {"config": asdict(model.config), "autoencoder": "copies"}
+    publish(tmp_path / "copies", first.state_dict(), {"config": asdict(FIRST)})
+    publish(tmp_path / "paints", model.state_dict(), config)
+    publish(tmp_path / "phi", phi.state_dict(), {"config": asdict(phi.config), "painter": "paints"})
+    publish(tmp_path / "decodes", decoder.beside.state_dict(), {"config": asdict(FIRST), "autoencoder": "copies"})
+    maker = recipe.load("phi", decoder="decodes")
+    texts, size = ["a red circle slides right"], (3, 4, 4, 4)
+    want = recipe.animator(VideoLDM(model.eval(), phi.eval()), decoder.eval()).film(texts, 5, size, steps=2)
+    torch.testing.assert_close(maker.film(texts, 5, size, steps=2), want)
+    assert maker.still("a small red circle slides right") == "a small red circle"
+    plain = recipe.picture_decoder(first)(numbers(1, 3, 4, 4, 4))
+    torch.testing.assert_close(plain[0, 1], first.decode(numbers(1, 3, 4, 4, 4)[0])[1])
+    for bad in ({"name": "copies"}, {"name": "phi", "decoder": "paints"}):
+        with pytest.raises(CheckpointError, match="holds no Temporal"):
+            recipe.load(**bad)
+
+
 # --------------------------------------------------------------------------------------------------------------- scores
 
 
@@ -315,6 +342,41 @@ def test_other_names_for_colours_name_every_colour_once():
     other = joining.renamed(scene)
     assert other.objects[0].colour == joining.NAMES[scene.objects[0].colour]
     assert replace(other.objects[0], colour=scene.objects[0].colour) == scene.objects[0]
+
+
+def test_films_behind_another_painter_are_judged_by_the_new_names(tmp_path, monkeypatch):
+    asked = []
+
+    class Fixed:
+        def __init__(self, scenes):
+            self.scenes = scenes
+
+        def film(self, texts, seed, **options):
+            asked.append((list(texts), seed, options))
+            return world.to_film(world.render(self.scenes[: len(texts)], 9, 32, 32))
+
+    texts, scenes = scores.prompts("test", 6)
+    new = [joining.renamed(scene) for scene in scenes]
+    monkeypatch.setattr(joining, "colour_painter", lambda painter, first, folder: "tuned")
+    monkeypatch.setattr(joining, "behind", lambda maker, painter: Fixed(new) if painter == "tuned" else None)
+    monkeypatch.setattr(joining, "painter_alone", lambda maker: Fixed(new[::-1]))
+    before = Fixed(scenes)
+    before.model = SimpleNamespace(painter=None)
+    found = joining.colours(tmp_path, before, None, 6, steps=3)
+    assert found["joined"] == dict.fromkeys(scores.COLUMNS, 1.0) and found["films"] == 6
+    assert found["before"]["colour"] == 0 and found["before"]["motion"] == 1 and found["painter alone"]["all"] < 0.5
+    assert asked == [(texts, joining.SEED, {"steps": 3})] * 3
+
+
+def test_a_painter_is_tuned_and_the_old_one_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("SORALAB_PROFILE", "smoke")
+    model = painter()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    monkeypatch.setattr(joining, "TUNING", replace(joining.TUNING, warmup=1))
+    tuned = joining.colour_painter(model, Corner(), tmp_path)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    moved = [key for key, value in tuned.state_dict().items() if not torch.equal(value, before[key])]
+    assert len(moved) > 0.9 * len(before) and not tuned.training
 
 
 def test_where_ink_went():

@@ -1,6 +1,6 @@
-"""How chapter 10's layers over time are trained: `soralab train align_your_latents`, `soralab train temporal_decoder`.
+"""How chapter 10's layers over time are trained: `soralab train temporal_decoder`, `soralab train align_your_latents`.
 
-Both are laid behind models of pictures that stay as they are: the painter of frames, and its first stage's decoder
+Both are laid behind models of pictures that stay as they are: a first stage's decoder, and the painter of frames
 (soralab.recipes.film_painter). The films are the simple world's, one thing and every motion.
 """
 
@@ -30,7 +30,7 @@ from soralab.blocks.perception import FilmDiscriminator
 from soralab.datasets import frames
 from soralab.datasets.frames import FRAMES
 from soralab.figures import Watched
-from soralab.files.checkpoints import config_of, load_model, read_card
+from soralab.files.checkpoints import CheckpointError, config_of, load_model, read_card
 from soralab.latent_diffusion import Painter, load_autoencoder, word_ids
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.film_painter import FIRST
@@ -267,7 +267,9 @@ def load(name: str = PHI, where: torch.device | str = "cpu", decoder: str = DECO
 
     Raises CheckpointError.
     """
-    painter = Painter.load(read_card(name).get("painter", PAINTER)).model
-    phi, _ = load_model(name, lambda c: TemporalLayers(painter.unet, config_of(VideoConfig, c)), "TemporalLayers",
-                        ("painter",))  # fmt: skip
+    card = read_card(name)
+    if "painter" not in card:
+        raise CheckpointError(f"the checkpoint {name} holds no TemporalLayers: name another")
+    painter = Painter.load(card["painter"]).model
+    phi, _ = load_model(name, lambda c: TemporalLayers(painter.unet, config_of(VideoConfig, c)), "TemporalLayers")
     return animator(VideoLDM(painter, phi).to(where), load_decoder(decoder).to(where))
