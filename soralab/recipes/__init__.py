@@ -34,8 +34,6 @@ RECIPES = {  # checkpoint: the chapter's file, here and in `soralab.experiments`
     "walt_autoencoder": "walt_autoencoder",
     "film_autoencoder": "film_painter",
     "film_painter": "film_painter",
-    "align_your_latents": "align_your_latents",
-    "temporal_decoder": "align_your_latents",
 }
 RUNS = Path("runs")  # where a reader's own trainings lie
 
