@@ -19,7 +19,7 @@ from soralab.walt import AutoencoderConfig, CausalAutoencoder
 NAME = "walt_autoencoder"
 SEED, FRAMES = 11, 9
 SIDES = {32: 16, 48: 7}  # of a film, and how many of that size are a batch: nearly as many pixels
-CONFIG = TrainConfig(steps=1700, lr=3e-3, warmup=100, cooldown=0.3, ema=0.998, seed=SEED, precision="bfloat16")
+CONFIG = TrainConfig(steps=3600, lr=3e-3, warmup=100, cooldown=0.3, ema=0.998, seed=SEED, precision="bfloat16")
 
 
 def build() -> CausalAutoencoder:
