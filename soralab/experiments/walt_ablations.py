@@ -24,10 +24,10 @@ from soralab.training.data import model_flops
 from soralab.training.profiles import device
 from soralab.walt import CausalAutoencoder, Filmmaker, Walt
 
-SHORT = replace(TRAINING, steps=400)
+SHORT = replace(TRAINING, steps=400, ema=0.99)
 SEEDS = (1, 2, 3)
 WINDOWS = Run()
-BASE = Run(config=SMALL, training=SHORT, scenes=4000)
+BASE = Run(config=SMALL, training=SHORT, batch=32)
 ARMS: dict[str, Callable[[Run], Run]] = {
     "as the paper": lambda run: run,
     "r = 16": lambda run: replace(run, config=replace(run.config, rank=16)),

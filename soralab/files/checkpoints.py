@@ -37,7 +37,7 @@ CHECKPOINTS = ROOT / "data" / "checkpoints"
 SHIPPED = (
     "clip", "film_autoencoder", "film_painter", "latent_autoencoder", "latent_diffusion", "navit", "sora",
     "sora_autoencoder", "sora_pixels", "transformer", "unet", "unet_denoiser", "vit", "vqvae", "vqvae_films",
-    "vqvae_prior", "walt_autoencoder",
+    "vqvae_prior", "walt", "walt_autoencoder",
 )  # fmt: skip
 """The checkpoints that the course ships; `soralab.recipes` makes each, and a test keeps the two equal."""
 
@@ -157,10 +157,13 @@ def config_of(sizes: type, entries: dict):
     """A config (a dataclass, `sizes`) out of a card's JSON: configs inside it are made too, and tuples of lists."""
     kinds = get_type_hints(sizes)
     return sizes(**{
-        name: config_of(kinds[name], value) if is_dataclass(kinds[name])
-        else tuple(value) if isinstance(value, list) else value
+        name: config_of(kinds[name], value) if is_dataclass(kinds[name]) else _tuples(value)
         for name, value in entries.items()
     })  # fmt: skip
+
+
+def _tuples(value):
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def read_card(name: str | os.PathLike, mend: str | None = None) -> dict:

@@ -32,6 +32,7 @@ RECIPES = {  # checkpoint: the chapter's file, here and in `soralab.experiments`
     "latent_autoencoder": "latent_diffusion",
     "latent_diffusion": "latent_diffusion",
     "walt_autoencoder": "walt_autoencoder",
+    "walt": "walt",
     "film_autoencoder": "film_painter",
     "film_painter": "film_painter",
 }

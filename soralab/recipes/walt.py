@@ -37,11 +37,11 @@ WAYS = {
 }  # fmt: skip
 SPEED = 0.5  # short sides in 21 frames
 LONGEST = 8  # words of a prompt; the model would read padding up to 48
-SHORT_STEPS, SHORT_SCENES, PROBED = 80, 400, 64  # of a short run; unseen films that it is probed with
+SHORT_STEPS, SHORT_BATCH, SHORT_SCENES, PROBED = 80, 32, 400, 64  # of a short run; films that it is probed with
 NULL = 0.1  # share of prompts left out, for guidance
 SMALL = WaltConfig(patch=2, dim=96, depth=4, heads=3, size=(3, 8, 8), windows=((1, 4, 4), (3, 2, 2)))  # 32 x 32 pixels
 LARGE = replace(SMALL, size=(3, 12, 12), windows=((1, 6, 6), (3, 3, 3)))  # 48 x 48
-TRAINING = TrainConfig(steps=900, lr=4e-3, warmup=50, cooldown=0.3, ema=0.99, seed=SEED, save_every=300,
+TRAINING = TrainConfig(steps=3600, lr=4e-3, warmup=50, cooldown=0.3, ema=0.998, seed=SEED, save_every=1000,
                        precision="float32")  # fmt: skip
 
 
@@ -53,8 +53,8 @@ class Run:
     training: TrainConfig = TRAINING
     self_conditioning: float = 0.9  # p_sc
     pictures: bool = True  # beside films
-    scenes: int = 2000
-    batch: int = 32
+    scenes: int = 4000
+    batch: int = 16  # films, and as many pictures
 
     @property
     def side(self) -> int:
@@ -158,9 +158,9 @@ def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = N
     A constant learning rate after the warm-up.
     """
     training = replace(
-        TRAINING, steps=steps, seed=seed, warmup=20, cooldown=0.0, log_every=2, save_every=steps
-    )  # fmt: skip
-    run = Run(SMALL, training, scenes=min(SHORT_SCENES, max(PROBED, 8 * steps)))
+        TRAINING, steps=steps, seed=seed, warmup=20, cooldown=0.0, ema=0.99, log_every=2, save_every=steps
+    )
+    run = Run(SMALL, training, batch=SHORT_BATCH, scenes=min(SHORT_SCENES, max(PROBED, 8 * steps)))
     autoencoder = load_autoencoder().to(device())
     scenes = [scene(index, "test") for index in range(PROBED)]
     true = films(scenes, run.side)[:, :FRAMES]
@@ -186,7 +186,7 @@ def train(name: str = "walt", steps: int | None = None) -> Trained:
     """Train the transformer in windows, or go on with it, in runs/NAME."""
     full = TRAINING.steps
     config = replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
-    run = Run(training=config, scenes=by_profile(smoke=20, laptop=2000, gpu=8000))
+    run = Run(training=config, scenes=by_profile(smoke=20, laptop=4000, gpu=8000))
     model, result = fit(run, Latents(load_autoencoder().to(device()), run), RUNS / name)
     return Trained.of(model, run.config, result, autoencoder="walt_autoencoder", data_seed=SEED, batch=run.batch,
                       scenes=run.scenes)  # fmt: skip
