@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-ALL = ("spine", "unet", "transformer", "vit", "clip", "vqvae", "latent_diffusion", "navit", "kernels", "gpu")
+ALL = ("spine", "unet", "transformer", "vit", "clip", "vqvae", "latent_diffusion", "navit", "walt", "kernels", "gpu")
 
 if __name__ == "__main__":
     cut = next((k for k, word in enumerate(sys.argv) if word.startswith("--")), len(sys.argv))

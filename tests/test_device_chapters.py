@@ -110,8 +110,10 @@ MEASURES = {
         latent_diffusion.Painter.load(device=profiles.device()), 4, steps=2),
     "codes": lambda: codes.around_codes(there(load_vqvae()), torch.zeros(1, 3, 32, 32)).shape,
     "binding": lambda: clip_scores.binding(there(recipe("clip").load()[0]), recipe("clip").load()[1], 4),
+    "walt": evaluated("walt", count=1),
     **{name: evaluated(name) for name in EXPERIMENTS
-       if name not in {"sora", "sora_pixels", "sora_autoencoder", "transformer", "latent_diffusion", "referee"}},
+       if name not in {"sora", "sora_pixels", "sora_autoencoder", "transformer", "latent_diffusion", "walt",
+                       "referee"}},
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ from soralab.experiments import walt as experiment
 from soralab.experiments import walt_ablations as ablations
 from soralab.experiments import walt_autoencoder as copying
 from soralab.experiments import walt_scores as scores
-from soralab.files.checkpoints import read_card
+from soralab.files.checkpoints import read_card, save_checkpoint
 from soralab.latent_diffusion import word_ids
 from soralab.recipes import walt, walt_autoencoder
 from soralab.recipes.walt import COLOURS, LARGE, SHAPES, SIZES, SMALL, WAYS, Latents, Run, caption, films, scene
@@ -168,6 +168,19 @@ def test_the_models_sizes_fit_their_films():
         assert run.side == side and config.size == (3, side // 4, side // 4)
         tokens = (3, side // 8, side // 8)
         assert config.windows == ((1, *tokens[1:]), (3, tokens[1] // 2, tokens[2] // 2))
+
+
+@pytest.mark.parametrize("config", [TINY.config, replace(TINY.config, windows=None)])
+def test_a_saved_model_is_loaded_as_it_was(config, tmp_path, monkeypatch):
+    """The windows are tuples of tuples; a card's JSON has lists of lists."""
+    monkeypatch.setattr(walt, "load_autoencoder", lambda name="": tiny_codec())
+    model = randomise(Walt(config))
+    card = {"config": asdict(config), "autoencoder": "walt_autoencoder"}
+    save_checkpoint(tmp_path / "saved", model.state_dict(), card)
+    back = walt.load(tmp_path / "saved").walt
+    assert back.config == config
+    x, t, ids = numbers(1, 3, 4, 4, 4), torch.tensor([0.3]), torch.ones(1, 2, dtype=torch.long)
+    torch.testing.assert_close(back(x, t, ids), model(x, t, ids))
 
 
 def test_a_fit_has_the_averaged_weights(tmp_path, monkeypatch):
