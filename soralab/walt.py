@@ -302,6 +302,7 @@ class Filmmaker:
 
     walt: Walt
     autoencoder: CausalAutoencoder
+    opinions: bool = True  # the network is shown what it believed in before; one that never was is to be shown nothing
 
     @torch.no_grad()
     def latents(self, ids: Tensor, noise: Tensor, start: Tensor | None = None, steps: int = 50, guidance: float = 3.0):
@@ -315,8 +316,8 @@ class Filmmaker:
         condition, null = {"ids": ids, "known": frames}, {"ids": ids * 0, "known": frames * 0}
 
         def network(x, t, previous):
-            asked = {**condition, "previous": previous}
-            return guide(self.walt, asked, {**null, "previous": previous}, guidance)(x, t)
+            shown = {"previous": previous if self.opinions else None}
+            return guide(self.walt, {**condition, **shown}, {**null, **shown}, guidance)(x, t)
 
         z = ddim(remembering(network), noise, PROCESS, steps)
         return torch.cat([start, z[:, known:]], dim=1) if known else z

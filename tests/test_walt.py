@@ -499,6 +499,14 @@ def test_a_seed_is_a_film_whatever_is_filmed_beside_it():
     assert torch.equal(maker.film([text], steps=3), maker.film([text], seed=0, steps=3))
 
 
+@pytest.mark.parametrize("opinions", [True, False])
+def test_a_network_that_never_had_an_opinion_is_shown_none(opinions):
+    model, shown = tiny_walt(), []
+    model.register_forward_pre_hook(lambda _, args, kwargs: shown.append(kwargs["previous"]), with_kwargs=True)
+    Filmmaker(model, tiny_autoencoder(), opinions).latents(IDS, numbers(2, 3, 4, 4, 4), steps=3)
+    assert shown[0] is None and all((previous is not None) == opinions for previous in shown[2:]) and len(shown) >= 3
+
+
 def test_guidance_is_away_from_no_words_and_no_given_frames():
     maker, noise, start = tiny_maker(), numbers(2, 3, 4, 4, 4), numbers(2, 1, 4, 4, 4, seed=1)
     frames = given_frames(torch.cat([start, noise[:, 1:] * 0], 1), torch.tensor([1, 1]))

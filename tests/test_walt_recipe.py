@@ -337,7 +337,11 @@ def tiny_queue(monkeypatch):
     monkeypatch.setattr(ablations, "load_autoencoder", lambda: torch.nn.Linear(1, 1))
     monkeypatch.setattr(ablations, "Latents", lambda autoencoder, run: SimpleNamespace(run=run))
     monkeypatch.setattr(ablations, "drift", lambda maker, count: [count])
-    monkeypatch.setattr(ablations, "judged", lambda model, autoencoder, count: {"loss": float(len(seen))})
+
+    def judged(model, autoencoder, count, opinions=True):
+        return {"loss": float(len(seen)), "opinions": opinions}
+
+    monkeypatch.setattr(ablations, "judged", judged)
 
     def fit(run, batches, folder):
         seen.append((run, batches.run, folder))
@@ -365,6 +369,9 @@ def test_every_arm_has_every_seed_and_its_own_batches(tmp_path, monkeypatch):
     assert list(table) == list(ablations.ARMS) and {len(rows) for rows in table.values()} == {3}
     assert [run.training.seed for run, *_ in seen] == [1] * 5 + [2] * 5 + [3] * 5
     assert all(run == batches for run, batches, _ in seen) and len({folder for *_, folder in seen}) == 15
+    # a network is filmed as it was trained
+    shown = {name: {row["opinions"] for row in rows} for name, rows in table.items()}
+    assert shown == {name: {name != "no self-conditioning"} for name in ablations.ARMS}
     assert ablations.arms(tmp_path) == table and len(seen) == 15
 
 

@@ -2,7 +2,7 @@
 
 `python -m soralab.experiments.tune_a_video` makes it again, film by film, and goes on where it was stopped. Films of
 the split "test" are tuned on, one after the other as they come, and each is filmed again twice: in another colour, as
-another shape. Steps, rate and guidance were chosen on films of another seed.
+another shape. Steps, rate and guidance were tried on three films of another seed, which decided little.
 """
 
 from __future__ import annotations

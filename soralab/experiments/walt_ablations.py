@@ -71,9 +71,9 @@ def attention_flops(run: Run) -> float:
     return sum(model_flops(model.attend(size, block), q, q, q) for block in range(run.config.depth))
 
 
-def judged(model: Walt, autoencoder: CausalAutoencoder, count: int) -> dict:
-    """All of a model's scores but its drift."""
-    maker = Filmmaker(model, autoencoder)
+def judged(model: Walt, autoencoder: CausalAutoencoder, count: int, opinions: bool = True) -> dict:
+    """All of a model's scores but its drift. opinions: was it trained to be shown its own?"""
+    maker = Filmmaker(model, autoencoder, opinions)
     words, more = from_words(maker, count), continued(maker, count)
     return {"loss": loss(model, autoencoder, 4 * count), "words": words, "continued": more}
 
@@ -113,7 +113,8 @@ def arms(folder: Path = FOLDER, count: int = 64, seeds=SEEDS, base: Run = BASE) 
     def trained(run: Run, where: Path) -> dict:
         batches().run = run
         model, result = fit(run, batches(), where)
-        return judged(model.to(device()), autoencoder, count) | {"seconds": round(result.seconds)}
+        found = judged(model.to(device()), autoencoder, count, run.self_conditioning > 0)
+        return found | {"seconds": round(result.seconds)}
 
     for seed in seeds:
         for name, change in ARMS.items():

@@ -40,7 +40,11 @@ def _at(kernel: Tensor, taps: int, place: int) -> Tensor:
 
 
 def in_the_middle(kernel: Tensor, taps: int) -> Tensor:
-    return _at(kernel, taps, taps // 2 if taps != 2 else 0)
+    return _at(kernel, taps, taps // 2)
+
+
+def before_the_middle(kernel: Tensor, taps: int) -> Tensor:
+    return _at(kernel, taps, (taps - 1) // 2)
 
 
 def in_the_first(kernel: Tensor, taps: int) -> Tensor:
@@ -62,6 +66,10 @@ def turned_over(kernel: Tensor, taps: int) -> Tensor:
 def time_at_the_end(kernel: Tensor, taps: int) -> Tensor:
     return solution(kernel, taps).movedim(2, -1)
 
+
+MIDDLE = ("you put it in the middle. That is right where a frame sees as much of the future as of the past; here the "
+          "middle meets a frame *before* (of three slots, the last one), so that films come out late and begin with "
+          "nothing.")
 
 EXERCISE = Exercise(
     name="walt.inflate_kernel",
@@ -85,9 +93,8 @@ EXERCISE = Exercise(
     solution=solution,
     cases=cases,
     mistakes={
-        "in_the_middle": Mistake(in_the_middle, "you put it in the middle. That is right where a frame sees as much of "
-                                 "the future as of the past; here the middle meets the frame *before*, so that every "
-                                 "film comes out late and its first frame is of nothing."),
+        "in_the_middle": Mistake(in_the_middle, MIDDLE),
+        "before_the_middle": Mistake(before_the_middle, MIDDLE),
         "in_the_first": Mistake(in_the_first, "you put it in the first slot. That one meets the frame furthest back; "
                                 "the present is met by the last."),
         "averaged": Mistake(averaged, "you spread it over all slots. On a film that stands still that is the same, but "
