@@ -1,5 +1,6 @@
 """The painter that has met frames of films: what it learns from, how it is measured, and what its cards say."""
 
+from random import Random
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,14 @@ def test_the_library_is_the_samples_and_their_pictures():
     scenes, pictures = recipe.library(20)
     samples = [frames.sample(recipe.SEED, k) for k in range(20)]
     assert scenes == [scene for scene, _ in samples] and torch.equal(pictures, frames.pictures(samples))
+
+
+def test_a_prompt_is_that_of_its_own_picture():
+    scenes, _ = recipe.library(20)
+    prompts = recipe.prompts_of(scenes)
+    for k in (4, 11):
+        wanted = recipe.word_ids([frames.prompt(scenes[k], Random(k))], recipe.CONFIG.words)[0]
+        assert torch.equal(prompts(k, Random(k)), wanted)
 
 
 def test_nothing_that_is_learnt_has_two_things():
@@ -54,7 +63,10 @@ class Stub(nn.Module):
 def test_the_error_is_that_of_the_noise(share, error):
     model = Stub(share)
 
+    seen = []
+
     def encode(pictures):
+        seen.append(pictures)
         model.z = nn.functional.avg_pool2d(pictures, 4)
         return model.z
 
@@ -63,6 +75,8 @@ def test_the_error_is_that_of_the_noise(share, error):
     for row in table.values():
         assert list(row) == [f"t={t}" for t in experiment.TIMES]
         assert all(value == pytest.approx(error, abs=0.12 * error + 1e-4) for value in row.values())
+    _, films = experiment.films_of("slides", 4)
+    assert torch.equal(seen[1], films[range(4), [4, 5, 6, 4]])  # frames in the middle, where things are under way
     # the prompt of a frame says what a frame shows: its motion is not in it
     scenes, _ = experiment.films_of("slides", 4)
     wanted = recipe.word_ids([frames.still(short_caption(scene)) for scene in scenes], 24)

@@ -332,6 +332,15 @@ def test_arms_differ_in_one_thing_each():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("opinions", [True, False])
+def test_judged_films_as_it_is_told(monkeypatch, opinions):
+    for name in ("from_words", "continued"):
+        monkeypatch.setattr(ablations, name, lambda maker, count: {"shown": maker.opinions, "count": count})
+    monkeypatch.setattr(ablations, "loss", lambda model, autoencoder, count: count)
+    found = ablations.judged("model", "autoencoder", 5, opinions)
+    assert found == {"loss": 20, "words": {"shown": opinions, "count": 5}, "continued": {"shown": opinions, "count": 5}}
+
+
 def tiny_queue(monkeypatch):
     seen = []
     monkeypatch.setattr(ablations, "load_autoencoder", lambda: torch.nn.Linear(1, 1))
@@ -409,7 +418,15 @@ def tiny_codec():
 def test_a_short_run_logs_its_probes(monkeypatch):
     monkeypatch.setattr(walt, "load_autoencoder", lambda name="": tiny_codec())
     monkeypatch.setattr(walt, "PROBED", 32)
+    encoded, runs = walt.Latents, []
+
+    def latents(autoencoder, run):
+        runs.append(run)
+        return encoded(autoencoder, run)
+
+    monkeypatch.setattr(walt, "Latents", latents)
     log = walt.short_run(1, 4)
+    assert runs[0].batch == walt.SHORT_BATCH and runs[0].config == walt.SMALL and runs[0].training.cooldown == 0
     assert {"loss", "held", "pairing", "samples"} <= set(log) and log["step"][-1] == 4
     assert log["samples"]["truth"].shape == log["samples"][4].shape == (3, 3, 32, 32)
 

@@ -74,6 +74,14 @@ def time_last(size: tuple[int, int, int], window: tuple[int, int, int]) -> Tenso
     return _ordered(size, window, "(H W T) (a b c)")
 
 
+def time_last_inside(size: tuple[int, int, int], window: tuple[int, int, int]) -> Tensor:
+    return _ordered(size, window, "(T H W) (b c a)")
+
+
+def time_last_in_both(size: tuple[int, int, int], window: tuple[int, int, int]) -> Tensor:
+    return _ordered(size, window, "(H W T) (b c a)")
+
+
 EXERCISE = Exercise(
     name="walt.window_order",
     title="The order of the windows",
@@ -112,5 +120,9 @@ EXERCISE = Exercise(
                                   "that spans frames has all of them in one run."),
         "time_last": Mistake(time_last, "your windows run over rows and columns first and over time last; time comes "
                              "first."),
+        "time_last_inside": Mistake(time_last_inside, "the windows are right; within one you run over rows and columns "
+                                    "first and over time last."),
+        "time_last_in_both": Mistake(time_last_in_both, "time runs last in your order, over windows and within one; "
+                                     "it comes first in both."),
     },
 )  # fmt: skip

@@ -109,6 +109,14 @@ def asked_twice(network, x, alpha, sigma):
     return x
 
 
+def sign_of_v_turned(network, x, alpha, sigma):
+    return solution(lambda x, k, previous: -network(x, k, previous), x, alpha, sigma)
+
+
+def numbered_from_1(network, x, alpha, sigma):
+    return solution(lambda x, k, previous: network(x, k + 1, previous), x, alpha, sigma)
+
+
 def the_sum_of_all(network, x, alpha, sigma):
     return _walk(network, x, alpha, sigma, torch.zeros_like, lambda x0, x_t, v, x_s, old: old + x0)
 
@@ -153,6 +161,9 @@ EXERCISE = Exercise(
                                  "ago."),
         "asked_twice": Mistake(asked_twice, "you ask twice at each time, the second time with the first answer, as "
                                "training does. In sampling the opinion comes from the step before, for nothing."),
+        "sign_of_v_turned": Mistake(sign_of_v_turned, "your x_0 and eps follow from -v. From v = alpha eps - sigma x_0 "
+                                    "comes x_0 = alpha x_t - sigma v, and eps = sigma x_t + alpha v."),
+        "numbered_from_1": Mistake(numbered_from_1, "you ask the network for time k + 1 with the film of time k."),
         "the_sum_of_all": Mistake(the_sum_of_all, "you add the opinions up. The last one replaces those before it."),
     },
 )  # fmt: skip
