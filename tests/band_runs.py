@@ -31,9 +31,10 @@ PROBES = ("held", "pairing", "lag", "way", "still")
 KINDS = {"rate x 10": 0.1, "rate / 10": 0.1, "sign": 0.3, "head": 0.1, "shuffled": 1.0}
 HEADS = {"unet": ("head.",), "transformer": ("embedding.",), "vit": ("head.2.",), "vqvae": ("decoder.7.",),
          "clip": ("W_t.", "image.attnpool.c_proj."), "latent_diffusion": ("unet.head.2.",),
-         "navit": ("head.",), "walt": ("head.",), "sora": ("head.",)}  # fmt: skip
+         "navit": ("head.",), "walt": ("head.",), "tune_a_video": ("unet.up.",), "sora": ("head.",)}  # fmt: skip
 LABELS = {"unet": ("target", "weights"), "transformer": ("source",), "vit": ("label",), "clip": ("ids",),
-          "latent_diffusion": ("ids",), "navit": ("label",), "walt": ("ids", "names"), "sora": ("ids",)}  # fmt: skip
+          "latent_diffusion": ("ids",), "navit": ("label",), "walt": ("ids", "names"), "tune_a_video": ("z",),
+          "sora": ("ids",)}  # fmt: skip
 
 
 class Enough(Exception):
@@ -51,7 +52,7 @@ def spoilt(name: str, kind: str, model: nn.Module, loss_fn, batch_fn, config):
             p.register_hook(lambda gradient: -gradient)
     if kind == "head":
         for key, p in model.named_parameters():
-            p.requires_grad_(not key.startswith(HEADS[name]))
+            p.requires_grad_(p.requires_grad and not key.startswith(HEADS[name]))
     if kind == "codebook":  # chapter 05 has no average but this one, of the codes
         model.quantizer.move = lambda z, indices: None
     if kind == "shuffled" and name != "vqvae":
