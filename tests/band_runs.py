@@ -48,7 +48,7 @@ def spoilt(name: str, kind: str, model: nn.Module, loss_fn, batch_fn, config):
     if kind == "rate / 10":
         config = replace(config, lr=config.lr / 10)
     if kind == "sign":
-        for p in model.parameters():
+        for p in filter(lambda p: p.requires_grad, model.parameters()):
             p.register_hook(lambda gradient: -gradient)
     if kind == "head":
         for key, p in model.named_parameters():
