@@ -132,8 +132,11 @@ class Editor:
     z: Tensor  # [frames, c, height, width]
     prompt: str
     steps: int = 50
+    back: float = 1.0  # the time to which the film is walked back: 1, as in the paper, is noise alone
 
     def __post_init__(self) -> None:
+        if not 0 < self.back <= 1:
+            raise ValueError(f"back is {self.back}; it takes a number above 0, up to 1")
         if not names_a_thing(self.prompt):
             raise ValueError(f"prompt is {self.prompt!r}; it takes one that names a thing of the film")
 
@@ -144,17 +147,17 @@ class Editor:
 
     @torch.no_grad()
     def inverted(self, text: str | None = None, guidance: float = 1.0) -> Tensor:
-        """The noise from which the model films z: [frames, c, height, width].
+        """The noisy film at time `back` from which the model films z: [frames, c, height, width].
 
         text: the prompt under which the film is walked back; None: the film's own, as the paper says; "" as the
         official code does.
         """
         network = self.network(self.prompt if text is None else text, guidance)
-        return invert(PROCESS.denoiser(network, "eps"), self.z, PROCESS, self.steps)
+        return invert(PROCESS.denoiser(network, "eps"), self.z, PROCESS, self.steps, t_start=self.back)
 
     @torch.no_grad()
     def edit(self, prompt: str, noise: Tensor | None = None, guidance: float = 3.0) -> Tensor:
-        """Latents of the film with another prompt, from the inverted film or from `noise`, of z's shape.
+        """Latents of the film with another prompt, from the inverted film or from `noise` at time `back`, of its shape.
 
         Raises ValueError for a prompt that names no thing, and for noise of another shape.
         """
@@ -163,7 +166,8 @@ class Editor:
         noise = self.inverted() if noise is None else noise
         if noise.shape != self.z.shape:
             raise ValueError(f"noise is {list(noise.shape)}; it takes the film's, {list(self.z.shape)}")
-        return ddim(PROCESS.denoiser(self.network(prompt, guidance), "eps"), noise, PROCESS, self.steps)
+        denoise = PROCESS.denoiser(self.network(prompt, guidance), "eps")
+        return ddim(denoise, noise, PROCESS, self.steps, t_start=self.back)
 
 
 def names_a_thing(text: str) -> bool:

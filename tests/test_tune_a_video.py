@@ -6,7 +6,7 @@ from tiny_models import numbers, randomise
 
 from soralab.blocks import SpatialTransformer
 from soralab.blocks.attention import attention
-from soralab.diffusion import ddim
+from soralab.diffusion import ddim, invert
 from soralab.latent_diffusion import PROCESS, LatentDiffusion, LatentDiffusionConfig, Painter, UNetConfig, word_ids
 from soralab.tune_a_video import (
     SEES,
@@ -239,6 +239,18 @@ def test_an_edit_is_filmed_from_the_inverted_noise_under_the_new_words():
     torch.testing.assert_close(network(x, t), untold + 3 * (told - untold))
 
 
+@torch.no_grad()
+def test_a_film_that_is_walked_back_half_way_is_filmed_from_there():
+    """The way back ends at that time, and the edit begins there: more of the film is left."""
+    maker, half = editor(20), editor(20, back=0.5)
+    denoise = PROCESS.denoiser(half.network(PROMPT, 1.0), "eps")
+    assert torch.equal(half.inverted(), invert(denoise, half.z, PROCESS, 20, t_start=0.5))
+    want = ddim(PROCESS.denoiser(half.network(OTHER, 3.0), "eps"), half.inverted(), PROCESS, 20, t_start=0.5)
+    assert torch.equal(half.edit(OTHER), want)
+    far = [float((each.edit(OTHER) - each.z).square().mean()) for each in (half, maker)]
+    assert far[0] < 0.8 * far[1]
+
+
 def test_a_film_becomes_latents():
     class Halved(torch.nn.Module):
         def encode(self, x):
@@ -260,6 +272,8 @@ def blind():
     (lambda: inflate(painter(), 3, "some"), "sees is 'some'; it takes one of sparse-causal, all, own"),
     (lambda: inflate(blind(), 3), "painter has no attention to a prompt"),
     (lambda: Editor(None, film(), "slides right"), "prompt is 'slides right'; it takes one that names a thing of the"),
+    (lambda: editor(back=0.0), "back is 0.0; it takes a number above 0, up to 1"),
+    (lambda: editor(back=1.1), "back is 1.1; it takes a number above 0, up to 1"),
     (lambda: editor().edit("grows"), "prompt is 'grows'; it takes one that names a thing, as 'a red circle slides"),
     (lambda: editor().edit(OTHER, film()[:2]), r"noise is \[2, 4, 4, 4\]; it takes the film's, \[4, 4, 4, 4\]"),
     (lambda: latents_of(Painter(painter(), None), film()[0]), r"film is \[4, 4, 4\]; it takes \[frames, 3, height"),

@@ -11,7 +11,7 @@ from soralab import world
 from soralab.datasets import frames
 from soralab.experiments import tune_a_video as experiment
 from soralab.experiments import tune_a_video_scores as scores
-from soralab.latent_diffusion import LatentDiffusion, LatentDiffusionConfig, Painter, UNetConfig, noise
+from soralab.latent_diffusion import PROCESS, LatentDiffusion, LatentDiffusionConfig, Painter, UNetConfig, noise
 from soralab.recipes import tune_a_video as recipe
 from soralab.recipes.tune_a_video import TUNING, Shot, fit, shot, tuned
 from soralab.tune_a_video import TRAINED, inflate, latents_of
@@ -212,6 +212,9 @@ def test_where_an_edit_starts(painter):
     fresh = experiment.start(editor, "fresh", 1)
     assert torch.equal(fresh, noise(experiment.NOISE + 100, 9, (4, 8, 8)))
     assert not torch.equal(fresh, experiment.start(editor, "fresh", 2))
+    half = replace(editor, back=0.5)
+    added = PROCESS.add_noise(editor.z, fresh, torch.full((9,), 0.5))
+    torch.testing.assert_close(experiment.start(half, "added", 1), added)
 
 
 def test_every_arm_films_both_edits_with_its_own_editor_and_start(painter, monkeypatch):
@@ -223,20 +226,22 @@ def test_every_arm_films_both_edits_with_its_own_editor_and_start(painter, monke
         return replace(plain, prompt=source.prompt)
 
     def film(painter, editor, prompt, begun):
-        asked.append((prompt, round(float(begun.double().sum()), 4)))
+        asked.append((prompt, round(float(begun.double().sum()), 4), editor.back))
         return shot(1).film
 
     plain = tuned(painter, shot(1), 0)
     monkeypatch.setattr(experiment, "tuned", tuning)
     monkeypatch.setattr(experiment, "filmed", film)
-    numbered = {"fresh": 1.0, "inverted": 2.0, "inverted untold": 3.0}
+    numbered = {"fresh": 1.0, "inverted": 2.0, "inverted untold": 3.0, "added": 4.0}
     monkeypatch.setattr(experiment, "start", lambda editor, kind, index: torch.full((2,), numbered[kind]))
     table = experiment.compare(painter, 1, steps=7, walk=3)
     assert made == [(7, "sparse-causal"), (0, "sparse-causal"), (0, "own"), (7, "all")]
     prompts = [edit.wanted.prompt for edit in scores.edits(shot(1), 1)]
-    sums = {"tuned": 4.0, "walked back without a prompt": 6.0, "from fresh noise": 2.0, "not tuned": 4.0,
-            "frame by frame": 4.0, "sees all frames": 4.0}  # fmt: skip
-    assert asked == [(prompt, sums[name]) for name in experiment.ARMS for prompt in prompts]
+    half = experiment.BACK
+    starts = {"tuned": (4.0, half), "all the way back": (4.0, 1.0), "walked back without a prompt": (6.0, half),
+              "noise added": (8.0, half), "from fresh noise": (2.0, 1.0), "not tuned": (4.0, half),
+              "frame by frame": (4.0, half), "sees all frames": (4.0, half)}  # fmt: skip
+    assert asked == [(prompt, *starts[name]) for name in experiment.ARMS for prompt in prompts]
     assert set(table) == {*experiment.ARMS, "cost", "the film itself", "the true edit"}
     assert [row["kind"] for row in table["tuned"]] == ["colour", "shape"]
     assert not any(row["changed"] for row in table["tuned"])
@@ -250,10 +255,29 @@ def test_everything_is_measured_once_and_counted(painter, tmp_path, monkeypatch)
     assert found["arms"]["tuned"]["together"]["edits"] == 4 and found["arms"]["tuned"]["colour"]["edits"] == 2
     assert found["arms"]["sees all frames"]["together"]["edits"] == 2
     assert {name: row["together"]["edits"] for name, row in found["steps of tuning"].items()} == {"0": 2, "1": 2}
-    assert [(row["walk"], row["guidance"]) for row in found["way back"]] == [(2, 1.0), (2, 3.0)]
-    for name in ("compare", "sweep", "way_back"):
+    ways = [(1.0, 2, 1.0), (1.0, 2, 3.0), (experiment.BACK, 2, 1.0), (experiment.BACK, 2, 3.0)]
+    assert [(row["back"], row["walk"], row["guidance"]) for row in found["way back"]] == ways
+    tried = {f"{back:g}, {guidance:g}": 2 for back, guidance in experiment.SETTINGS}
+    assert {name: row["together"]["edits"] for name, row in found["settings"].items()} == tried
+    for name in ("compare", "sweep", "way_back", "settings"):
         monkeypatch.setattr(experiment, name, lambda *_: pytest.fail("made twice"))
     assert experiment.measure(tmp_path) == found
+
+
+def test_settings_are_tried_by_one_tuned_painter(painter, monkeypatch):
+    """Each with its own start, walked as far back as it says, and its own guidance."""
+    made, asked = [], []
+    monkeypatch.setattr(experiment, "tuned", lambda *_: made.append(1) or tuned(painter, shot(1), 0))
+
+    def film(painter, editor, prompt, begun, guidance):
+        torch.testing.assert_close(begun, editor.inverted())
+        asked.append((editor.back, guidance))
+        return shot(1).film
+
+    monkeypatch.setattr(experiment, "filmed", film)
+    found = experiment.settings(painter, 1, steps=7, walk=2)
+    assert made == [1] and asked == [setting for setting in experiment.SETTINGS for _ in scores.KINDS]
+    assert len(found) == len(experiment.SETTINGS) and {len(rows) for rows in found.values()} == {2}
 
 
 def test_pairs_are_of_the_edits_that_both_arms_made():
@@ -287,8 +311,8 @@ def test_the_error_of_the_way_back_is_a_share_of_the_film(painter, monkeypatch):
             return noise / 2
 
     monkeypatch.setattr(experiment, "tuned", lambda *_: Straight(numbers(2, 4, 8, 8)))
-    monkeypatch.setattr(experiment, "replace", lambda editor, steps: editor)
-    assert [row["error"] for row in experiment.way_back(painter, shot(1), 1, (5, 10))] == [0.5] * 4
+    monkeypatch.setattr(experiment, "replace", lambda editor, steps, back: editor)
+    assert [row["error"] for row in experiment.way_back(painter, shot(1), 1, (5, 10))] == [0.5] * 8
 
 
 def test_a_shot_of_another_scene():

@@ -2,7 +2,7 @@
 
 `python -m soralab.experiments.tune_a_video` makes it again, film by film, and goes on where it was stopped. Films of
 the split "test" are tuned on, one after the other as they come, and each is filmed again twice: in another colour, as
-another shape. Steps, rate and guidance were tried on three films of another seed, which decided little.
+another shape. What an edit is made with (steps, guidance, how far the film is walked back) was tried on other films.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -31,24 +32,33 @@ from soralab.tune_a_video import Editor, inflate, latents_of
 FILE = BANDS.parent / "experiments" / "tune_a_video.json"
 FILMS, FEWER = 20, 4  # tuned on; and with attention to all frames
 GUIDANCE, WALK = 3.0, 25  # of an edit: the scale, and steps of DDIM, there and back
+BACK = 0.4  # the time to which a film is walked back
 SWEPT, TUNINGS = range(100, 102), (0, 100, 500)  # films of the sweep over steps, apart from the rest
+TRIED = range(200, 210)  # films of the sweep over these settings of an edit, (back, guidance)
+SETTINGS = ((1.0, 3.0), (1.0, 1.5), (0.8, 3.0), (0.6, 3.0), (0.5, 3.0), (0.4, 3.0), (0.3, 3.0))
 WALKS, SCALES = (5, 10, 25), (1.0, 3.0)  # of the way back
 NOISE = 1500  # fresh noise for film k is that of seed NOISE + 100 k
 
-ARMS = {  # what an edit is made with: (steps of tuning, what a frame sees, where it starts)
-    "tuned": ("tuned", "sparse-causal", "inverted"),
-    "walked back without a prompt": ("tuned", "sparse-causal", "inverted untold"),
-    "from fresh noise": ("tuned", "sparse-causal", "fresh"),
-    "not tuned": ("painter", "sparse-causal", "inverted"),
-    "frame by frame": ("painter", "own", "inverted"),
-    "sees all frames": ("tuned", "all", "inverted"),
+ARMS = {  # what an edit is made with: (steps of tuning, what a frame sees, where it starts, how far back)
+    "tuned": ("tuned", "sparse-causal", "inverted", BACK),
+    "all the way back": ("tuned", "sparse-causal", "inverted", 1.0),
+    "walked back without a prompt": ("tuned", "sparse-causal", "inverted untold", BACK),
+    "noise added": ("tuned", "sparse-causal", "added", BACK),
+    "from fresh noise": ("tuned", "sparse-causal", "fresh", 1.0),
+    "not tuned": ("painter", "sparse-causal", "inverted", BACK),
+    "frame by frame": ("painter", "own", "inverted", BACK),
+    "sees all frames": ("tuned", "all", "inverted", BACK),
 }
 
 
 def start(editor: Editor, kind: str, index: int) -> Tensor:
-    """Where an edit of film `index` starts: the film walked back under its prompt, or under none, or fresh noise."""
+    """Where an edit of film `index` starts: the film walked back under its prompt, or under none; the film with noise
+    added, as SDEdit (2108.01073) does; or fresh noise alone."""
+    fresh = noise(NOISE + 100 * index, len(editor.z), editor.z.shape[1:]).to(editor.z)
     if kind == "fresh":
-        return noise(NOISE + 100 * index, len(editor.z), editor.z.shape[1:]).to(editor.z)
+        return fresh
+    if kind == "added":
+        return PROCESS.add_noise(editor.z, fresh, torch.full((len(fresh),), editor.back).to(fresh))
     return editor.inverted("" if kind == "inverted untold" else None)
 
 
@@ -67,19 +77,20 @@ def copy(painter: Painter, film: Tensor) -> Tensor:
 def compare(painter: Painter, index: int, steps: int, walk: int, arms: tuple[str, ...] = tuple(ARMS)) -> dict:
     """{arm: [{"kind", and a mark for each of COLUMNS} for each edit of film `index`]}, and {"seconds", "spread"}.
 
-    spread: the standard deviation of the noise that the film is walked back to; fresh noise has 1.
+    spread: the standard deviation of the noise that the film is walked all the way back to; fresh noise has 1.
     """
     source = shot(index)
     asked, table, editors = edits(source, index), {}, {}
     for name in arms:
-        trained, sees, begins = ARMS[name]
+        trained, sees, begins, back = ARMS[name]
         if (trained, sees) not in editors:
             began = time.process_time()
             editor = tuned(painter, source, steps if trained == "tuned" else 0, sees)
             editors[trained, sees] = replace(editor, steps=walk), time.process_time() - began
         editor, seconds = editors[trained, sees]
+        editor = replace(editor, back=back)
         begun = start(editor, begins, index)
-        if name == "tuned":
+        if name == "all the way back":
             table["cost"] = {"seconds": round(seconds, 1), "spread": round(float(begun.std()), 3)}
         table[name] = [row(edit, filmed(painter, editor, edit.wanted.prompt, begun)) for edit in asked]
     table["the film itself"] = [row(edit, copy(painter, source.film)) for edit in asked]
@@ -96,7 +107,7 @@ def sweep(painter: Painter, index: int, walk: int, tunings: tuple[int, ...] = TU
     """{steps of tuning: marks of film `index`'s edits}, each tuning from the start."""
     source, found = shot(index), {}
     for steps in tunings:
-        editor = replace(tuned(painter, source, steps), steps=walk)
+        editor = replace(tuned(painter, source, steps), steps=walk, back=BACK)
         begun = editor.inverted()
         found[str(steps)] = [
             row(edit, filmed(painter, editor, edit.wanted.prompt, begun)) for edit in edits(source, index)
@@ -104,19 +115,31 @@ def sweep(painter: Painter, index: int, walk: int, tunings: tuple[int, ...] = TU
     return found
 
 
+def settings(painter: Painter, index: int, steps: int, walk: int) -> dict[str, list[dict]]:
+    """{"back, guidance": marks of film `index`'s edits} for each of SETTINGS, by one tuned painter."""
+    source, found = shot(index), {}
+    editor = replace(tuned(painter, source, steps), steps=walk)
+    for back, guidance in SETTINGS:
+        editor = replace(editor, back=back)
+        begun = editor.inverted()
+        found[f"{back:g}, {guidance:g}"] = [
+            row(edit, filmed(painter, editor, edit.wanted.prompt, begun, guidance)) for edit in edits(source, index)
+        ]
+    return found
+
+
 def way_back(painter: Painter, source: Shot, steps: int, walks: tuple[int, ...] = WALKS) -> list[dict]:
     """How far a film that is walked back and filmed again under its own words is from itself.
 
-    One row for each number of steps and scale of guidance, the same both ways: {"walk", "guidance", "error"}, the error
-    a share of the latents' own size (root mean squares).
+    One row for how far back, each number of steps and each scale of guidance, the same both ways: {"back", "walk",
+    "guidance", "error"}, the error a share of the latents' own size (root mean squares).
     """
     editor, found = tuned(painter, source, steps), []
-    for scale in SCALES:
-        for walk in walks:
-            each = replace(editor, steps=walk)
-            again = each.edit(source.prompt, each.inverted(guidance=scale), scale)
-            error = float((again - editor.z).square().mean().sqrt() / editor.z.square().mean().sqrt())
-            found.append({"walk": walk, "guidance": scale, "error": round(error, 4)})
+    for back, scale, walk in product((1.0, BACK), SCALES, walks):
+        each = replace(editor, steps=walk, back=back)
+        again = each.edit(source.prompt, each.inverted(guidance=scale), scale)
+        error = float((again - editor.z).square().mean().sqrt() / editor.z.square().mean().sqrt())
+        found.append({"back": back, "walk": walk, "guidance": scale, "error": round(error, 4)})
     return found
 
 
@@ -170,9 +193,11 @@ def measure(folder: Path = RUNS / "tune_a_video") -> dict:
     """Everything that the file holds."""
     painter = Painter.load(PAINTER, device())
     plan = by_profile(
-        smoke={"films": 2, "fewer": 1, "steps": 1, "walk": 2, "swept": SWEPT[:1], "tunings": (0, 1), "walks": (2,)},
+        smoke={"films": 2, "fewer": 1, "steps": 1, "walk": 2, "swept": SWEPT[:1], "tunings": (0, 1), "walks": (2,),
+               "tried": TRIED[:1]},
         **dict.fromkeys(("laptop", "gpu"), {"films": FILMS, "fewer": FEWER, "steps": STEPS, "walk": WALK,
-                                            "swept": SWEPT, "tunings": TUNINGS, "walks": WALKS}),
+                                            "swept": SWEPT, "tunings": TUNINGS, "walks": WALKS,
+                                            "tried": TRIED}),
     )  # fmt: skip
     steps, walk = plan["steps"], plan["walk"]
 
@@ -184,11 +209,12 @@ def measure(folder: Path = RUNS / "tune_a_video") -> dict:
     over = [kept(folder / f"sweep_{k}.json", partial(sweep, painter, k, walk, plan["tunings"])) for k in plan["swept"]]
     back = [kept(folder / f"back_{k}.json", partial(way_back, painter, shot(k), steps, plan["walks"]))
             for k in plan["swept"]]  # fmt: skip
+    tried = [kept(folder / f"tried_{k}.json", partial(settings, painter, k, steps, walk)) for k in plan["tried"]]
     rows = gathered(each)
     return {
-        "films": len(each), "tuning": steps, "walk": walk, "guidance": GUIDANCE, "arms": tables(rows),
+        "films": len(each), "tuning": steps, "walk": walk, "guidance": GUIDANCE, "back": BACK, "arms": tables(rows),
         "pairs": {arm: list(pairs(rows["tuned"], rows[arm])) for arm in ARMS if arm != "tuned"},
-        "steps of tuning": tables(gathered(over)), "way back": sum(back, []),
+        "steps of tuning": tables(gathered(over)), "settings": tables(gathered(tried)), "way back": sum(back, []),
         "seconds": [one["cost"]["seconds"] for one in each], "spread": [one["cost"]["spread"] for one in each],
         "painter": PAINTER, "hardware": hardware(),
     }  # fmt: skip
