@@ -2,11 +2,13 @@
 
 import json
 import math
+from itertools import product
 from pathlib import Path
 from statistics import mean
 
 from soralab.experiments import tune_a_video as experiment
 from soralab.experiments.tune_a_video import load_experiment
+from soralab.experiments.tune_a_video_scores import by_chance
 from soralab.figures.bands import load_band
 from soralab.recipes import tune_a_video as recipe
 
@@ -28,8 +30,11 @@ def test_the_measures_are_those_of_the_recipe():
     assert FOUND["films"] == experiment.FILMS == 20 and "Twenty films" in said and "Forty edits" in said
     assert {together(arm)["edits"] for arm in FOUND["arms"]} == {2 * experiment.FILMS, 2 * experiment.FEWER}
     assert FOUND["tuning"] == recipe.STEPS == 100 and "A hundred steps" in said and "100 steps, 1e-3" in said
-    assert recipe.TUNING.lr == 1e-3 and FOUND["walk"] == 25 and "25 steps; both in the table above" in said
-    assert FOUND["guidance"] == 3 and "| 3 | chosen on other films |" in said
+    assert recipe.TUNING.lr == 1e-3 and FOUND["walk"] == 25 and "25 steps to the time 0.4; all three in the" in said
+    assert FOUND["guidance"] == 3 and "| 3 | with how far back, on ten other films, above |" in said
+    assert FOUND["back"] == experiment.BACK == 0.4 and "They begin at the time 0.4" in said
+    assert len(experiment.TRIED) == 10 and "Ten more films, apart from the forty edits" in said
+    assert not set(experiment.TRIED) & {*range(experiment.FILMS), *experiment.SWEPT, recipe.FILM}
     assert recipe.shot(recipe.FILM).scene.objects[0].motion == "orbits"
 
 
@@ -41,6 +46,30 @@ def test_the_ends_of_the_table_are_what_the_page_says():
                                     for arm in experiment.ARMS) for name in ("both", "all"))  # fmt: skip
 
 
+def test_the_lesson_of_the_arms_is_the_table_s():
+    said, tuned = prose(), together("tuned")
+    assert min(tuned["changed"], tuned["motion"]) >= 0.8 * tuned["edits"]
+    for sentence in (
+        f"{tuned['both']} have the new word and the old motion, and {together('all the way back')['both']} when they",
+        f"where noise is added instead, {together('noise added')['both']} have both",
+        f"{together('not tuned')['both']} without it, {together('frame by frame')['both']} with every frame alone",
+    ):
+        assert sentence in said, sentence
+    decided = {arm: by_chance(*pair) < 0.05 for arm, pair in FOUND["pairs"].items()}
+    assert decided["all the way back"] and decided["noise added"]
+    assert not decided["not tuned"] and not decided["frame by frame"]
+
+
+def test_what_the_settings_say():
+    said, rows = prose(), {key: row["together"] for key, row in FOUND["settings"].items()}
+    full, mild, short, ours = (rows[key] for key in ("1, 3", "1, 1.5", "0.3, 3", "0.4, 3"))
+    assert full["changed"] == full["edits"] == 20 and "the new words always win" in said
+    for sentence in (f"the motion is kept in {full['motion']} of 20", f"{short['changed']} of 20 show the new word",
+                     f"nearly as good, {mild['motion']} of 20"):  # fmt: skip
+        assert sentence in said, sentence
+    assert mild["changed"] < full["changed"] and ours["both"] == max(row["both"] for row in rows.values())
+
+
 def test_pairs_are_those_of_the_table():
     for arm, (ours, theirs) in FOUND["pairs"].items():
         if together(arm)["edits"] == together("tuned")["edits"]:
@@ -48,12 +77,17 @@ def test_pairs_are_those_of_the_table():
 
 
 def test_the_way_back_is_as_the_page_reads_it():
-    errors = {(row["walk"], row["guidance"]): [] for row in FOUND["way back"]}
+    errors = {}
     for row in FOUND["way back"]:
-        errors[row["walk"], row["guidance"]].append(row["error"])
+        errors.setdefault((row["back"], row["guidance"], row["walk"]), []).append(row["error"])
     errors = {key: mean(value) for key, value in errors.items()}
-    assert 1.4 < errors[5, 1.0] / errors[10, 1.0] < 2.6 and "twice the steps, about half the error" in prose()
-    assert all(errors[walk, 3.0] > errors[walk, 1.0] for walk in experiment.WALKS)
+    pairs = [(errors[back, 3.0, walk], errors[back, 1.0, walk]) for back in (1.0, 0.4) for walk in experiment.WALKS]
+    assert all(guided > plain for guided, plain in pairs)
+    assert "Guidance makes every way back worse" in prose()
+    assert errors[1.0, 3.0, 5] > 1 and "a film that is further from itself than nothing" in prose()
+    both = product(experiment.SCALES, experiment.WALKS)
+    assert all(errors[0.4, scale, walk] < errors[1.0, scale, walk] for scale, walk in both)
+    assert "the shorter way is the more exact one, in every column" in prose()
 
 
 def test_what_is_walked_back_is_quieter_than_noise():
