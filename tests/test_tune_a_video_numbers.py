@@ -70,6 +70,13 @@ def test_what_the_settings_say():
     assert mild["changed"] < full["changed"] and ours["both"] == max(row["both"] for row in rows.values())
 
 
+def test_what_longer_tuning_did():
+    kinds = FOUND["steps of tuning"]
+    assert kinds["500"]["shape"]["changed"] == kinds["100"]["shape"]["changed"] - 1
+    assert kinds["500"]["colour"]["changed"] == kinds["100"]["colour"]["changed"] == 2
+    assert "At 500 steps, one new shape no longer comes" in prose()
+
+
 def test_pairs_are_those_of_the_table():
     for arm, (ours, theirs) in FOUND["pairs"].items():
         if together(arm)["edits"] == together("tuned")["edits"]:
