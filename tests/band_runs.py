@@ -33,8 +33,7 @@ HEADS = {"unet": ("head.",), "transformer": ("embedding.",), "vit": ("head.2.",)
          "clip": ("W_t.", "image.attnpool.c_proj."), "latent_diffusion": ("unet.head.2.",),
          "navit": ("head.",), "walt": ("head.",), "tune_a_video": ("unet.up.",), "sora": ("head.",)}  # fmt: skip
 LABELS = {"unet": ("target", "weights"), "transformer": ("source",), "vit": ("label",), "clip": ("ids",),
-          "latent_diffusion": ("ids",), "navit": ("label",), "walt": ("ids", "names"), "tune_a_video": ("z",),
-          "sora": ("ids",)}  # fmt: skip
+          "latent_diffusion": ("ids",), "navit": ("label",), "walt": ("ids", "names"), "sora": ("ids",)}  # fmt: skip
 
 
 class Enough(Exception):
@@ -126,7 +125,7 @@ def main() -> None:
     torch.set_num_threads(1)
     steps = json.loads((ROOT / "data" / "bands" / f"{asked.name}.json").read_text(encoding="utf-8"))["steps"]
     path = RUNS / f"{asked.name}.json"
-    kinds = [*KINDS, *["codebook"] * (asked.name == "vqvae")]
+    kinds = [*(kind for kind in KINDS if kind != "shuffled" or asked.name != "tune_a_video"), *["codebook"] * (asked.name == "vqvae")]
     jobs = [("good", seed) for seed in asked.good] + [(kind, seed) for seed in asked.wrong for kind in kinds]
     for kind, seed in jobs:
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []

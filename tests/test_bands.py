@@ -20,6 +20,7 @@ from soralab.figures.bands import STRETCHES, Band, stretches, verdict
 RUNS = Path(__file__).parent / "band_runs"
 CHAPTERS = maker.NAMES
 KINDS = ("rate x 10", "rate / 10", "sign", "head", "shuffled")
+ALONE = ("tune_a_video",)  # one film and one prompt: there is no other to be mixed up with, so none is "shuffled"
 NAMED = {  # what the line asks about, of each mistake; a question, so another mistake may look the same
     "rate x 10": "learning rate too large",
     "rate / 10": "learning rate too small",
@@ -55,7 +56,7 @@ def chapter(request):
 
 def test_wrong_runs_are_called_wrong(chapter):
     runs = runs_of(chapter)
-    assert set(KINDS) <= set(runs)
+    assert set(KINDS) - set(runs) == ({"shuffled"} if chapter in ALONE else set())
     for kind, logs in runs.items():
         if kind != "good":
             said = [verdict(log, chapter) for log in logs]
