@@ -125,7 +125,8 @@ def main() -> None:
     torch.set_num_threads(1)
     steps = json.loads((ROOT / "data" / "bands" / f"{asked.name}.json").read_text(encoding="utf-8"))["steps"]
     path = RUNS / f"{asked.name}.json"
-    kinds = [*(kind for kind in KINDS if kind != "shuffled" or asked.name != "tune_a_video"), *["codebook"] * (asked.name == "vqvae")]
+    none = {"tune_a_video": "shuffled"}.get(asked.name)  # it has one film, and no other to mix it up with
+    kinds = [*(kind for kind in KINDS if kind != none), *["codebook"] * (asked.name == "vqvae")]
     jobs = [("good", seed) for seed in asked.good] + [(kind, seed) for seed in asked.wrong for kind in kinds]
     for kind, seed in jobs:
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
