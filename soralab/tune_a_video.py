@@ -1,12 +1,12 @@
 """Tune-A-Video: a model of pictures learns one film, and then films that again with other words.
 
 Paper: Wu et al. 2022, "Tune-A-Video: One-Shot Tuning of Image Diffusion Models for Text-to-Video Generation"
-(2212.11565). Section 4.1: frames are pictures in a batch, and self-attention becomes sparse and causal, the queries of
+(2212.11565). Section 3.2: frames are pictures in a batch, and self-attention becomes sparse and causal, the queries of
 frame i meeting the keys and values of the first frame and of the one before,
 
     Q = W^Q z_i,    K = W^K [z_1, z_{i-1}],    V = W^V [z_1, z_{i-1}]
 
-and behind it comes attention over time whose output starts at zero. Section 4.2: only W^Q of the two attentions and the
+and behind it comes attention over time whose output starts at zero. Section 3.3: only W^Q of the two attentions and the
 attention over time are trained, on one film and its prompt. Then the film is walked back to noise (DDIM inversion), and
 from that noise the model films a changed prompt.
 """
@@ -27,7 +27,7 @@ from soralab.diffusion import ddim, diffusion_loss, guide, invert, sample_times
 from soralab.latent_diffusion import PROCESS, LatentDiffusion, Painter, word_ids
 from soralab.world.reader import read_caption
 
-# --------------------------------------------------------------------------------------- the network, section 4.1
+# --------------------------------------------------------------------------------------- the network, section 3.2
 
 
 def sparse_causal(x: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def inflate(painter: LatentDiffusion, frames: int, sees: str = "sparse-causal") 
     return model
 
 
-# -------------------------------------------------------------------------------- tuning and editing, section 4.2
+# -------------------------------------------------------------------------------- tuning and editing, section 3.3
 
 
 def tuning_loss(model: LatentDiffusion, z: Tensor, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -149,8 +149,8 @@ class Editor:
     def inverted(self, text: str | None = None, guidance: float = 1.0) -> Tensor:
         """The noisy film at time `back` from which the model films z: [frames, c, height, width].
 
-        text: the prompt under which the film is walked back; None: the film's own, as the paper says; "" as the
-        official code does.
+        text: the prompt under which the film is walked back; None: the film's own; "": none, as in the paper and the
+        official code.
         """
         network = self.network(self.prompt if text is None else text, guidance)
         return invert(PROCESS.denoiser(network, "eps"), self.z, PROCESS, self.steps, t_start=self.back)

@@ -238,7 +238,8 @@ def test_every_arm_films_both_edits_with_its_own_editor_and_start(painter, monke
     assert made == [(7, "sparse-causal"), (0, "sparse-causal"), (0, "own"), (7, "all")]
     prompts = [edit.wanted.prompt for edit in scores.edits(shot(1), 1)]
     half = experiment.BACK
-    starts = {"tuned": (4.0, half), "all the way back": (4.0, 1.0), "walked back without a prompt": (6.0, half),
+    starts = {"tuned": (4.0, half), "all the way back": (4.0, 1.0), "all the way, without a prompt": (6.0, 1.0),
+              "all the way, not tuned": (4.0, 1.0), "walked back without a prompt": (6.0, half),
               "noise added": (8.0, half), "from fresh noise": (2.0, 1.0), "not tuned": (4.0, half),
               "frame by frame": (4.0, half), "sees all frames": (4.0, half)}  # fmt: skip
     assert asked == [(prompt, *starts[name]) for name in experiment.ARMS for prompt in prompts]

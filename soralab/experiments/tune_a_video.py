@@ -42,6 +42,8 @@ NOISE = 1500  # fresh noise for film k is that of seed NOISE + 100 k
 ARMS = {  # what an edit is made with: (steps of tuning, what a frame sees, where it starts, how far back)
     "tuned": ("tuned", "sparse-causal", "inverted", BACK),
     "all the way back": ("tuned", "sparse-causal", "inverted", 1.0),
+    "all the way, without a prompt": ("tuned", "sparse-causal", "inverted untold", 1.0),
+    "all the way, not tuned": ("painter", "sparse-causal", "inverted", 1.0),
     "walked back without a prompt": ("tuned", "sparse-causal", "inverted untold", BACK),
     "noise added": ("tuned", "sparse-causal", "added", BACK),
     "from fresh noise": ("tuned", "sparse-causal", "fresh", 1.0),

@@ -1,4 +1,4 @@
-"""How chapter 15 tunes the painter of frames on one film: section 4.2.
+"""How chapter 15 tunes the painter of frames on one film: section 3.3.
 
 Nothing is shipped: what is tuned serves its one film, so the notebook tunes its own. What came out on many films is in
 data/experiments/tune_a_video.json (`soralab.experiments.tune_a_video`).

@@ -83,6 +83,13 @@ def causal(q, k, v, frames):
     return rearrange(attention(q, k, v, mask), "film place t c -> (film t) place c")
 
 
+def sparse(q, k, v, frames):
+    q, k, v = (rearrange(x, "(film t) place c -> film place t c", t=frames) for x in (q, k, v))
+    asks, asked = torch.arange(frames)[:, None], torch.arange(frames)[None]
+    mask = (asked == 0) | (asked == asks - 1)
+    return rearrange(attention(q, k, v, mask), "film place t c -> (film t) place c")
+
+
 def over_queries(q, k, v, frames):
     q, k, v = (rearrange(x, "(film t) place c -> film place t c", t=frames) for x in (q, k, v))
     weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-2)
@@ -101,8 +108,7 @@ EXERCISE = Exercise(
     statement="""
         Frames lie in the batch, so the painter's layers never notice that it is a film. The attention over time is the
         layer that does: for a while it lays *places* in the batch, and time where tokens lie. Both orders have the
-        same number of numbers, so a wrong one gives the right shape. Two published models have such a layer that never
-        sees another frame.
+        same number of numbers, so a wrong one gives the right shape.
         """,
     hints=(
         "For one token: which tokens may it meet? How many are they?",
@@ -128,6 +134,8 @@ EXERCISE = Exercise(
                                     "order of places. Exchange the axes again before you fold them."),
         "causal": Mistake(causal, "a token meets its place in earlier frames only. The attention over time has no "
                           "mask; it is the one among places that is causal."),
+        "sparse": Mistake(sparse, "over time you let a place meet the first frame and the one before. That is the "
+                          "attention among places; over time it meets all frames, its own too."),
         "over_queries": Mistake(over_queries, "the softmax runs over the queries. What a token takes from the others "
                                 "should add up to 1."),
         "unscaled": Mistake(unscaled, "the logits are not divided by sqrt(dim)."),

@@ -14,7 +14,7 @@ from soralab.workbook.task import Case, Exercise, Mistake
 def stub(
     z: Tensor, network: Callable[[Tensor, int], Tensor], alpha: list[float], sigma: list[float]
 ) -> Tensor:  # fmt: skip
-    """The noise from which DDIM makes z again, of z's shape.
+    """z walked up to the last level of noise, of z's shape: DDIM's step turned round, with e looked for once a step.
 
     alpha, sigma: of the levels of noise, 0 (the film: alpha 1, sigma 0) to the last (noise). network(z_k, k) finds the
     noise in z_k, which is at level k; it knows the levels from 1 on. DDIM goes down from level k to k - 1 by
@@ -27,7 +27,7 @@ def stub(
 def solution(
     z: Tensor, network: Callable[[Tensor, int], Tensor], alpha: list[float], sigma: list[float]
 ) -> Tensor:  # fmt: skip
-    """The noise from which DDIM makes z again, of z's shape."""
+    """z walked up to the last level of noise, of z's shape: DDIM's step turned round, with e looked for once a step."""
     for k in range(1, len(alpha)):
         e = network(z, k)  # z is still at level k - 1: the network is told where it goes
         z = alpha[k] * (z - sigma[k - 1] * e) / alpha[k - 1] + sigma[k] * e
@@ -121,6 +121,16 @@ def no_noise_added(z, network, alpha, sigma):
     return z
 
 
+def looked_again(z, network, alpha, sigma):
+    for k in range(1, len(alpha)):
+        there = z
+        for _ in range(3):
+            e = network(there, k)
+            there = alpha[k] * (z - sigma[k - 1] * e) / alpha[k - 1] + sigma[k] * e
+        z = there
+    return z
+
+
 def one_step_short(z, network, alpha, sigma):
     return solution(z, network, alpha[:-1], sigma[:-1]) if len(alpha) > 1 else z
 
@@ -131,7 +141,7 @@ EXERCISE = Exercise(
     difficulty=3,
     minutes=20,
     statement="""
-        Section 4.2 does not start an edit from fresh noise: it walks the film back, and starts where that ends. Turn a
+        Section 3.3 does not start an edit from fresh noise: it walks the film back, and starts where that ends. Turn a
         DDIM step round. From z at level k - 1, which you have, find z at level k. The noise e would have to be looked
         for in z at level k, which you do not have yet; so look for it in what you have, *as if it were at level k
         already*, as the official code does. That is an approximation; the cell below measures what it costs.
@@ -164,6 +174,9 @@ EXERCISE = Exercise(
                               "come to."),
         "no_noise_added": Mistake(no_noise_added, "z is brought to the next level's alpha, and the noise is left out: "
                                   "+ sigma[k] e."),
+        "looked_again": Mistake(looked_again, "you look more than once a step, and come closer to the exact inverse. "
+                                "The exercise asks for the official code's one look; the cell below measures what more "
+                                "looks gain."),
         "one_step_short": Mistake(one_step_short, "you stop one level short of the noise."),
     },
 )  # fmt: skip

@@ -75,6 +75,11 @@ def the_first_sees_nobody(frames, places):
     return ((asked == 0) & (asks > 0)) | (asked == asks - 1)
 
 
+def wraps_round(frames, places):
+    asks, asked = _pairs(frames, places)
+    return (asked == 0) | (asked == (asks - 1) % frames)
+
+
 def turned_over(frames, places):
     return solution(frames, places).T
 
@@ -129,6 +134,8 @@ EXERCISE = Exercise(
                                "drifts: that one is in every frame's keys."),
         "the_first_sees_nobody": Mistake(the_first_sees_nobody, "the first frame sees nobody, and a softmax over "
                                          "nothing is NaN. There is none before it, so it meets itself."),
+        "wraps_round": Mistake(wraps_round, "your first frame meets the last one: in Python -1 is the end. There is "
+                               "none before the first, so it meets itself."),
         "turned_over": Mistake(turned_over, "rows and columns are exchanged: row q is who asks. Yours lets the first "
                                "frame look ahead."),
         "hidden_for_seen": Mistake(hidden_for_seen, "True and False are exchanged. In this course True means: may "

@@ -1,4 +1,4 @@
-"""What one film may change: section 4.2."""
+"""What one film may change: section 3.3."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ EXERCISE = Exercise(
     difficulty=1,
     minutes=10,
     statement="""
-        Trained whole, a model of pictures would learn the one film by heart and forget the rest. Section 4.2 trains
+        Trained whole, a model of pictures would learn the one film by heart and forget the rest. Section 3.3 trains
         three things: the queries of the attention among places, the queries of the attention to the prompt, and the
         whole attention over time, which is new. Its norm stays as it began, as in the official code. From the names of
         all parameters, return those that are trained.
