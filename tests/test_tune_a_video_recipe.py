@@ -149,6 +149,15 @@ def test_how_far_a_thing_is_from_its_place():
     assert scores.apart(referee.read(torch.full((9, 3, 32, 32), -1.0)), thing) == float("inf")
 
 
+@pytest.mark.parametrize("pixels, near", [(1.5, True), (2.7, False)])
+def test_two_pixels_are_near_and_three_are_not(pixels, near):
+    edit = edit_of("colour")
+    (thing,) = edit.wanted.scene.objects
+    towards = -1 if thing.x > 0 else 1  # the middle, so that it stays in the frame
+    moved = film_of(replace(edit.wanted.scene, objects=(replace(thing, x=thing.x + towards * pixels / 32),)))
+    assert scores.marks(edit, moved)["place"] == near
+
+
 def test_counts_and_intervals():
     rows = [dict.fromkeys(scores.COLUMNS, True), dict.fromkeys(scores.COLUMNS, False) | {"motion": True}]
     assert scores.counted(rows) == {"edits": 2, **dict.fromkeys(scores.COLUMNS, 1), "motion": 2}
@@ -312,8 +321,13 @@ def test_the_error_of_the_way_back_is_a_share_of_the_film(painter, monkeypatch):
             return noise / 2
 
     monkeypatch.setattr(experiment, "tuned", lambda *_: Straight(numbers(2, 4, 8, 8)))
-    monkeypatch.setattr(experiment, "replace", lambda editor, steps, back: editor)
-    assert [row["error"] for row in experiment.way_back(painter, shot(1), 1, (5, 10))] == [0.5] * 8
+    made = []
+    monkeypatch.setattr(experiment, "replace", lambda editor, steps, back: made.append((back, steps)) or editor)
+    rows = experiment.way_back(painter, shot(1), 1, (5, 10))
+    assert [row["error"] for row in rows] == [0.5] * 8
+    assert [(row["back"], row["walk"]) for row in rows] == made and set(made) == {
+        (back, walk) for back in (1.0, experiment.BACK) for walk in (5, 10)
+    }
 
 
 def test_a_shot_of_another_scene():
