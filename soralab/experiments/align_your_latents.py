@@ -17,8 +17,8 @@ from soralab.experiments.align_your_latents_scores import (
     prediction,
 )
 from soralab.experiments.sora_scores import COLUMNS
-from soralab.experiments.walt_ablations import kept
 from soralab.figures.curves import read_log, wilson
+from soralab.files.atomic import kept
 from soralab.latent_diffusion import Painter, load_autoencoder
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.align_your_latents import DECODER, JITTER, PHI, animator, load, load_decoder, picture_decoder

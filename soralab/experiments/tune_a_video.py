@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -21,7 +20,7 @@ from torch import Tensor
 from soralab.diffusion import ddim
 from soralab.experiments.tune_a_video_scores import KINDS, Edit, counted, edits, marks
 from soralab.figures.bands import BANDS
-from soralab.files.atomic import atomic_write, make_folder
+from soralab.files.atomic import atomic_write, kept, make_folder
 from soralab.latent_diffusion import PROCESS, Painter, noise
 from soralab.recipes import RUNS
 from soralab.recipes.tune_a_video import PAINTER, STEPS, Shot, shot, tuned
@@ -159,16 +158,6 @@ def own_film(painter: Painter, film: Tensor, walk: int = WALK) -> dict[str, Tens
     denoise = PROCESS.denoiser(editor.network("", 1.0), "eps")
     again = painter.autoencoder.decode(ddim(denoise, editor.inverted(""), PROCESS, walk)).clamp(-1, 1).cpu()
     return {"film": film, "copy": copy(painter, film), "again": again}
-
-
-def kept(path: Path, make: Callable[[], dict | list]):
-    """What `make` gives, kept in a file: it is made once, whatever stops the next."""
-    if not path.exists():
-        found = make()
-        make_folder(path.parent)
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(found), encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def tables(rows: dict[str, list[dict]]) -> dict[str, dict[str, dict[str, int]]]:

@@ -6,7 +6,6 @@ it was stopped: what a run measured lies there as JSON.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +15,7 @@ from pathlib import Path
 import torch
 
 from soralab.experiments.walt_scores import continued, drift, from_words, loss
-from soralab.files.atomic import atomic_write, make_folder
+from soralab.files.atomic import kept
 from soralab.recipes import RUNS
 from soralab.recipes.walt import SMALL, TRAINING, Latents, Run, fit, load_autoencoder, parameters
 from soralab.recipes.walt import loss as training_loss
@@ -36,16 +35,6 @@ ARMS: dict[str, Callable[[Run], Run]] = {
     "films alone": lambda run: replace(run, pictures=False),
 }
 FOLDER = RUNS / "walt_ablations"
-
-
-def kept(path: Path, measure: Callable[[], dict]) -> dict:
-    """What `measure` finds, kept at `path`; what lies there is taken as it is."""
-    if not path.exists():
-        make_folder(path.parent)
-        found = measure()
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def step_seconds(runs: list[Run], batches: Latents, rounds: int = 6) -> list[float]:

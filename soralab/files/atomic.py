@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
@@ -161,3 +163,13 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def kept(path: Path, measure: Callable[[], Any]) -> Any:
+    """What `measure` finds, as JSON at `path`: it is measured once, whatever stops the next; what lies there is taken."""
+    if not path.exists():
+        found = measure()
+        make_folder(path.parent)
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
