@@ -166,7 +166,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def kept(path: Path, measure: Callable[[], Any]) -> Any:
-    """What `measure` finds, as JSON at `path`: it is measured once, whatever stops the next; what lies there is taken."""
+    """What `measure` finds, as JSON at `path`: measured once, whatever stops the next; what lies there is taken."""
     if not path.exists():
         found = measure()
         make_folder(path.parent)
