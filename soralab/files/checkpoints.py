@@ -35,9 +35,9 @@ CHECKPOINTS = ROOT / "data" / "checkpoints"
 
 
 SHIPPED = (
-    "clip", "film_autoencoder", "film_painter", "latent_autoencoder", "latent_diffusion", "navit", "sora",
-    "sora_autoencoder", "sora_pixels", "transformer", "unet", "unet_denoiser", "vit", "vqvae", "vqvae_films",
-    "vqvae_prior", "walt", "walt_autoencoder",
+    "align_your_latents", "clip", "film_autoencoder", "film_painter", "latent_autoencoder", "latent_diffusion", "navit",
+    "sora", "sora_autoencoder", "sora_pixels", "temporal_decoder", "transformer", "unet", "unet_denoiser", "vit",
+    "vqvae", "vqvae_films", "vqvae_prior", "walt", "walt_autoencoder",
 )  # fmt: skip
 """The checkpoints that the course ships; `soralab.recipes` makes each, and a test keeps the two equal."""
 

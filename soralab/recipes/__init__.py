@@ -35,6 +35,8 @@ RECIPES = {  # checkpoint: the chapter's file, here and in `soralab.experiments`
     "walt": "walt",
     "film_autoencoder": "film_painter",
     "film_painter": "film_painter",
+    "temporal_decoder": "align_your_latents",
+    "align_your_latents": "align_your_latents",
 }
 RUNS = Path("runs")  # where a reader's own trainings lie
 
