@@ -577,9 +577,9 @@ def test_patches_of_a_film_that_is_too_narrow(here, capsys):
 
 
 @pytest.fixture
-def three(monkeypatch):
-    """The course ships no more than the three small checkpoints."""
-    monkeypatch.setattr(checkpoints, "SHIPPED", ("sora", "sora_autoencoder", "sora_pixels"))
+def few(monkeypatch):
+    """The course ships no more than two small checkpoints."""
+    monkeypatch.setattr(checkpoints, "SHIPPED", ("sora", "sora_autoencoder"))
 
 
 @pytest.mark.parametrize("motion, turn, shape, told", [
@@ -596,7 +596,7 @@ def test_what_the_referee_saw_is_told_in_words(motion, turn, shape, told):
     assert seen(SimpleNamespace(objects=[thing, thing])) == f"{told} and {told}"
 
 
-def test_doctor_is_content(here, capsys, three):
+def test_doctor_is_content(here, capsys, few):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "all is well" in out and "MEND" not in out
@@ -605,7 +605,7 @@ def test_doctor_is_content(here, capsys, three):
 
 
 @pytest.mark.parametrize("how", ["missing", "tensors missing", "card missing", "truncated", "altered"])
-def test_doctor_names_what_to_mend(here, capsys, own_shelf, how, three):
+def test_doctor_names_what_to_mend(here, capsys, own_shelf, how, few):
     damage(own_shelf / "sora.safetensors", how)
     assert main(["doctor"]) == 2
     out = capsys.readouterr().out
@@ -617,7 +617,7 @@ def test_doctor_misses_every_checkpoint_that_the_course_ships(here, capsys):
     """All that have a recipe, not chapter 16's alone."""
     from soralab.recipes import RECIPES
 
-    assert set(checkpoints.SHIPPED) == set(RECIPES) - {"referee"}
+    assert {*checkpoints.SHIPPED, *checkpoints.MEASURED} == set(RECIPES) - {"referee"}
     assert main(["doctor"]) == 2
     mends = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MEND")]
     assert [line.split()[3] for line in mends] == [n for n in checkpoints.SHIPPED if not n.startswith("sora")]
@@ -625,7 +625,7 @@ def test_doctor_misses_every_checkpoint_that_the_course_ships(here, capsys):
 
 @pytest.mark.parametrize("name, version", [("pillow", "10.2.0"), ("nbconvert", "7.16.0"), ("safetensors", "0.4.3"),
                                            ("av", "12.3.0")])  # fmt: skip
-def test_doctor_tells_of_a_package_that_is_too_old(here, capsys, monkeypatch, three, name, version):
+def test_doctor_tells_of_a_package_that_is_too_old(here, capsys, monkeypatch, few, name, version):
     """These four install and do not work; the floors are those of pyproject.toml."""
     from test_environment import pyproject
 
@@ -640,7 +640,7 @@ def test_doctor_tells_of_a_package_that_is_too_old(here, capsys, monkeypatch, th
 
 
 @pytest.mark.parametrize("name", ["av", "torchvision", "scipy.ndimage"])
-def test_doctor_tells_of_a_package_that_does_not_import(here, capsys, monkeypatch, three, name):
+def test_doctor_tells_of_a_package_that_does_not_import(here, capsys, monkeypatch, few, name):
     from soralab.command import doctor
 
     real = importlib.import_module
@@ -656,7 +656,7 @@ def test_doctor_tells_of_a_package_that_does_not_import(here, capsys, monkeypatc
     assert len(mends) == 1 and f"{name.split('.')[0]} does not import (libx.so: cannot open)" in mends[0]
 
 
-def test_doctor_tells_of_a_wrong_profile_a_full_disk_and_a_missing_package(here, capsys, monkeypatch, three):
+def test_doctor_tells_of_a_wrong_profile_a_full_disk_and_a_missing_package(here, capsys, monkeypatch, few):
     from soralab.command import doctor
 
     monkeypatch.setenv("SORALAB_PROFILE", "desktop")

@@ -429,13 +429,17 @@ def shelf(tmp_path, monkeypatch):
 
 def test_the_table_has_both_splits_and_every_row(shelf, monkeypatch):
     monkeypatch.setattr(film_scores, "evaluate", lambda maker, split, count: dict.fromkeys(film_scores.COLUMNS, 0.75))
+    counts = {"test": (60, 80), "held_out": (20, 80)}
+    monkeypatch.setattr(film_scores, "card_counts",
+                        lambda name, split: dict.fromkeys(film_scores.COLUMNS, counts[split]))  # fmt: skip
     lines = film_scores.table("sora", "sora_pixels", count=4).splitlines()
     assert "prompts like training's (4)" in lines[0] and lines[1].split() == list(film_scores.COLUMNS)
-    starts = [line[:22].strip() for line in lines]
-    rows = ["true films", "autoencoder's copies", "sora", "sora_pixels (1)"]
+    starts = [line[:24].strip() for line in lines]
+    rows = ["true films", "autoencoder's copies", "sora", "sora_pixels, by its card"]
     assert starts[2:6] == rows and lines[6] == "" and starts[9:] == rows
     assert "combinations that training never saw (4)" in lines[7]
     assert lines[4].split()[1:] == ["75.0", "(30.1–95.4)"] * 5  # Wilson's interval of 3 in 4, by hand
+    assert lines[5].split()[4] == "75.0" and lines[12].split()[4] == "25.0"  # the card's, of its own films
     # Without an autoencoder there are no copies to compare with.
     alone = film_scores.table("sora_pixels", None, count=4).splitlines()
     assert [line[:22].strip() for line in alone[2:]].count("sora_pixels") == 2 and "copies" not in " ".join(alone)
@@ -444,6 +448,7 @@ def test_the_table_has_both_splits_and_every_row(shelf, monkeypatch):
 def test_the_command_prints_the_table(shelf, capsys, monkeypatch):
     table = film_scores.table
     monkeypatch.setattr(experiments, "table", lambda name, baseline: table(name, baseline, count=2))
+    monkeypatch.setattr(film_scores, "card_counts", lambda name, split: dict.fromkeys(film_scores.COLUMNS, (1, 2)))
     assert main(["evaluate", "sora"]) == 0
     out = capsys.readouterr().out
     assert out.count("sora_pixels") == 2 and out.count("true films") == 2

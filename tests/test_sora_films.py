@@ -17,7 +17,7 @@ from tiny_models import (
     tiny_sora,
 )
 
-from soralab.files.checkpoints import CHECKPOINTS, CheckpointError, list_checkpoints
+from soralab.files.checkpoints import CHECKPOINTS, MEASURED, SHIPPED, CheckpointError, list_checkpoints, read_card
 from soralab.sora import GUIDANCE, Filmmaker, Sora, SpacetimeAutoencoder, load_autoencoder, word_ids
 
 
@@ -176,10 +176,10 @@ def test_no_checkpoint_at_all(tmp_path, monkeypatch):
 
 def test_the_shipped_checkpoints_are_whole_and_small():
     found = {entry["name"]: entry for entry in list_checkpoints(CHECKPOINTS)}
-    assert {"sora", "sora_autoencoder", "sora_pixels"} <= found.keys()
+    assert found.keys() == set(SHIPPED)
     assert [entry["problem"] for entry in found.values()] == [""] * len(found)
     assert sum(path.stat().st_size for path in CHECKPOINTS.rglob("*") if path.is_file()) < 60e6
-    for name in found:
+    for name in (*SHIPPED, *MEASURED):
         card = json.loads((CHECKPOINTS / f"{name}.json").read_text(encoding="utf-8"))
         assert {"config", "data_seed", "steps", "seconds", "hardware", "metrics", "command"} <= card.keys()
         assert card["command"].startswith(f"soralab train {name}")
@@ -196,11 +196,12 @@ def test_the_shipped_sora_films_what_it_is_told(monkeypatch):
     assert marks["colour"] * 24 >= 18
 
 
-def test_the_shipped_pixel_model_films_through_no_autoencoder(monkeypatch):
+def test_a_model_whose_card_alone_is_shipped_says_how_it_is_made(monkeypatch):
     monkeypatch.delenv("SORALAB_CHECKPOINTS", raising=False)
-    maker = Filmmaker.load("sora_pixels")
-    assert maker.autoencoder is None and maker.kind == "x"
-    assert maker.film([PROMPT], steps=2).shape == (1, 9, 3, 32, 32)
+    for name in MEASURED:
+        assert read_card(name)["metrics"]["test"]["films"] == 400
+        with pytest.raises(CheckpointError, match=f"ships its card alone; `soralab train {name} --folder"):
+            Filmmaker.load(name)
 
 
 @pytest.mark.parametrize("name, value", [

@@ -36,10 +36,14 @@ CHECKPOINTS = ROOT / "data" / "checkpoints"
 
 SHIPPED = (
     "align_your_latents", "clip", "film_autoencoder", "film_painter", "latent_autoencoder", "latent_diffusion", "navit",
-    "sora", "sora_autoencoder", "sora_pixels", "temporal_decoder", "transformer", "unet", "unet_denoiser", "vit",
-    "vqvae", "vqvae_films", "vqvae_prior", "walt", "walt_autoencoder",
+    "sora", "sora_autoencoder", "temporal_decoder", "transformer", "unet", "unet_denoiser", "vit", "vqvae",
+    "vqvae_films", "vqvae_prior", "walt", "walt_autoencoder",
 )  # fmt: skip
-"""The checkpoints that the course ships; `soralab.recipes` makes each, and a test keeps the two equal."""
+"""The checkpoints that the course ships."""
+MEASURED = ("sora_pixels",)
+"""Those of which it ships the card alone: what was measured with them is told, and no chapter needs the tensors.
+
+`soralab.recipes` makes all of both, and a test keeps them equal."""
 
 
 class CheckpointError(OSError):
@@ -189,7 +193,8 @@ def read_card(name: str | os.PathLike, mend: str | None = None) -> dict:
 def list_checkpoints(folder: str | os.PathLike | None = None) -> list[dict]:
     """Every checkpoint of `folder`, verified: [{"name", "verified", "bytes", "parameters", "problem"}].
 
-    folder: `checkpoints_folder()` by default; one that does not exist holds none. problem: one line, or "".
+    folder: `checkpoints_folder()` by default; one that does not exist holds none. problem: one line, or "". A card
+    that is meant to be alone is no checkpoint.
     """
     folder = Path(folder) if folder is not None else checkpoints_folder()
     found = []
@@ -197,6 +202,8 @@ def list_checkpoints(folder: str | os.PathLike | None = None) -> list[dict]:
              if path.suffix in (".safetensors", ".json") and not path.name.startswith(".")}
     for stem in sorted(stems):
         weights, card_path = checkpoint_paths(stem)
+        if stem.name in MEASURED and not weights.exists():
+            continue
         entry = {"name": stem.name, "verified": False, "bytes": 0, "parameters": 0, "problem": ""}
         try:
             card = read_card(stem)
@@ -224,6 +231,8 @@ def default_mend(weights: Path) -> str:
     """What to do about a checkpoint that is missing or damaged, as far as it can work."""
     if weights.parent != checkpoints_folder():
         return "name another, or train it anew"
+    if weights.stem in MEASURED:
+        return f"the course ships its card alone; `soralab train {weights.stem} --folder {weights.parent}` makes it"
     if weights.stem not in SHIPPED:
         return f"name one of {', '.join(SHIPPED)}, or the path of your own"
     make = f"or make it with `soralab train {weights.stem} --folder {weights.parent}`"
