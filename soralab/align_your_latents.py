@@ -164,13 +164,15 @@ def video_loss(
     model: VideoLDM, z: Tensor, ids: Tensor, words: Tensor, given: Tensor, generator: torch.Generator,
     moments: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Squared error of the noise for each film of latents z [batch, frames, c, height, width]: [batch].
+    """Squared error for each film of latents z [batch, frames, c, height, width]: [batch].
 
+    Measured in v, though eps is predicted: where things go is settled while there is almost nothing but noise, and
+    there an error in eps would count next to nothing.
     given [batch, frames]: the frames that the model is told (no frame, and it films from noise alone). moments: as in
     `VideoLDM`.
     """
     condition = {"ids": ids, "words": words, "known": given_frames(z, given), "moments": moments}
-    return diffusion_loss(PROCESS, model, z, "eps", generator=generator, condition=condition)
+    return diffusion_loss(PROCESS, model, z, "eps", space="v", generator=generator, condition=condition)
 
 
 @dataclass
