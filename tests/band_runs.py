@@ -36,9 +36,6 @@ HEADS = {"unet": ("head.",), "transformer": ("embedding.",), "vit": ("head.2.",)
 LABELS = {"unet": ("target", "weights"), "transformer": ("source",), "vit": ("label",), "clip": ("ids",),
           "latent_diffusion": ("ids",), "navit": ("label",), "align_your_latents": ("words",),
           "walt": ("ids", "names"), "sora": ("ids",)}  # fmt: skip
-LABELS = {"unet": ("target", "weights"), "transformer": ("source",), "vit": ("label",), "clip": ("ids",),
-          "latent_diffusion": ("ids",), "navit": ("label",), "align_your_latents": ("words",),
-          "walt": ("ids", "names"), "sora": ("ids",)}  # fmt: skip
 
 
 class Enough(Exception):
