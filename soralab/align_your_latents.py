@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from soralab.blocks.convolution import ResBlock
 from soralab.blocks.first_stage import Autoencoder, draw, misfit
 from soralab.blocks.perception import adaptive_weight, frozen, hinge_loss
+from soralab.blocks.positions import sincos
 from soralab.blocks.temporal import TemporalConv, TemporalTransformer
 from soralab.clip import PromptEncoder
 from soralab.diffusion import ddim, diffusion_loss, guide
@@ -52,14 +53,45 @@ class Beside(nn.Module):
         """The share of the picture model's own values: a scalar."""
         return self.a.sigmoid()
 
-    def forward(self, z: Tensor, frames: int, *told: Tensor, known: Tensor | None = None) -> Tensor:
+    def forward(
+        self, z: Tensor, frames: int, *told: Tensor, known: Tensor | None = None, hint: Tensor | None = None
+    ) -> Tensor:
         """z [batch * frames, dim, height, width] to the same; known [batch * frames, channels, ...] = c_S, or None.
 
-        told: what the layer is told besides.
+        told: what the layer is told besides; hint, of z's shape: what is added to what it gets.
         """
         x = z if known is None else z + self.known(known)
+        x = x if hint is None else x + hint
         x = self.layer(rearrange(x, "(b t) c h w -> b c t (h w)", t=frames), *told)
         return torch.lerp(rearrange(x, "b c t (h w) -> (b t) c h w", h=z.shape[2]), z, self.alpha)
+
+
+class Hint(nn.Module):
+    """What a prompt lets expect at each place and moment: what slides right is on the left at first. It starts at zero.
+
+    Attention over time sees one place in all frames, and is not told which place that is. So it hears a word such as
+    "right" by chance at best; with this it knows where it looks.
+    """
+
+    AXIS, UNIT = 32, 8.0  # numbers for each of row, column and moment; a frame is UNIT long and wide
+
+    def __init__(self, dim: int, context: int, hidden: int = 128):
+        super().__init__()
+        self.where, self.prompt = nn.Linear(3 * self.AXIS, hidden), nn.Linear(context, hidden)
+        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, dim))
+        nn.init.zeros_(self.mlp[-1].weight)
+        nn.init.zeros_(self.mlp[-1].bias)
+
+    def forward(self, prompt: Tensor, moments: Tensor, size: Sequence[int]) -> Tensor:
+        """prompt [batch, context], moments [frames] or [batch, frames], size (height, width) to [batch * frames, dim,
+        height, width]."""
+        moments = moments.expand(len(prompt), -1)
+        down, across = (self.UNIT * (torch.arange(n, device=prompt.device) + 0.5) / n for n in size)
+        axes = [sincos(part, self.AXIS).to(prompt) for part in (down, across, moments)]
+        row, column, moment = (self.where.weight[:, k * self.AXIS : (k + 1) * self.AXIS] for k in range(3))
+        h = (axes[0] @ row.T)[None, None, :, None] + (axes[1] @ column.T)[None, None, None]
+        h = h + (axes[2] @ moment.T)[:, :, None, None] + (self.prompt(prompt) + self.where.bias)[:, None, None, None]
+        return rearrange(self.mlp(h), "b t h w c -> (b t) c h w")
 
 
 @dataclass(frozen=True)
@@ -83,11 +115,13 @@ class TemporalLayers(nn.Module):
         super().__init__()
         self.config, groups, time = config, unet.config.groups, 4 * unet.config.width
         self.text = PromptEncoder(config.vocabulary, config.context, config.words, config.depth)
-        self.beside = nn.ModuleDict()
+        self.beside, self.hints = nn.ModuleDict(), nn.ModuleDict()
         for name, layer, dim, level in unet.layers():
             new = (TemporalConv(dim, time, groups) if isinstance(layer, ResBlock)
                    else TemporalTransformer(dim, config.heads, config.context))  # fmt: skip
             self.beside[name] = Beside(new, unet.config.out + 1, dim, 2**level)
+            if isinstance(new, TemporalTransformer):
+                self.hints[name] = Hint(dim, config.context)
 
     def alphas(self) -> dict[str, float]:
         """alpha of each layer, by its name."""
@@ -128,16 +162,19 @@ class VideoLDM(nn.Module):
             got = f"{list(moments.shape)} and {None if known is None else list(known.shape)}"
             raise ValueError(f"moments, known: got {got}; with z {list(z.shape)} it takes [{frames}] and {want}")
         keys, mask, _ = (x.repeat_interleave(frames, 0) for x in self.painter.text(ids))
-        film, film_mask, _ = self.phi.text(words)
+        film, film_mask, whole = self.phi.text(words)
         time = self.painter.unet.time(t)
         seen = None if known is None else known.flatten(0, 1)
-        layers = {layer: self.phi.beside[name] for name, layer, *_ in self.painter.unet.layers()}
+        names = {layer: name for name, layer, *_ in self.painter.unet.layers()}
 
         def after(layer: nn.Module, x: Tensor) -> Tensor:
-            if layer not in layers:
+            if layer not in names:
                 return x
-            told = (time,) if isinstance(layer, ResBlock) else (moments, film, film_mask)
-            return layers[layer](x, frames, *told, known=seen)
+            beside = self.phi.beside[names[layer]]
+            if isinstance(layer, ResBlock):
+                return beside(x, frames, time, known=seen)
+            hint = self.phi.hints[names[layer]](whole, moments, x.shape[2:])
+            return beside(x, frames, moments, film, film_mask, known=seen, hint=hint)
 
         out = self.painter.unet(z.flatten(0, 1), t.repeat_interleave(frames, 0), keys, mask, after=after)
         return out.unflatten(0, z.shape[:2])

@@ -9,6 +9,7 @@ from tiny_models import numbers, randomise
 from soralab.align_your_latents import (
     Animator,
     Beside,
+    Hint,
     TemporalConv,
     TemporalDecoder,
     TemporalLayers,
@@ -19,8 +20,10 @@ from soralab.align_your_latents import (
     given_frames,
     video_loss,
 )
+from soralab.blocks.convolution import ResBlock
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
 from soralab.blocks.perception import FilmDiscriminator
+from soralab.blocks.positions import sincos
 from soralab.latent_diffusion import PROCESS, LatentDiffusion, LatentDiffusionConfig, UNet, UNetConfig, word_ids
 
 UNET = UNetConfig(width=8, blocks=1, groups=4, heads=2, context=16)
@@ -236,6 +239,50 @@ def test_what_is_given_and_where():
             assert torch.equal(c[film, frame, :4], want.double()) and (c[film, frame, 4] == given[film, frame]).all()
     z[~given] = torch.nan  # what is not given holds whatever it holds
     assert torch.equal(given_frames(z, given), c)
+
+
+# --------------------------------------------------------------------------------- what a prompt lets expect, and where
+
+
+def hint(seed=6):
+    return randomise(Hint(6, 16), seed).double()
+
+
+@torch.no_grad()
+def test_a_hint_is_of_its_prompt_its_place_and_its_moment():
+    """Against the formula at single points, rows down and columns across, films one after the other."""
+    one, prompts, moments = hint(), numbers(2, 16, seed=1).double(), torch.tensor([[0.0, 1.5, 4.0], [2.0, 2.5, 3.0]])
+    whole = one(prompts, moments, (4, 2)).unflatten(0, (2, 3))
+    for film, frame, row, column in ((0, 0, 0, 0), (0, 2, 3, 1), (1, 1, 1, 0), (1, 2, 0, 1)):
+        place = torch.tensor([8 * (row + 0.5) / 4, 8 * (column + 0.5) / 2, float(moments[film, frame])])
+        axes = torch.cat([sincos(value, one.AXIS) for value in place]).double()
+        want = one.mlp(one.where(axes) + one.prompt(prompts[film]))
+        torch.testing.assert_close(whole[film, frame, :, row, column], want)
+    same = one(prompts, torch.arange(3), (4, 2)).unflatten(0, (2, 3))
+    torch.testing.assert_close(same, one(prompts, torch.arange(3.0).expand(2, -1), (4, 2)).unflatten(0, (2, 3)))
+
+
+@torch.no_grad()
+def test_a_hint_is_the_same_on_a_coarser_grid():
+    """The middle of the frame is the middle, in whatever layer."""
+    one, prompts = hint(), numbers(2, 16, seed=1).double()
+    torch.testing.assert_close(one(prompts, torch.arange(2), (1, 3))[..., 0, 1], one(prompts, torch.arange(2), (3, 1))
+                               [..., 1, 0])  # fmt: skip
+    assert not torch.allclose(one(prompts, torch.arange(2), (1, 3)).mT, one(prompts, torch.arange(2), (3, 1)))
+
+
+@torch.no_grad()
+def test_every_layer_of_attention_gets_its_hint_and_no_other_layer():
+    model, z = trained(), films()
+    named = {name for name, layer, *_ in model.painter.unet.layers() if not isinstance(layer, ResBlock)}
+    assert set(model.phi.hints) == named and named
+    plain, nothing = model(z, T, IDS, WORDS), torch.zeros(())
+    for one in model.phi.hints.values():
+        kept = one.mlp[-1].weight.clone(), one.mlp[-1].bias.clone()
+        one.mlp[-1].weight.mul_(nothing), one.mlp[-1].bias.mul_(nothing)
+        assert not torch.allclose(model(z, T, IDS, WORDS), plain, atol=1e-3)
+        one.mlp[-1].weight.copy_(kept[0]), one.mlp[-1].bias.copy_(kept[1])
+    assert torch.equal(model(z, T, IDS, WORDS), plain)
 
 
 @torch.no_grad()

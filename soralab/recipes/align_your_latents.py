@@ -51,7 +51,7 @@ FILMS, FINE = 4000, 500  # of the training: at nine frames, and at twice as many
 NULL = 0.1  # share of prompts left out, for guidance
 GIVEN = (0.6, 0.8)  # up to the first share of films nothing is given, up to the second one frame, then two
 BETWEEN = 0.25  # share of films that are filled between given frames
-TRAINING = TrainConfig(steps=2400, lr=4e-3, warmup=100, cooldown=0.4, ema=0.99, seed=SEED, log_every=25, save_every=100)
+TRAINING = TrainConfig(steps=2000, lr=4e-3, warmup=100, cooldown=0.4, ema=0.99, seed=SEED, log_every=25, save_every=100)
 SHORT_STEPS, SHORT_BATCH, SHORT_FILMS, PROBED = 100, 8, 400, 64
 
 # --------------------------------------------------------------------------------------- the layers over time
@@ -132,7 +132,7 @@ def parameters(phi: TemporalLayers) -> list[dict]:
     """Matrices and kernels train with Muon, all else with AdamW, more slowly; but alphas, each a number, faster."""
     groups: dict[str, list] = {"muon": [], "alpha": [], "rest": []}
     for name, p in phi.named_parameters():
-        inner = p.ndim > 1 and ("blocks" in name or ("beside" in name and ".known." not in name))
+        inner = p.ndim > 1 and ("blocks" in name or "hints" in name or ("beside" in name and ".known." not in name))
         groups["muon" if inner else "alpha" if name.endswith(".a") else "rest"].append(p)
     return [
         {"params": groups["muon"], "muon": True},
