@@ -115,6 +115,8 @@ class TemporalLayers(nn.Module):
         super().__init__()
         self.config, groups, time = config, unet.config.groups, 4 * unet.config.width
         self.text = PromptEncoder(config.vocabulary, config.context, config.words, config.depth)
+        # As CLIP draws them, words are so small that "left" and "right" of one thing soon read as the same.
+        nn.init.normal_(self.text.token_embedding.weight)
         self.beside, self.hints = nn.ModuleDict(), nn.ModuleDict()
         for name, layer, dim, level in unet.layers():
             new = (TemporalConv(dim, time, groups) if isinstance(layer, ResBlock)
@@ -122,6 +124,14 @@ class TemporalLayers(nn.Module):
             self.beside[name] = Beside(new, unet.config.out + 1, dim, 2**level)
             if isinstance(new, TemporalTransformer):
                 self.hints[name] = Hint(dim, config.context)
+
+    def read(self, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """words [batch, n] as vectors [batch, n + 1, context], which are there, and their mean [batch, context].
+
+        The end's own vector, which CLIP takes for the whole, takes long to tell one prompt from another.
+        """
+        film, mask, _ = self.text(words)
+        return film, mask, (film * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
     def alphas(self) -> dict[str, float]:
         """alpha of each layer, by its name."""
@@ -162,7 +172,7 @@ class VideoLDM(nn.Module):
             got = f"{list(moments.shape)} and {None if known is None else list(known.shape)}"
             raise ValueError(f"moments, known: got {got}; with z {list(z.shape)} it takes [{frames}] and {want}")
         keys, mask, _ = (x.repeat_interleave(frames, 0) for x in self.painter.text(ids))
-        film, film_mask, whole = self.phi.text(words)
+        film, film_mask, whole = self.phi.read(words)
         time = self.painter.unet.time(t)
         seen = None if known is None else known.flatten(0, 1)
         names = {layer: name for name, layer, *_ in self.painter.unet.layers()}
@@ -204,12 +214,14 @@ def video_loss(
     """Squared error for each film of latents z [batch, frames, c, height, width]: [batch].
 
     Measured in v, though eps is predicted: where things go is settled while there is almost nothing but noise, and
-    there an error in eps would count next to nothing.
+    there an error in eps would count next to nothing. Below a share of a tenth of film, it counts no more than there.
     given [batch, frames]: the frames that the model is told (no frame, and it films from noise alone). moments: as in
     `VideoLDM`.
     """
     condition = {"ids": ids, "words": words, "known": given_frames(z, given), "moments": moments}
-    return diffusion_loss(PROCESS, model, z, "eps", space="v", generator=generator, condition=condition)
+    return diffusion_loss(
+        PROCESS, model, z, "eps", space="v", floor=0.1, generator=generator, condition=condition
+    )  # fmt: skip
 
 
 @dataclass

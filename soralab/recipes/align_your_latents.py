@@ -47,11 +47,12 @@ SEED, SIDE = 10, 32
 PHI, DECODER = "align_your_latents", "temporal_decoder"
 CONFIG = VideoConfig(heads=4, vocabulary=len(VOCABULARY) + 1, context=64, words=24)
 BATCH = 16
+EVERY, COARSE, COARSE_BATCH = 2, 0.6, 28  # for a share COARSE of the steps, films of every second frame, and more films
 FILMS, FINE = 4000, 500  # of the training: at nine frames, and at twice as many, for what is filmed between
 NULL = 0.1  # share of prompts left out, for guidance
 GIVEN = (0.6, 0.8)  # up to the first share of films nothing is given, up to the second one frame, then two
 BETWEEN = 0.25  # share of films that are filled between given frames
-TRAINING = TrainConfig(steps=2000, lr=4e-3, warmup=100, cooldown=0.4, ema=0.99, seed=SEED, log_every=25, save_every=100)
+TRAINING = TrainConfig(steps=3000, lr=4e-3, warmup=100, cooldown=0.4, ema=0.99, seed=SEED, log_every=25, save_every=100)
 SHORT_STEPS, SHORT_BATCH, SHORT_FILMS, PROBED = 100, 8, 400, 64
 
 # --------------------------------------------------------------------------------------- the layers over time
@@ -91,26 +92,34 @@ def ids(texts: Sequence[str]) -> dict[str, Tensor]:
 class FilmBatches:
     """Batches of films as latents, drawn anew in each step, with the frames that are given of each.
 
-    Most are nine frames at the moments 0 to 8, of which nothing, the first or the first two are given. A share BETWEEN
-    are nine frames at half moments, 0 to 4 or 4 to 8, of which every second one is given.
+    The first `coarse` steps are of films of five frames, at the moments 0, 2, 4, 6, 8: they tell as much of where
+    things go for half the price. Then most are nine frames at the moments 0 to 8, and a share BETWEEN are nine at half
+    moments, 0 to 4 or 4 to 8, of which every second is given. Of all others nothing, the first or the first two are.
     """
 
-    def __init__(self, autoencoder: Autoencoder, films: int = FILMS, fine: int = FINE, batch: int = BATCH):
-        self.scenes, self.batch = library(films), batch
+    def __init__(
+        self, autoencoder: Autoencoder, films: int = FILMS, fine: int = FINE, batch: int = BATCH, coarse: int = 0
+    ):
+        self.scenes, self.batch, self.coarse = library(films), batch, coarse
         self.whole = encoded(autoencoder, self.scenes, FRAMES)
         self.fine = encoded(autoencoder, self.scenes[:fine], 2 * FRAMES)
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"z" [batch, 9, c, h, w], "ids", "words" [batch, words], "given", "moments" [batch, 9]}."""
-        rng = Random(f"{SEED}/{step}")
-        films = [self.film(rng) for _ in range(self.batch)]
+        rng, coarse = Random(f"{SEED}/{step}"), step < self.coarse
+        count = self.batch * COARSE_BATCH // BATCH if coarse else self.batch
+        films = [self.film(rng, coarse) for _ in range(count)]
         z, given, moments, which = zip(*films, strict=True)
         said = ids([prompt(self.scenes[k], rng) for k in which])
         return {"z": torch.stack(z).float(), **said, "given": torch.stack(given), "moments": torch.stack(moments)}
 
-    def film(self, rng: Random) -> tuple[Tensor, Tensor, Tensor, int]:
+    def film(self, rng: Random, coarse: bool = False) -> tuple[Tensor, Tensor, Tensor, int]:
         """One film: its latents, which frames are given, when they are, and which scene it is of."""
         place, draw = torch.arange(FRAMES), rng.random()
+        if coarse:
+            which, place = int(rng.random() * len(self.whole)), place[::EVERY]
+            given = torch.arange(len(place)) < sum(draw >= share for share in GIVEN)
+            return self.whole[which, ::EVERY], given, place.float(), which
         if rng.random() < BETWEEN:
             which, start = int(rng.random() * len(self.fine)), rng.choice((0, FRAMES - 1))
             return self.fine[which, start : start + FRAMES], place % 2 == 0, (start + place) / 2, which
@@ -239,7 +248,8 @@ def train(name: str = PHI, steps: int | None = None) -> Trained:
         decoder, result = fit_decoder(first, training, batches, RUNS / name)
         return Trained.of(decoder.beside, first.config, result, autoencoder=FIRST, data_seed=SEED, batch=batches.batch)
     films, fine = by_profile(smoke=(16, 4), laptop=(FILMS, FINE), gpu=(8 * FILMS, 8 * FINE))
-    batches = FilmBatches(load_autoencoder(FIRST).to(device()), films, fine, larger(BATCH, 8))
+    coarse = int(COARSE * training.steps)
+    batches = FilmBatches(load_autoencoder(FIRST).to(device()), films, fine, larger(BATCH, 8), coarse)
     phi, result = fit(Painter.load(PAINTER).model, training, batches, RUNS / name)
     entries = {"painter": PAINTER, "autoencoder": FIRST, "batch": batches.batch, "films": films, "between": fine}
     return Trained.of(phi, phi.config, result, data_seed=SEED, **entries)
