@@ -209,18 +209,18 @@ def given_frames(z: Tensor, given: Tensor) -> Tensor:
 
 def video_loss(
     model: VideoLDM, z: Tensor, ids: Tensor, words: Tensor, given: Tensor, generator: torch.Generator,
-    moments: Tensor | None = None,
+    moments: Tensor | None = None, t: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Squared error for each film of latents z [batch, frames, c, height, width]: [batch].
 
     Measured in v, though eps is predicted: where things go is settled while there is almost nothing but noise, and
     there an error in eps would count next to nothing. Below a share of a tenth of film, it counts no more than there.
     given [batch, frames]: the frames that the model is told (no frame, and it films from noise alone). moments: as in
-    `VideoLDM`.
+    `VideoLDM`. t [batch]: times of the noise, drawn evenly if None.
     """
     condition = {"ids": ids, "words": words, "known": given_frames(z, given), "moments": moments}
     return diffusion_loss(
-        PROCESS, model, z, "eps", space="v", floor=0.1, generator=generator, condition=condition
+        PROCESS, model, z, "eps", space="v", t=t, floor=0.1, generator=generator, condition=condition
     )  # fmt: skip
 
 

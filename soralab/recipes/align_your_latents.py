@@ -48,6 +48,7 @@ PHI, DECODER = "align_your_latents", "temporal_decoder"
 CONFIG = VideoConfig(heads=4, vocabulary=len(VOCABULARY) + 1, context=64, words=24)
 BATCH = 16
 EVERY, COARSE, COARSE_BATCH = 2, 0.6, 28  # for a share COARSE of the steps, films of every second frame, and more films
+TIMES = (0.5, 0.95)  # of these films' noise: with less of it the frames tell where things go, with more nothing does
 FILMS, FINE = 4000, 500  # of the training: at nine frames, and at twice as many, for what is filmed between
 NULL = 0.1  # share of prompts left out, for guidance
 GIVEN = (0.6, 0.8)  # up to the first share of films nothing is given, up to the second one frame, then two
@@ -92,9 +93,9 @@ def ids(texts: Sequence[str]) -> dict[str, Tensor]:
 class FilmBatches:
     """Batches of films as latents, drawn anew in each step, with the frames that are given of each.
 
-    The first `coarse` steps are of films of five frames, at the moments 0, 2, 4, 6, 8: they tell as much of where
-    things go for half the price. Then most are nine frames at the moments 0 to 8, and a share BETWEEN are nine at half
-    moments, 0 to 4 or 4 to 8, of which every second is given. Of all others nothing, the first or the first two are.
+    The first `coarse` steps are to learn the words for motions: films of five frames, at the moments 0, 2, 4, 6, 8, of
+    which nothing is given, and much noise. Then most are nine frames at the moments 0 to 8, of which nothing, the first
+    or the first two are given, and a share BETWEEN nine at half moments, 0 to 4 or 4 to 8, with every second one given.
     """
 
     def __init__(
@@ -111,15 +112,15 @@ class FilmBatches:
         films = [self.film(rng, coarse) for _ in range(count)]
         z, given, moments, which = zip(*films, strict=True)
         said = ids([prompt(self.scenes[k], rng) for k in which])
-        return {"z": torch.stack(z).float(), **said, "given": torch.stack(given), "moments": torch.stack(moments)}
+        batch = {"z": torch.stack(z).float(), **said, "given": torch.stack(given), "moments": torch.stack(moments)}
+        return batch | {"t": torch.tensor([rng.uniform(*TIMES) for _ in films])} if coarse else batch
 
     def film(self, rng: Random, coarse: bool = False) -> tuple[Tensor, Tensor, Tensor, int]:
         """One film: its latents, which frames are given, when they are, and which scene it is of."""
         place, draw = torch.arange(FRAMES), rng.random()
         if coarse:
             which, place = int(rng.random() * len(self.whole)), place[::EVERY]
-            given = torch.arange(len(place)) < sum(draw >= share for share in GIVEN)
-            return self.whole[which, ::EVERY], given, place.float(), which
+            return self.whole[which, ::EVERY], place < 0, place.float(), which
         if rng.random() < BETWEEN:
             which, start = int(rng.random() * len(self.fine)), rng.choice((0, FRAMES - 1))
             return self.fine[which, start : start + FRAMES], place % 2 == 0, (start + place) / 2, which
