@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from soralab.blocks.convolution import ResBlock
 from soralab.blocks.first_stage import Autoencoder, draw, misfit
 from soralab.blocks.perception import adaptive_weight, frozen, hinge_loss
-from soralab.blocks.positions import sincos
-from soralab.blocks.temporal import TemporalConv, TemporalTransformer
+from soralab.blocks.temporal import Hint, TemporalConv, TemporalTransformer
 from soralab.clip import PromptEncoder
 from soralab.diffusion import ddim, diffusion_loss, guide
 from soralab.latent_diffusion import PROCESS, LatentDiffusion, UNet, noise, word_ids
@@ -64,34 +63,6 @@ class Beside(nn.Module):
         x = x if hint is None else x + hint
         x = self.layer(rearrange(x, "(b t) c h w -> b c t (h w)", t=frames), *told)
         return torch.lerp(rearrange(x, "b c t (h w) -> (b t) c h w", h=z.shape[2]), z, self.alpha)
-
-
-class Hint(nn.Module):
-    """What a prompt lets expect at each place and moment: what slides right is on the left at first. It starts at zero.
-
-    Attention over time sees one place in all frames, and is not told which place that is. So it hears a word such as
-    "right" by chance at best; with this it knows where it looks.
-    """
-
-    AXIS, UNIT = 32, 8.0  # numbers for each of row, column and moment; a frame is UNIT long and wide
-
-    def __init__(self, dim: int, context: int, hidden: int = 128):
-        super().__init__()
-        self.where, self.prompt = nn.Linear(3 * self.AXIS, hidden), nn.Linear(context, hidden)
-        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, dim))
-        nn.init.zeros_(self.mlp[-1].weight)
-        nn.init.zeros_(self.mlp[-1].bias)
-
-    def forward(self, prompt: Tensor, moments: Tensor, size: Sequence[int]) -> Tensor:
-        """prompt [batch, context], moments [frames] or [batch, frames], size (height, width) to [batch * frames, dim,
-        height, width]."""
-        moments = moments.expand(len(prompt), -1)
-        down, across = (self.UNIT * (torch.arange(n, device=prompt.device) + 0.5) / n for n in size)
-        axes = [sincos(part, self.AXIS).to(prompt) for part in (down, across, moments)]
-        row, column, moment = (self.where.weight[:, k * self.AXIS : (k + 1) * self.AXIS] for k in range(3))
-        h = (axes[0] @ row.T)[None, None, :, None] + (axes[1] @ column.T)[None, None, None]
-        h = h + (axes[2] @ moment.T)[:, :, None, None] + (self.prompt(prompt) + self.where.bias)[:, None, None, None]
-        return rearrange(self.mlp(h), "b t h w c -> (b t) c h w")
 
 
 @dataclass(frozen=True)

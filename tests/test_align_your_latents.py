@@ -9,7 +9,6 @@ from tiny_models import numbers, randomise
 from soralab.align_your_latents import (
     Animator,
     Beside,
-    Hint,
     TemporalConv,
     TemporalDecoder,
     TemporalLayers,
@@ -24,6 +23,7 @@ from soralab.blocks.convolution import ResBlock
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
 from soralab.blocks.perception import FilmDiscriminator
 from soralab.blocks.positions import sincos
+from soralab.blocks.temporal import Hint
 from soralab.latent_diffusion import PROCESS, LatentDiffusion, LatentDiffusionConfig, UNet, UNetConfig, word_ids
 
 UNET = UNetConfig(width=8, blocks=1, groups=4, heads=2, context=16)
