@@ -211,6 +211,17 @@ def test_padding_of_the_prompt_is_not_read_and_words_are(model):
 
 
 @torch.no_grad()
+def test_the_whole_of_a_prompt_is_the_mean_of_its_words_and_of_no_padding(model):
+    """What hints are made of: padding that is nan would be in it."""
+    film, mask, whole = model.phi.read(WORDS)
+    for k, length in enumerate((WORDS > 0).sum(1)):
+        torch.testing.assert_close(whole[k], film[k, : length + 1].mean(0))  # the end is a word too
+        assert mask[k].tolist() == [True] * (length + 1) + [False] * (WORDS.shape[1] - length)
+    empty = model.phi.read(WORDS * 0)
+    torch.testing.assert_close(empty[2], empty[0][:, 0])
+
+
+@torch.no_grad()
 def test_the_moments_are_0_1_2_if_nobody_says_otherwise(model):
     z = films()
     assert torch.equal(model(z, T, IDS, WORDS), model(z, T, IDS, WORDS, moments=torch.arange(FRAMES)))
@@ -311,6 +322,8 @@ def test_the_loss_is_that_of_v_by_a_network_of_the_noise():
     torch.testing.assert_close(loss, eps.square().flatten(1).mean(1) / share**2)
     noisy, clean = share.argmin(), share.argmax()
     assert share[noisy] < 0.5 * share[clean]  # so an error at the noisier film's time counts more
+    video_loss(network, z, IDS, WORDS, given, torch.Generator().manual_seed(7), halves, t=T)
+    assert seen["t"] is T
 
 
 def animator(model, **options):

@@ -102,6 +102,32 @@ def test_shares_of_what_is_given(batches):
         assert abs(kinds[kind] / 4000 - share) < 4 * (share * (1 - share) / 4000) ** 0.5
 
 
+def test_the_first_steps_are_of_five_frames_much_noise_and_nothing_given():
+    """More films, of every second frame, at its moments; after `coarse` steps, the batches of before."""
+    both = recipe.FilmBatches(Corner(), films=40, fine=10, batch=8, coarse=3)
+    one, later = both(2), both(3)
+    assert len(one["z"]) == 8 * recipe.COARSE_BATCH // recipe.BATCH == len(one["ids"]) == len(one["words"]) > 8
+    assert torch.equal(one["moments"], torch.arange(0.0, 9, 2).expand(len(one["z"]), -1)) and not one["given"].any()
+    for z in one["z"]:
+        assert any(torch.equal(z, film[::2].float()) for film in both.whole)
+    assert one["t"].min() >= recipe.TIMES[0] and one["t"].max() <= recipe.TIMES[1] and len(set(one["t"].tolist())) > 8
+    times = torch.cat([both(step)["t"] for step in range(3)])
+    assert abs(times.mean() - sum(recipe.TIMES) / 2) < 0.06 and times.std() > 0.1
+    assert "t" not in later and later["z"].shape[:2] == (8, 9)
+    assert all(torch.equal(both(2)[key], one[key]) for key in one)
+
+
+def test_a_training_is_coarse_for_its_first_steps(monkeypatch):
+    """By the share COARSE, whatever the number of steps."""
+    made = {}
+    monkeypatch.setattr(recipe, "FilmBatches", lambda first, films, fine, batch, coarse: made.update(coarse=coarse))
+    monkeypatch.setattr(recipe, "fit", lambda *told: (_ for _ in ()).throw(InterruptedError))
+    for steps, coarse in ((10, 6), (300, 180)):
+        with pytest.raises(InterruptedError):
+            recipe.train(steps=steps)
+        assert made == {"coarse": coarse}
+
+
 def test_what_a_film_is_called():
     scene = next(s for s in recipe.library(50) if s.objects[0].motion.startswith("slides"))
     rng = Random(1)
@@ -163,6 +189,7 @@ def test_the_loss_hears_all_of_a_batch(batches):
     assert value() == value() != value(seed=1)
     for key in ("z", "ids", "words", "given", "moments"):
         assert value({key: batch[key].roll(1, 0)}) != value(), key
+    assert value({"t": torch.full((8,), 0.5)}) != value({"t": torch.full((8,), 0.9)}) != value()
 
 
 def test_the_decoder_is_trained_and_what_it_stands_on_is_not(tmp_path):
