@@ -28,9 +28,11 @@ STEPS = 25  # of DDIM
 
 
 def sizes() -> dict[str, int]:
-    """How many films are judged, by the profile: from words, by the painter alone, and of all else."""
-    return by_profile(smoke={"words": 2, "alone": 2, "few": 2}, laptop={"words": 150, "alone": 60, "few": 40},
-                      gpu={"words": 400, "alone": 400, "few": 400})  # fmt: skip
+    """How many films are judged, by the profile: from words, of which some are held out, by the painter alone, and of
+    all else."""
+    names = ("words", "alone", "held_out", "few")
+    counts = by_profile(smoke=(2, 2, 2, 2), laptop=(150, 60, 90, 30), gpu=(400, 400, 400, 400))
+    return dict(zip(names, counts, strict=True))
 
 
 def alphas(log: Path, rows: int = 24) -> dict[str, list[float]]:
@@ -65,7 +67,7 @@ def metrics(name: str, trained: Trained) -> dict:
         "prediction": partial(prediction, maker, first, few, steps=steps),
         "between": partial(between, maker, first, few, steps=steps),
         "flicker": partial(own_flicker, maker, decoders, few, steps=steps),
-        "held_out": partial(from_words, maker, "held_out", count["words"], steps=steps),
+        "held_out": partial(from_words, maker, "held_out", count["held_out"], steps=steps),
         "colours": partial(colours, folder, maker, first, few, steps=steps),
     }
     if mnist.available():
@@ -88,7 +90,7 @@ def evaluate(name: str = PHI, checkpoint: str | None = None) -> str:
     lines = [" " * 16 + "".join(f"{column:>20s}" for column in (*COLUMNS, "frames"))]
     for title, model, split, films in (("painter alone", painter_alone(maker), "test", count["alone"]),
                                        ("test", maker, "test", count["words"]),
-                                       ("held_out", maker, "held_out", count["words"])):  # fmt: skip
+                                       ("held_out", maker, "held_out", count["held_out"])):  # fmt: skip
         row = from_words(model, split, films, steps=steps)
         cells = [f"{interval(row[column], films):>20s}" for column in COLUMNS]
         lines.append(f"{title:16s}" + "".join(cells) + f"{100 * row['frames']:20.1f}")

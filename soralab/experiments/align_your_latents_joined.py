@@ -127,7 +127,7 @@ def went(films: Tensor, ways: list[str]) -> float:
     return round(((along >= FAR) & (along > across)).float().mean().item(), 4)
 
 
-def digits(folder: Path, maker: Animator, first: Autoencoder, steps: int, count: int = 80) -> dict[str, dict]:
+def digits(folder: Path, maker: Animator, first: Autoencoder, steps: int, count: int = 40) -> dict[str, dict]:
     """Films of digits: {row: {"read": share of frames that are read as the digit, "went": share that moves as asked}}.
 
     Rows: the tuned painter with the layers over time and alone, and chapter 06's own with them. "copies": what is read

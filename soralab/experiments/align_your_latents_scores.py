@@ -28,7 +28,7 @@ from soralab.world.reader import read_caption
 
 NOISE = 20_000  # seed of the noise of what is not filmed from words alone
 SHOWN = (0, FRAMES // 2, FRAMES - 1)  # the frames that are judged as pictures
-SCALES = (1.0, 1.5, 2.0, 3.0)  # of context guidance
+SCALES = (1.0, 2.0)  # of context guidance
 LEVELS = 127.5  # grey levels of a difference of 1, where pixels lie in [-1, 1]
 
 
