@@ -4,8 +4,10 @@ import json
 import re
 from pathlib import Path
 
+from soralab.blocks.convolution import ResBlock
 from soralab.experiments import align_your_latents_joined as joined
 from soralab.files.checkpoints import read_card
+from soralab.latent_diffusion import UNet
 from soralab.recipes import align_your_latents as recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,3 +33,29 @@ def test_the_recipe_is_what_the_page_says():
     assert set(METRICS["alpha"]) - {"step"} and all(abs(values[0] - 0.5) < 0.02
                                                     for name, values in METRICS["alpha"].items() if name != "step")
     assert "all begin at one half" in said
+
+
+def test_what_is_right_and_what_is_not():
+    said, test, alone = prose(), METRICS["test"], METRICS["painter alone"]
+    motions = {name: right / films for name, (right, films) in test["motions"].items()}
+    assert 0.4 < test["motions"]["slides"][1] / test["films"] < 0.6 and "Slides are half of all films" in said
+    assert min(motions["slides"], motions["stays still"]) > 0.85 > max(
+        share for name, share in motions.items() if name not in ("slides", "stays still")
+    )
+    assert motions["spins"] == motions["orbits"] == 0
+    assert "What spins, or goes round a circle, is right in none of the test films" in said
+    assert abs(test["frames"] - alone["frames"]) <= 0.02
+    assert "Single frames stay within two points of the painter's own" in said
+    assert alone["all"] < 0.02 < test["all"]
+
+
+def test_what_is_left_of_the_painter():
+    ends = {name: values[-1] for name, values in METRICS["alpha"].items() if name != "step"}
+    painter = UNet(recipe.PICTURES.unet)
+    kinds = {name: isinstance(layer, ResBlock) for name, layer, *_ in painter.layers()}
+    assert set(kinds) == set(ends)
+    attention, convolution = ([ends[name] for name in ends if kinds[name] == kind] for kind in (False, True))
+    new = [1 - sum(part) / len(part) for part in (attention, convolution)]
+    assert new[0] < 0.2 and "In the end attention over time keeps most of the painter's values" in prose()
+    assert 2 < new[1] / new[0] < 3 and "the convolutions put in two to three times as much of their own" in prose()
+    assert all(kinds[name] != name.endswith("_1") for name in kinds)  # as the figure draws them
