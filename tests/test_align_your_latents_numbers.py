@@ -59,3 +59,12 @@ def test_what_is_left_of_the_painter():
     assert new[0] < 0.2 and "In the end attention over time keeps most of the painter's values" in prose()
     assert 2 < new[1] / new[0] < 3 and "the convolutions put in two to three times as much of their own" in prose()
     assert all(kinds[name] != name.endswith("_1") for name in kinds)  # as the figure draws them
+
+
+def test_what_given_frames_bring():
+    said, table = prose(), METRICS["prediction"]
+    assert round(10 * table["0"]["motion"]) == 7 and "with nothing given, seven films in ten move as they should" in said
+    assert round(10 * table["2"]["motion"]) == 8 and "with two frames eight" in said
+    assert abs(table["2"]["psnr"] - table["repeated"]["psnr"]) < 0.5
+    assert "hardly nearer to the true one than a still picture would" in said
+    assert round(table["guidance"]["2"]["psnr"] - table["2"]["psnr"]) == 3 and "it is nearer by three decibels" in said
