@@ -63,7 +63,8 @@ def test_what_is_left_of_the_painter():
 
 def test_what_given_frames_bring():
     said, table = prose(), METRICS["prediction"]
-    assert round(10 * table["0"]["motion"]) == 7 and "with nothing given, seven films in ten move as they should" in said
+    assert round(10 * table["0"]["motion"]) == 7
+    assert "with nothing given, seven films in ten move as they should" in said
     assert round(10 * table["2"]["motion"]) == 8 and "with two frames eight" in said
     assert abs(table["2"]["psnr"] - table["repeated"]["psnr"]) < 0.5
     assert "hardly nearer to the true one than a still picture would" in said
