@@ -6,6 +6,7 @@ from pathlib import Path
 
 from soralab.blocks.convolution import ResBlock
 from soralab.experiments import align_your_latents_joined as joined
+from soralab.figures.curves import wilson
 from soralab.files.checkpoints import read_card
 from soralab.latent_diffusion import UNet
 from soralab.recipes import align_your_latents as recipe
@@ -69,3 +70,23 @@ def test_what_given_frames_bring():
     assert abs(table["2"]["psnr"] - table["repeated"]["psnr"]) < 0.5
     assert "hardly nearer to the true one than a still picture would" in said
     assert round(table["guidance"]["2"]["psnr"] - table["2"]["psnr"]) == 3 and "it is nearer by three decibels" in said
+
+
+def test_between_frames_the_mean_is_nearer():
+    said, table = prose(), METRICS["between"]
+    assert round(table["mean"]["psnr"] - table["filmed"]["psnr"]) == 7
+    assert "The mean is nearer to the truth, by seven decibels" in said
+    assert table["films"] == 30 and "no difference that thirty films could show" in said
+    right = [wilson(round(30 * table[name]["all"]), 30) for name in ("filmed", "mean")]
+    assert max(low for low, _ in right) < min(high for _, high in right)
+    assert table["filmed"]["motion"] > 0.9 and "What was filmed goes the right way" in said
+
+
+def test_what_the_decoder_mends():
+    said, own = prose(), METRICS["flicker"]
+    pictures, in_time = (DECODER["metrics"][name] for name in ("pictures", "in time"))
+    assert in_time["flicker"] / pictures["flicker"] > 0.95 and "Where latents are true, there is little to mend" in said
+    assert round(1 / (1 - in_time["jittered flicker"] / pictures["jittered flicker"])) == 6
+    assert "a sixth of the flicker goes" in said
+    assert own["pictures"] > 3 * pictures["jittered flicker"] and own["in time"] > 3 * in_time["jittered flicker"]
+    assert "the model's own films flicker more than three times as much, with either decoder" in said
