@@ -48,6 +48,9 @@ def test_what_is_right_and_what_is_not():
     assert abs(test["frames"] - alone["frames"]) <= 0.02
     assert "Single frames stay within two points of the painter's own" in said
     assert alone["all"] < 0.02 < test["all"]
+    new = METRICS["held_out"]
+    assert wilson(round(new["all"] * new["films"]), new["films"])[1] > test["all"]
+    assert "Combinations that no training film had are filmed no worse than others" in said
 
 
 def test_what_is_left_of_the_painter():
