@@ -93,3 +93,11 @@ def test_what_the_decoder_mends():
     assert "a sixth of the flicker goes" in said
     assert own["pictures"] > 3 * pictures["jittered flicker"] and own["in time"] > 3 * in_time["jittered flicker"]
     assert "the model's own films flicker more than three times as much, with either decoder" in said
+
+
+def test_behind_another_painter():
+    said, table = prose(), METRICS["colours"]
+    assert table["joined"]["colour"] > 0.9 > 0.1 > table["before"]["colour"] and table["painter alone"]["all"] < 0.05
+    assert round(10 * table["joined"]["all"]) == 4 and round(10 * METRICS["prediction"]["0"]["all"]) == 7
+    assert table["films"] == METRICS["prediction"]["films"]  # of the same prompts
+    assert "all is right in four films of ten" in said and "asked by its own names, have seven" in said
