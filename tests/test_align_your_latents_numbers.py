@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from soralab.blocks.convolution import ResBlock
+from soralab.datasets.frames import FRAMES
 from soralab.experiments import align_your_latents_joined as joined
 from soralab.figures.curves import wilson
 from soralab.files.checkpoints import read_card
@@ -29,6 +30,8 @@ def test_the_recipe_is_what_the_page_says():
     times = re.search(r"The same with (\S+) times the steps and twice the films in each", said)[1]
     assert NUMBERS[times] * recipe.SHORT_STEPS == recipe.TRAINING.steps == CARD["steps"]
     assert recipe.BATCH == 2 * recipe.SHORT_BATCH == CARD["batch"]
+    assert recipe.COARSE == 3 / 5 and len(range(0, FRAMES, recipe.EVERY)) == 5 and recipe.TIMES[0] >= 0.5
+    assert "In the first three fifths of the steps they are films of five frames, in much noise" in said
     assert DECODER["steps"] == recipe.DECODER_TRAINING.steps and DECODER["metrics"]["jitter"] == recipe.JITTER
     assert joined.TUNING.steps == 300 and "a few minutes" in said
     assert set(METRICS["alpha"]) - {"step"} and all(abs(values[0] - 0.5) < 0.02
@@ -101,3 +104,11 @@ def test_behind_another_painter():
     assert round(10 * table["joined"]["all"]) == 4 and round(10 * METRICS["prediction"]["0"]["all"]) == 7
     assert table["films"] == METRICS["prediction"]["films"]  # of the same prompts
     assert "all is right in four films of ten" in said and "asked by its own names, have seven" in said
+
+
+def test_digits_slide_behind_a_tuned_painter_and_behind_no_stranger():
+    said, table = prose(), METRICS["mnist"]
+    assert table["films"] == 40 and round(40 * table["joined"]["went"]) == 39
+    assert "Of forty films of digits thirty-nine slide as they were asked to" in said
+    assert table["painter alone"]["went"] < 0.1 and table["joined"]["read"] > 0.5 > 0.15 > table["chapter 06's"]["read"]
+    assert table["chapter 06's"]["went"] < 0.1 and "nothing moves and nothing can be read" in said
