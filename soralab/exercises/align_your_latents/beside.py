@@ -76,6 +76,12 @@ def check(fn) -> Iterator[tuple[bool, str]]:
         "no gradient comes back through the new layer: it is what is trained, so nothing on the way to it and from it "
         "may be detached."
     )
+    z, layer, _, frames = _case(2, 3, 4, 2, 3, 0.0)
+    alpha = torch.tensor(0.5, requires_grad=True)
+    result = fn(z, layer, alpha, frames).square().sum()
+    yield result.requires_grad and bool(torch.autograd.grad(result, alpha)[0] != 0), (
+        "no gradient reaches alpha, and it is learned: weigh with the tensor itself, not with its number."
+    )
 
 
 def _moved(z: Tensor, layer: Callable, alpha: Tensor, there: str, back: str, **sides: int) -> Tensor:
@@ -133,6 +139,10 @@ def cut_off(z, layer, alpha, frames):
     return solution(z, lambda x: layer(x).detach(), alpha, frames)
 
 
+def a_number_for_alpha(z, layer, alpha, frames):
+    return solution(z, layer, alpha.item(), frames)
+
+
 EXERCISE = Exercise(
     name="align_your_latents.beside",
     title="Beside a frozen layer",
@@ -159,6 +169,7 @@ EXERCISE = Exercise(
     wrong={
         "from_the_new": WrongAnswer(from_the_new, "is not z bit for bit"),
         "cut_off": WrongAnswer(cut_off, "no gradient comes back through the new layer"),
+        "a_number_for_alpha": WrongAnswer(a_number_for_alpha, "no gradient reaches alpha"),
     },
     mistakes={
         "frames_first": Mistake(frames_first, "you take the batch for (t b): frame after frame. It is film after film, "

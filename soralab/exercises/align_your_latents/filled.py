@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from soralab.workbook.task import Case, Exercise, Mistake
+from soralab.workbook.task import Case, Exercise, Mistake, WrongAnswer
 
 
 def stub(
@@ -76,6 +76,16 @@ def cases() -> Iterator[Case]:
     yield Case(_case(2, 4, 4, 1.5, None, torch.float64), "float64")
 
 
+def check(fn) -> Iterator[tuple[bool, str]]:
+    network, z, given, *rest = _case(2, 4, 3, 1.5, [0, 2])
+    want = fn(network, z.clone(), given, *rest)
+    z[~given] = float("nan")
+    yield torch.equal(fn(network, z, given, *rest), want), (
+        "with NaN in the frames of z that are not given, the film is another. z holds whatever it holds there, and 0 "
+        "times NaN is NaN: choose (torch.where), in c_S and at the end, instead of multiplying."
+    )
+
+
 def _walk(network, z, given, noise, alpha, sigma, scale, start=lambda x, z, m: x, step=lambda x, z, m, k: x,
           known=lambda c, z, m: c, guided=lambda a, c, s: a + s * (c - a), end=lambda x, z, m: torch.where(m, z, x)):
     """The solution with another start, another thing done after each step, another c_S, guidance or end."""
@@ -133,6 +143,10 @@ def from_the_given(network, z, given, noise, alpha, sigma, scale):
         m, alpha[0] * z + sigma[0] * x, x))  # fmt: skip
 
 
+def by_products(network, z, given, noise, alpha, sigma, scale):
+    return _walk(network, z, given, noise, alpha, sigma, scale, end=lambda x, z, m: m.to(z) * z + (1 - m.to(z)) * x)
+
+
 EXERCISE = Exercise(
     name="align_your_latents.filled",
     title="Frames that are given, in a film of noise",
@@ -157,6 +171,8 @@ EXERCISE = Exercise(
     gradients=False,  # it films; nothing is trained through it
     solution=solution,
     cases=cases,
+    check=check,
+    wrong={"by_products": WrongAnswer(by_products, "with NaN in the frames of z that are not given")},
     mistakes={
         "clean_at_the_start": Mistake(clean_at_the_start, "you begin with the given frames clean in a film of noise. "
                                       "The network has never seen a clean frame at that time: noise in all of them."),

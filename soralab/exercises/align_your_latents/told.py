@@ -52,6 +52,9 @@ def check(fn) -> Iterator[tuple[bool, str]]:
         "with NaN in the frames that are not told, c_S is another. 0 times NaN is NaN: choose between z and zero "
         "(torch.where, masked_fill), instead of multiplying."
     )
+    for kind in (torch.float16, torch.float64):
+        got = fn(torch.randn(1, 2, 3, 2, 2).to(kind), given[:1, :2]).dtype
+        yield got == kind, f"for z of {kind} your c_S is of {got}: latents and mask are of z's type."
 
 
 def _joined(kept: Tensor, m: Tensor) -> Tensor:
@@ -104,6 +107,10 @@ def where_there_is_something(z, given):
     return _joined(kept, (kept != 0).any(2, keepdim=True).to(z))
 
 
+def always_float32(z, given):
+    return solution(z, given).float()
+
+
 EXERCISE = Exercise(
     name="align_your_latents.told",
     title="A frame of zeros, or no frame",
@@ -125,7 +132,10 @@ EXERCISE = Exercise(
     solution=solution,
     cases=cases,
     check=check,
-    wrong={"by_a_product": WrongAnswer(by_a_product, "0 times NaN is NaN")},
+    wrong={
+        "by_a_product": WrongAnswer(by_a_product, "0 times NaN is NaN"),
+        "always_float32": WrongAnswer(always_float32, "are of z's type"),
+    },
     mistakes={
         "nothing_hidden": Mistake(nothing_hidden, "the frames that are not told are still in it: the network would be "
                                   "told what it is to film. Zeros belong there."),
