@@ -265,6 +265,8 @@ def test_wide_tables_are_wrapped():
     (r"\tfrac12(a + b)", "1/2(a + b)"), (r"E_\text{pos}", "E_pos"), (r"z_{t-1}", "zₜ₋₁"), ("x^{ab}", "x^ab"),
     (r"\mathbb{E}_{\mathcal{E}(x), y} \lVert \epsilon \rVert^2", "𝔼_(ℰ(x), y) ‖ε‖²"),
     (r"dO\,V^\top", "dO Vᵀ"), (r"\sum_c x", "Σ_c x"), (r"a \qquad b", "a   b"),
+    (r"z \leftarrow \hat x + s\,\big(f \circ g\big),\ 1", "z ← x\u0302 + s (f ∘ g), 1"),
+    (r"\tilde z_{low} \uparrow_F, \bar x", "z\u0303_low ↑_F, x\u0304"),
 ])  # fmt: skip
 def test_a_formula_in_plain_letters(latex, text):
     assert readable(latex) == text

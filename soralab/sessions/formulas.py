@@ -10,10 +10,12 @@ LETTERS = {
     "theta": "θ", "lambda": "λ", "mu": "μ", "pi": "π", "rho": "ρ", "sigma": "σ", "tau": "τ", "phi": "φ", "psi": "ψ",
     "omega": "ω", "sum": "Σ", "prod": "Π", "top": "ᵀ", "mid": "|", "ldots": "…", "dots": "…", "cdot": "·",
     "times": "×", "le": "≤", "ge": "≥", "ne": "≠", "approx": "≈", "sim": "~", "in": "∈", "infty": "∞", "to": "→",
-    "partial": "∂", "nabla": "∇", "odot": "⊙", "pm": "±", "lVert": OPEN, "rVert": CLOSE, "left": "", "right": "",
-    "exp": "exp", "log": "log", "min": "min", "max": "max", "quad": QUAD, "qquad": QUAD, ",": " ", ";": " ", "!": "",
-    "{": "{", "}": "}", "%": "%",
+    "leftarrow": "←", "uparrow": "↑", "partial": "∂", "nabla": "∇", "odot": "⊙", "circ": "∘", "pm": "±",
+    "lVert": OPEN, "rVert": CLOSE, "left": "", "right": "", "big": "",
+    "exp": "exp", "log": "log", "min": "min", "max": "max", "quad": QUAD, "qquad": QUAD, " ": " ", ",": " ", ";": " ",
+    "!": "", "{": "{", "}": "}", "%": "%",
 }  # fmt: skip
+ACCENTS = {"hat": "\u0302", "tilde": "\u0303", "bar": "\u0304"}  # combined with the letter before them
 STYLES = ("text", "mathrm", "mathbf", "operatorname")
 SCRIPTS = {("mathbb", "E"): "𝔼", ("mathbb", "R"): "ℝ", ("mathcal", "E"): "ℰ", ("mathcal", "N"): "𝒩",
            ("mathcal", "D"): "𝒟", ("mathcal", "L"): "ℒ"}
@@ -67,6 +69,8 @@ def _command(name: str, tokens: list[str], latex: str) -> str:
         return LETTERS[name]
     if name in STYLES:
         return _argument(tokens, latex)
+    if name in ACCENTS:
+        return _argument(tokens, latex) + ACCENTS[name]
     if name in ("frac", "tfrac"):
         over, under = _argument(tokens, latex), _argument(tokens, latex)
         return f"{_held(over)}/{_held(under)}"
