@@ -29,7 +29,9 @@ def slight(monkeypatch):
     """Batches of four, few pictures, less of a network: where a tensor lies does not depend on how many there are."""
     for name in RECIPES:
         for constant in SLIGHT.keys() & vars(recipe(name)).keys():
-            monkeypatch.setattr(recipe(name), constant, min(SLIGHT[constant], getattr(recipe(name), constant)))
+            value = getattr(recipe(name), constant)
+            if isinstance(value, int):
+                monkeypatch.setattr(recipe(name), constant, min(SLIGHT[constant], value))
     begin = Probes.__init__
     monkeypatch.setattr(Probes, "__init__", lambda probes, loss_fn, batch, steps, swap, groups, sample: begin(
         probes, loss_fn, batch, steps, swap, 4, sample))  # fmt: skip

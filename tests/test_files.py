@@ -467,7 +467,7 @@ def test_the_mend_of_a_checkpoint_can_work(saved, monkeypatch, tmp_path):
     assert told(saved / "sora").endswith("name another, or train it anew")
     empty = tmp_path / "empty"
     monkeypatch.setenv("SORALAB_CHECKPOINTS", str(empty))
-    assert "name one of clip, " in told("nosuch") and "train nosuch" not in told("nosuch")
+    assert f"name one of {checkpoints.SHIPPED[0]}, " in told("nosuch") and "train nosuch" not in told("nosuch")
     assert "copy it from the course's data/checkpoints" in told("sora")
     assert f"`soralab train sora --folder {empty}`" in told("sora") and "git" not in told("sora")
     monkeypatch.delenv("SORALAB_CHECKPOINTS")
