@@ -76,6 +76,151 @@ def test_a_right_answer_written_otherwise(name, answer):
     assert str(exercise(f"align_your_latents.{name}").judge(answer)) == "✓ right"
 
 
+# --------------------------------------------------------- slips as readers write them, and what each of them is told
+
+
+def places_outermost(z, layer, alpha, frames):
+    films, dim, height, width = z.shape[0] // frames, *z.shape[1:]
+    x = z.view(films, frames, dim, height, width).permute(3, 4, 0, 1, 2)
+    new = layer(x.reshape(-1, frames, dim)).view(x.shape).permute(2, 3, 4, 0, 1)
+    return alpha * z + (1 - alpha) * new.reshape(z.shape)
+
+
+def a_call_a_film(z, layer, alpha, frames):
+    films = []
+    for film in z.split(frames):
+        new = layer(film.flatten(2).permute(2, 0, 1))
+        films.append(new.permute(1, 2, 0).reshape(film.shape))
+    return alpha * z + (1 - alpha) * torch.cat(films)
+
+
+def a_call_a_place(z, layer, alpha, frames):
+    new = torch.empty_like(z)
+    for i in range(z.shape[2]):
+        for j in range(z.shape[3]):
+            new[:, :, i, j] = layer(z[:, :, i, j].unflatten(0, (-1, frames))).flatten(0, 1)
+    return alpha * z + (1 - alpha) * new
+
+
+def a_call_a_sequence(z, layer, alpha, frames):
+    new = torch.empty_like(z)
+    for k in range(0, len(z), frames):
+        for i in range(z.shape[2]):
+            for j in range(z.shape[3]):
+                new[k : k + frames, :, i, j] = layer(z[None, k : k + frames, :, i, j])[0]
+    return alpha * z + (1 - alpha) * new
+
+
+def whole_film(keys, new):
+    return [(k / (new + 1), k % (new + 1) == 0) for k in range((keys - 1) * (new + 1) + 1)]
+
+
+def told_apart(parts):
+    return [([moment for moment, _ in part], [given for _, given in part]) for part in parts]
+
+
+def windows_of_so_many_frames(keys, new, window):
+    whole = whole_film(keys, new)
+    return told_apart(whole[k : k + window] for k in range(0, len(whole) - 1, window - 1))
+
+
+def windows_of_so_many_steps(keys, new, window):
+    whole = whole_film(keys, new)
+    return told_apart(whole[k : k + window + 1] for k in range(0, len(whole) - 1, window))
+
+
+def windows_of_so_many_keys(keys, new, window):
+    whole, size = whole_film(keys, new), (window - 1) * (new + 1)
+    return told_apart(whole[k : k + size + 1] for k in range(0, len(whole) - 1, size))
+
+
+def windows_that_deal_out_keys(keys, new, window):
+    parts = [list(range(keys))[k : k + window] for k in range(0, keys, window)]
+    return told_apart([one for one in whole_film(keys, new) if part[0] <= one[0] <= part[-1]] for part in parts)
+
+
+def windows_from_key_one(keys, new, window):
+    whole, size = whole_film(keys, new), window * (new + 1)
+    return told_apart(whole[k : k + size + 1] for k in range(new + 1, len(whole) - 1, size))
+
+
+def windows_from_moment_one(keys, new, window):
+    whole, size = [(moment + 1, given) for moment, given in whole_film(keys, new)], window * (new + 1)
+    return told_apart(whole[k : k + size + 1] for k in range(0, len(whole) - 1, size))
+
+
+def windows_without_their_ends(keys, new, window):
+    whole, size = whole_film(keys, new)[:-1], window * (new + 1)
+    return told_apart(whole[k : k + size] for k in range(0, len(whole), size))
+
+
+def windows_without_the_film_s_end(keys, new, window):
+    whole, size = whole_film(keys, new)[:-1], window * (new + 1)
+    return told_apart(whole[k : k + size + 1] for k in range(0, len(whole), size))
+
+
+def windows_of_one_length_pulled_back(keys, new, window):
+    whole, size = whole_film(keys, new), window * (new + 1)
+    return told_apart(whole[k : k + size + 1] if k + size < len(whole) else whole[-size - 1 :]
+                      for k in range(0, len(whole) - 1, size))  # fmt: skip
+
+
+def windows_of_one_length(keys, new, window):
+    whole, size = whole_film(keys + window, new), window * (new + 1)
+    return told_apart(whole[k : k + size + 1] for k in range(0, (keys - 1) * (new + 1), size))
+
+
+def sampler(prepare=None, guess=None, nothing=None, guided=lambda alone, told, s: alone + s * (told - alone)):
+    """A sampler by assignments, with one thing done otherwise: before each step, to x_0, to c_S of nothing, to eps."""
+
+    def fill(network, z, given, noise, alpha, sigma, scale):
+        known, x = told_by_assignment(z, given), noise.clone()
+        for k in range(len(sigma) - 1):
+            if prepare:
+                x[given] = prepare(z[given], noise[given], alpha[k], sigma[k])
+            alone = network(x, k, nothing(known.clone()) if nothing else known * 0)
+            eps = guided(alone, network(x, k, known), scale)
+            x0 = (x - sigma[k] * eps) / alpha[k]
+            if guess:
+                x0[given] = z[given]
+            x = alpha[k + 1] * x0 + sigma[k + 1] * eps
+        x[given] = z[given]
+        return x
+
+    return fill
+
+
+def latents_forgotten(known):
+    known[:, :, :-1] = 0
+    return known
+
+
+@pytest.mark.parametrize("name, mistake, answer", [
+    ("beside", "places_outermost", places_outermost), ("beside", "a_call_a_film", a_call_a_film),
+    ("beside", "a_call_a_place", a_call_a_place), ("beside", "a_call_a_sequence", a_call_a_sequence),
+    ("windows", "counted_in_frames", windows_of_so_many_frames),
+    ("windows", "counted_in_steps", windows_of_so_many_steps),
+    ("windows", "counted_in_keys", windows_of_so_many_keys), ("windows", "keys_shared_out", windows_that_deal_out_keys),
+    ("windows", "first_gap_left_out", windows_from_key_one), ("windows", "counted_from_one", windows_from_moment_one),
+    ("windows", "ends_left_off", windows_without_their_ends),
+    ("windows", "last_frame_left_off", windows_without_the_film_s_end),
+    ("windows", "pulled_back", windows_of_one_length_pulled_back), ("windows", "always_full", windows_of_one_length),
+    ("filled", "noised_before_each_step", sampler(prepare=lambda z, noise, a, s: a * z + s * noise)),
+    ("filled", "put_into_each_guess", sampler(guess=True)),
+    ("filled", "mask_left_at_one", sampler(nothing=latents_forgotten)),
+    ("filled", "guided_from_the_told", sampler(guided=lambda alone, told, s: told + s * (alone - told))),
+    ("filled", "guided_away", sampler(guided=lambda alone, told, s: alone - s * (told - alone))),
+])  # fmt: skip
+def test_a_slip_is_told_by_its_own_sentence(name, mistake, answer):
+    task = exercise(f"align_your_latents.{name}")
+    says = task.mistakes[mistake].says
+    assert task.judge(answer).message == says and [one.says for one in task.mistakes.values()].count(says) == 1
+
+
+def test_a_sampler_by_assignments_is_right():
+    assert str(exercise("align_your_latents.filled").judge(sampler())) == "✓ right"
+
+
 def one_layer_for_all(z, layer, alpha, frames):
     """The mean over places instead of each place by itself."""
     x = z.unflatten(0, (-1, frames)).mean((3, 4))

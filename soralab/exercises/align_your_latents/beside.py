@@ -114,6 +114,29 @@ def columns_first(z, layer, alpha, frames):
     return _moved(z, layer, alpha, "(b t) c h w -> (b w h) t c", "(b w h) t c -> (b t) c h w", t=frames)
 
 
+def places_outermost(z, layer, alpha, frames):
+    return _moved(z, layer, alpha, "(b t) c h w -> (h w b) t c", "(h w b) t c -> (b t) c h w", t=frames)
+
+
+def _called_on(z: Tensor, alpha: Tensor, frames: int, each: Callable) -> Tensor:
+    """each: what is made of all sequences [films, places, frames, dim]."""
+    new = each(rearrange(z, "(b t) c h w -> b (h w) t c", t=frames))
+    return alpha * z + (1 - alpha) * rearrange(new, "b (h w) t c -> (b t) c h w", h=z.shape[2])
+
+
+def a_call_a_film(z, layer, alpha, frames):
+    return _called_on(z, alpha, frames, lambda x: torch.stack([layer(film) for film in x]))
+
+
+def a_call_a_place(z, layer, alpha, frames):
+    return _called_on(z, alpha, frames, lambda x: torch.stack([layer(place) for place in x.unbind(1)], 1))
+
+
+def a_call_a_sequence(z, layer, alpha, frames):
+    each = lambda x: torch.stack([layer(one[None])[0] for one in x.flatten(0, 1)]).view_as(x)  # noqa: E731
+    return _called_on(z, alpha, frames, each)
+
+
 def along_places(z, layer, alpha, frames):
     return _moved(z, layer, alpha, "n c h w -> n (h w) c", "n (h w) c -> n c h w")
 
@@ -182,6 +205,14 @@ EXERCISE = Exercise(
                                          "frames of other films beside one another: it takes (b t), as it was."),
         "columns_first": Mistake(columns_first, "you hand the places over column by column: they are asked for row by "
                                  "row, as they lie in a frame."),
+        "places_outermost": Mistake(places_outermost, "you hand a place over for all films before the next place: "
+                                    "(h w b). The first film's places come first, (b h w)."),
+        "a_call_a_film": Mistake(a_call_a_film, "you call the layer once for each film. It is called once, with the "
+                                 "sequences of all films behind one another."),
+        "a_call_a_place": Mistake(a_call_a_place, "you call the layer once for each place. It is called once: "
+                                  "the places go into the batch, beside the films."),
+        "a_call_a_sequence": Mistake(a_call_a_sequence, "you call the layer with one sequence at a time. It is called "
+                                     "once, with all of them in its batch."),
         "along_places": Mistake(along_places, "your sequences are the places of one frame. That layer the painter has "
                                 "already: over time, a sequence is one place in all frames."),
         "films_together": Mistake(films_together, "your sequences run through all films of the batch. A film must not "

@@ -87,14 +87,16 @@ def check(fn) -> Iterator[tuple[bool, str]]:
 
 
 def _walk(network, z, given, noise, alpha, sigma, scale, start=lambda x, z, m: x, step=lambda x, z, m, k: x,
-          known=lambda c, z, m: c, guided=lambda a, c, s: a + s * (c - a), end=lambda x, z, m: torch.where(m, z, x)):
-    """The solution with another start, another thing done after each step, another c_S, guidance or end."""
+          known=lambda c, z, m: c, nothing=torch.zeros_like, guided=lambda a, c, s: a + s * (c - a),
+          guess=lambda x0, z, m: x0, end=lambda x, z, m: torch.where(m, z, x)):
+    """The solution with another start, another thing done after each step, another c_S, with what tells nothing,
+    guidance, guess of the film or end."""
     m = given[:, :, None, None, None]
     told = known(torch.cat([torch.where(m, z, 0), m.to(z).expand_as(z[:, :, :1])], 2), z, m)
     x = start(noise, z, m)
     for k in range(len(alpha) - 1):
-        eps = guided(network(x, k, torch.zeros_like(told)), network(x, k, told), scale)
-        x = alpha[k + 1] * (x - sigma[k] * eps) / alpha[k] + sigma[k + 1] * eps
+        eps = guided(network(x, k, nothing(told)), network(x, k, told), scale)
+        x = alpha[k + 1] * guess((x - sigma[k] * eps) / alpha[k], z, m) + sigma[k + 1] * eps
         x = step(x, z, m, k + 1)
     return end(x, z, m)
 
@@ -113,6 +115,15 @@ def noised_after_each_step(network, z, given, noise, alpha, sigma, scale):
         m, alpha[k] * z + sigma[k] * noise, x))  # fmt: skip
 
 
+def noised_before_each_step(network, z, given, noise, alpha, sigma, scale):
+    put = lambda x, z, m, k=0: torch.where(m, alpha[k] * z + sigma[k] * noise, x)  # noqa: E731
+    return _walk(network, z, given, noise, alpha, sigma, scale, start=put, step=put)
+
+
+def put_into_each_guess(network, z, given, noise, alpha, sigma, scale):
+    return _walk(network, z, given, noise, alpha, sigma, scale, guess=lambda x0, z, m: torch.where(m, z, x0))
+
+
 def left_as_filmed(network, z, given, noise, alpha, sigma, scale):
     return _walk(network, z, given, noise, alpha, sigma, scale, end=lambda x, z, m: x)
 
@@ -126,12 +137,25 @@ def never_told(network, z, given, noise, alpha, sigma, scale):
     return _walk(network, z, given, noise, alpha, sigma, scale, guided=lambda a, c, s: a)
 
 
+def mask_left_at_one(network, z, given, noise, alpha, sigma, scale):
+    return _walk(network, z, given, noise, alpha, sigma, scale,
+                 nothing=lambda told: torch.cat([0 * told[:, :, :-1], told[:, :, -1:]], 2))  # fmt: skip
+
+
 def scale_forgotten(network, z, given, noise, alpha, sigma, scale):
     return _walk(network, z, given, noise, alpha, sigma, scale, guided=lambda a, c, s: c)
 
 
 def scale_on_top(network, z, given, noise, alpha, sigma, scale):
     return _walk(network, z, given, noise, alpha, sigma, scale, guided=lambda a, c, s: c + s * (c - a))
+
+
+def guided_from_the_told(network, z, given, noise, alpha, sigma, scale):
+    return _walk(network, z, given, noise, alpha, sigma, scale, guided=lambda a, c, s: c + s * (a - c))
+
+
+def guided_away(network, z, given, noise, alpha, sigma, scale):
+    return _walk(network, z, given, noise, alpha, sigma, scale, guided=lambda a, c, s: a + s * (a - c))
 
 
 def one_noise_for_all_frames(network, z, given, noise, alpha, sigma, scale):
@@ -165,8 +189,8 @@ EXERCISE = Exercise(
         "known = cat(where(m, z, 0), m); in each step eps = alone + scale (told - alone), x_0 = (x - sigma eps) / "
         "alpha, the next x from both; at last where(m, z, x).",
     ),
-    compare="Compare: chapter 16 puts the known part back after each step, since its network was never told. Why is "
-            "it wrong here, and why does it look right?",
+    compare="Compare: a network that was never told of given frames, as chapter 16's, gets them put back after each "
+            "step, as noisy as the rest. Why is that wrong here, and why does it look right?",
     stub=stub,
     gradients=False,  # it films; nothing is trained through it
     solution=solution,
@@ -179,17 +203,30 @@ EXERCISE = Exercise(
         "clean_after_each_step": Mistake(clean_after_each_step, "you put the given frames in clean, at each step. The "
                                          "network expects every frame as noisy as its time says; c_S tells them."),
         "noised_after_each_step": Mistake(noised_after_each_step, "you put the given frames back, noised, after each "
-                                          "step, as chapter 16 does. Its network was never told; this one is, by c_S, "
-                                          "and films those frames itself as it did in training."),
+                                          "step. That is how to go on with a network that cannot be told what is "
+                                          "given, as chapter 16's. This one is told, by c_S, and films those frames "
+                                          "itself as it did in training."),
+        "noised_before_each_step": Mistake(noised_before_each_step, "you put the given frames in, noised, before each "
+                                           "step, the first too. Begin with the noise alone, and let the network film "
+                                           "those frames: c_S tells it of them."),
+        "put_into_each_guess": Mistake(put_into_each_guess, "you put the given frames into each guess x_0 of the clean "
+                                       "film. Let it be the network's own in all frames, and put them in once, at the "
+                                       "end."),
         "left_as_filmed": Mistake(left_as_filmed, "the given frames come back as the network filmed them. They are "
                                   "known: put them in at the end."),
         "the_whole_film_told": Mistake(the_whole_film_told, "c_S holds all of z. Where no frame is given there are "
                                        "zeros."),
         "never_told": Mistake(never_told, "the given frames change nothing of the others: c_S does not reach the "
                               "network, or its answer does not reach eps."),
+        "mask_left_at_one": Mistake(mask_left_at_one, "where nothing is to be told you leave the mask at 1. That tells "
+                                    "the network of given frames of zeros; the mask is 0 there too."),
         "scale_forgotten": Mistake(scale_forgotten, "the scale changes nothing: you take the told answer as it is."),
         "scale_on_top": Mistake(scale_on_top, "you add the arrow to the told answer, so that your scale is one too "
                                 "small: it begins at the answer that is told nothing."),
+        "guided_from_the_told": Mistake(guided_from_the_told, "your guidance is turned round: it goes from the told "
+                                        "answer to the one that is told nothing, so that at scale 1 nothing is told."),
+        "guided_away": Mistake(guided_away, "your arrow points away from the given frames: it is the told answer "
+                               "minus the one that is told nothing."),
         "one_noise_for_all_frames": Mistake(one_noise_for_all_frames, "every frame begins with the first one's noise. "
                                             "The training's frames each had their own."),
         "from_the_given": Mistake(from_the_given, "you begin with a share of the given frames in the noise. Nearly "
