@@ -38,6 +38,8 @@ def test_the_recipe_is_what_the_page_says():
     assert set(METRICS["alpha"]) - {"step"} and all(abs(values[0] - 0.5) < 0.02
                                                     for name, values in METRICS["alpha"].items() if name != "step")
     assert "all begin at one half" in said
+    assert [0, FRAMES // 2, FRAMES - 1] == [0, 4, 8] and "frames 0, 4 and 8 of one film after 10, 30 and 100" in said
+    assert recipe.SIDE == 32 and "ours stay at 32 × 32" in said
 
 
 def test_what_is_right_and_what_is_not():
@@ -67,9 +69,25 @@ def test_what_is_left_of_the_painter():
     assert set(kinds) == set(ends)
     attention, convolution = ([ends[name] for name in ends if kinds[name] == kind] for kind in (False, True))
     new = [1 - sum(part) / len(part) for part in (attention, convolution)]
-    assert new[0] < 0.2 and "in the end little of what attention over time adds" in prose()
+    assert new[0] < 0.2 and "In the end little is let in of what attention over time adds" in prose()
     assert 2 < new[1] / new[0] < 3 and "and two to three times as much of the convolutions'" in prose()
     assert all(kinds[name] != name.endswith("_1") for name in kinds)  # as the figure draws them
+
+
+def test_how_alpha_goes_there():
+    said, steps = prose(), METRICS["alpha"]["step"]
+    lines = {name: values for name, values in METRICS["alpha"].items() if name != "step"}
+    falling = [values for values in lines.values() if values[1] < values[0]]
+    assert (len(falling), len(lines)) == (12, 15) and f"{min(map(min, falling)):.2f}" == "0.40"
+    assert all(values[-1] > values[0] > values[1] == min(values) for values in falling)
+    assert "Twelve of the fifteen lines fall first, to 0.40 at the lowest" in said
+    coarse = int(recipe.COARSE * recipe.TRAINING.steps)
+    k = next(k for k, step in enumerate(steps) if step > coarse)
+    rises = {name: values[k] - values[k - 1] for name, values in lines.items()}
+    jump = [name for name, rise in rises.items() if rise > 0.03]
+    assert len(jump) == 2 and all(name.endswith("_1") and lines[name][k - 1] - lines[name][k - 2] < 0.005
+                                  for name in jump)  # fmt: skip
+    assert coarse == 1800 and "Two lines of attention jump at step 1,800" in said
 
 
 def test_what_given_frames_bring():
