@@ -26,7 +26,7 @@ from soralab.blocks.temporal import TemporalConv, TemporalTransformer
 from soralab.clip import PromptEncoder
 from soralab.diffusion import Cosine, Process, ddim, diffusion_loss, guide, sample_times, time_grid
 from soralab.diffusion.process import noise_like
-from soralab.latent_diffusion import UNet, UNetConfig
+from soralab.latent_diffusion import UNet, UNetConfig, noise, word_ids
 
 PROCESS = Cosine(s=0.0)
 PAPER = (  # what each of the seven makes: (frames, width, height, frames a second), and its parameters
@@ -127,6 +127,21 @@ def larger_frames(low: Tensor, size: tuple[int, int]) -> Tensor:
     """A film [batch, frames, c, h, w] with frames of size (height, width), bilinearly."""
     frames = F.interpolate(low.flatten(0, 1), size, mode="bilinear", antialias=False)
     return frames.unflatten(0, low.shape[:2])
+
+
+def fold(film: Tensor, side: int) -> Tensor:
+    """Squares of side x side pixels as a place: [batch, frames, c, h, w] to [batch, frames, c side^2, h/side, w/side].
+
+    A network of few places is a quick one. Raises ValueError for frames that cannot be cut so.
+    """
+    if film.shape[-2] % side or film.shape[-1] % side:
+        raise ValueError(f"frames are {list(film.shape[-2:])}; with side {side} it takes multiples of {side}")
+    return F.pixel_unshuffle(film, side)
+
+
+def unfold(z: Tensor, side: int) -> Tensor:
+    """What `fold` was given."""
+    return F.pixel_shuffle(z, side)
 
 
 def augmented(low: Tensor, level: Tensor, generator: torch.Generator) -> Tensor:
@@ -267,3 +282,67 @@ def stochastic(
         fresh = float(process.sigma(s)) ** 2 - (ratio * float(process.sigma(far))) ** 2
         x = ratio * x + max(fresh, 0.0) ** 0.5 * noise_like(x, generator)
     return x
+
+
+# ------------------------------------------------------------------------------------------------ prompt to film
+
+
+@dataclass
+class Cascade:
+    """Everything between a prompt and a film: a base, a stage for more frames, one for larger ones (section 2.2).
+
+    Films are [prompts, frames, 3, height, width] in [-1, 1]. Film k starts from the noise of seed + k; what is drawn to
+    augment the input of a stage comes from `seed`. student: how many steps the base takes, if it is a distilled one,
+    which needs no guidance.
+    """
+
+    base: Stage
+    time: Stage | None = None
+    space: Stage | None = None
+    student: int | None = None
+    frames: tuple[int, int] = (5, 9)  # before and after `more`
+    sides: tuple[int, int] = (8, 32)  # pixels on a side, before and after `larger`
+    folds: tuple[int, int, int] = (2, 2, 4)  # of base, time and space
+
+    def small(
+        self, prompts: Sequence[str], seed: int = 0, steps: int = 32, guidance: float | Sequence[float] = 2.0
+    ) -> Tensor:  # fmt: skip
+        """The base's film of each prompt. guidance: one scale, or one for each step (`oscillating`)."""
+        if self.student:
+            steps, guidance = self.student, 1.0
+        scales = [guidance] * steps if isinstance(guidance, int | float) else list(guidance)
+        return self._film(0, prompts, seed, scales, self.frames[0], self.sides[0])
+
+    def more(
+        self, low: Tensor, prompts: Sequence[str], seed: int = 0, steps: int = 8, level: float = 0.1,
+        guidance: float = 1.0,
+    ) -> Tensor:  # fmt: skip
+        """The base's film with more frames. level: of the noise on it (`augmented`)."""
+        low = more_frames(low, self.frames[1])
+        return self._film(1, prompts, seed, [guidance] * steps, self.frames[1], self.sides[0], low, level)
+
+    def larger(
+        self, low: Tensor, prompts: Sequence[str], seed: int = 0, steps: int = 8, level: float = 0.1,
+        guidance: float = 1.0,
+    ) -> Tensor:  # fmt: skip
+        """A film of small frames with larger ones. level: of the noise on it (`augmented`)."""
+        low = larger_frames(low, (self.sides[1], self.sides[1]))
+        return self._film(2, prompts, seed, [guidance] * steps, low.shape[1], self.sides[1], low, level)
+
+    def film(self, prompts: Sequence[str], seed: int = 0, **options) -> Tensor:
+        """All three, one after the other. options: of `small`; the others work by their defaults."""
+        return self.larger(self.more(self.small(prompts, seed, **options), prompts, seed), prompts, seed)
+
+    def _film(
+        self, stage: int, prompts: Sequence[str], seed: int, scales: list[float], frames: int, side: int,
+        low: Tensor | None = None, level: float = 0.0,
+    ) -> Tensor:  # fmt: skip
+        model, by = (self.base, self.time, self.space)[stage], self.folds[stage]
+        where = next(model.parameters()).device
+        ids = word_ids(list(prompts), model.config.words).to(where)
+        seed = seed + stage * 10**6  # each stage's noise is its own, and so is that which augments
+        z = noise(seed, len(prompts), (frames, 3 * by**2, side // by, side // by)).to(where)
+        if low is not None:
+            low = fold(low.to(where), by)
+        draws = torch.Generator().manual_seed(seed + 10**9)
+        return unfold(film_stage(model, z, ids, scales, low, level, dynamic_threshold, draws), by)
