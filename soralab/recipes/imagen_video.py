@@ -70,9 +70,9 @@ def _config(name: str) -> StageConfig:
 
 
 CONFIGS = {name: _config(name) for name in FOLDS}
-TRAINING = TrainConfig(steps=2200, lr=4e-3, warmup=100, cooldown=0.4, ema=0.995, seed=SEED, log_every=25,
+TRAINING = TrainConfig(steps=1500, lr=4e-3, warmup=100, cooldown=0.4, ema=0.995, seed=SEED, log_every=25,
                        save_every=200, precision="float32")  # fmt: skip
-TRAININGS = {BASE: TRAINING, TIME: replace(TRAINING, steps=900), SPACE: replace(TRAINING, steps=2400)}
+TRAININGS = {BASE: TRAINING, TIME: replace(TRAINING, steps=800), SPACE: replace(TRAINING, steps=2000)}
 SHORT_STEPS, SHORT_BATCH, PROBED = 150, 16, 64
 
 # ----------------------------------------------------------------------------------------------------- what is learned
@@ -191,7 +191,7 @@ def fresh(name: str, seed: int = SEED) -> Stage:
 
 GUIDANCE = 2.0  # of the base, and of the teacher: the student has it in itself
 HALVINGS = (16, 8, 4)  # steps of the student, from a teacher of 32
-TAUGHT = TrainConfig(steps=400, lr=1e-3, warmup=20, cooldown=0.5, ema=0.98, seed=SEED, log_every=25, save_every=100,
+TAUGHT = TrainConfig(steps=300, lr=1e-3, warmup=20, cooldown=0.5, ema=0.98, seed=SEED, log_every=25, save_every=100,
                      precision="float32")  # fmt: skip
 
 
