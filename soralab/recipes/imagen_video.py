@@ -195,9 +195,9 @@ TAUGHT = TrainConfig(steps=300, lr=1e-3, warmup=20, cooldown=0.5, ema=0.98, seed
                      precision="float32")  # fmt: skip
 
 
-def taught(base: Stage, training: TrainConfig, batches: Callable, folder: Path) -> tuple[Stage, list[TrainResult]]:
-    """Progressive distillation (section 2.7) of a base in one folder a round, each gone on with where it was stopped:
-    the student of the last of HALVINGS, and the result of each round. training: of a round.
+def taught(base: Stage, training: TrainConfig, batches: Callable, folder: Path) -> list[tuple[Stage, TrainResult]]:
+    """Progressive distillation (section 2.7) of a base, one folder a round, each gone on with where it was stopped: the
+    student of every round, and the result. training: of one round.
 
     First the student learns the guided teacher's answer at every time; then, round by round, half the steps.
     """
@@ -208,20 +208,18 @@ def taught(base: Stage, training: TrainConfig, batches: Callable, folder: Path) 
         teacher = guide(base, {"ids": ids}, {"ids": ids * 0}, GUIDANCE)
         return guided_loss(student, teacher, batch["x"], ids, generator).mean()
 
-    student = copy.deepcopy(base).requires_grad_(True)
-    student, result = fit(student, training, batches, folder / "guided", answer)
-    results = [result]
+    student = copy.deepcopy(base).cpu().requires_grad_(True)
+    found = [fit(student, training, batches, folder / "guided", answer)]
     for steps in HALVINGS:
-        teacher = copy.deepcopy(student).to(device()).requires_grad_(False)
+        teacher = copy.deepcopy(found[-1][0]).to(device()).requires_grad_(False)
 
         def half(student: Stage, batch: dict[str, Tensor], generator: torch.Generator, teacher=teacher, steps=steps):
             ids = batch["ids"]
-            told = partial(teacher, ids=ids)
-            return halving_loss(student, told, batch["x"], ids, steps, generator).mean()
+            return halving_loss(student, partial(teacher, ids=ids), batch["x"], ids, steps, generator).mean()
 
-        student, result = fit(student, training, batches, folder / f"{steps}_steps", half)
-        results.append(result)
-    return student, results
+        student = copy.deepcopy(found[-1][0])
+        found.append(fit(student, training, batches, folder / f"{steps}_steps", half))
+    return found
 
 
 # ----------------------------------------------------------------------------------------------- train, and load
@@ -237,10 +235,10 @@ def train(name: str = BASE, steps: int | None = None) -> Trained:
     entries = {"data_seed": SEED, "batch": size, "films": count}
     if name == STUDENT:
         base = load_stage(BASE)
-        student, results = taught(base, training, FilmBatches(BASE, count, size), RUNS / name)
-        last = replace(results[-1], steps=sum(r.steps for r in results), seconds=sum(r.seconds for r in results))
+        students, results = zip(*taught(base, training, FilmBatches(BASE, count, size), RUNS / name), strict=True)
+        whole = replace(results[-1], steps=sum(r.steps for r in results), seconds=sum(r.seconds for r in results))
         entries |= {"base": BASE, "guidance": GUIDANCE, "rounds": ["guided", *HALVINGS]}
-        return Trained.of(student, base.config, last, **entries)
+        return Trained.of(students[-1], base.config, whole, **entries)
     batches = FilmBatches(name, count, size, larger(PICTURES, 4) if name == BASE else 0)
     model, result = fit(fresh(name), training, batches, RUNS / name)
     return Trained.of(model, model.config, result, **entries, pictures=batches.pictures)
