@@ -244,6 +244,15 @@ def train(name: str = BASE, steps: int | None = None) -> Trained:
     return Trained.of(model, model.config, result, **entries, pictures=batches.pictures)
 
 
+def students(trained: Trained) -> dict[str, Stage]:
+    """The student of each round of a distillation that is done, by its name on the card."""
+    round_steps = trained.card["steps"] // len(trained.card["rounds"])
+    folder, names = trained.log.parents[1], [str(name) for name in trained.card["rounds"]]
+    none = FilmBatches(BASE, 1, 1)
+    found = taught(load_stage(BASE), replace(TAUGHT, steps=round_steps), none, folder)
+    return {name: student for name, (student, _) in zip(names, found, strict=True)}
+
+
 def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = None) -> dict:
     """The first steps of a training like the base's, with half the batch; its log as columns {"step", "loss", ...}.
 
