@@ -11,11 +11,13 @@ from soralab.diffusion import Cosine, ddim, guide
 from soralab.imagen_video import (
     PAPER,
     PROCESS,
+    Cascade,
     Stage,
     StageConfig,
     augmented,
     dynamic_threshold,
     film_stage,
+    fold,
     guided_loss,
     halving_loss,
     larger_frames,
@@ -24,8 +26,9 @@ from soralab.imagen_video import (
     stage_loss,
     stochastic,
     two_steps,
+    unfold,
 )
-from soralab.latent_diffusion import UNetConfig, word_ids
+from soralab.latent_diffusion import UNetConfig, noise, word_ids
 
 UNET = UNetConfig(width=8, blocks=1, groups=4, heads=2, context=16)
 BASE = StageConfig(UNET, vocabulary=128, words=8, depth=1)
@@ -329,6 +332,72 @@ def test_the_stochastic_sampler_goes_twice_as_far_and_half_of_it_back():
     torch.testing.assert_close(stochastic(denoise, x, 1, torch.Generator()), ddim(denoise, x, PROCESS, 1))
 
 
+# -------------------------------------------------------------------------------------------------------- the cascade
+
+
+def test_a_place_is_a_square_of_pixels():
+    film = torch.arange(2 * 3 * 3 * 4 * 8.0).reshape(2, 3, 3, 4, 8)
+    z = fold(film, 2)
+    assert z.shape == (2, 3, 12, 2, 4) and torch.equal(unfold(z, 2), film)
+    assert sorted(z[1, 2, :, 1, 3].tolist()) == sorted(film[1, 2, :, 2:4, 6:8].flatten().tolist())
+
+
+def folded(channels, enlarges=False):
+    c = UNetConfig(channels * (1 + enlarges), channels, 8, blocks=1, groups=4, heads=2, context=16, multipliers=(1,))
+    return randomise(Stage(StageConfig(c, enlarges, vocabulary=128, words=8, depth=1)), channels + enlarges)
+
+
+TEXTS = ["a red circle", "a blue square grows"]
+
+
+@pytest.fixture(scope="module")
+def cascade():
+    return Cascade(folded(12), folded(12, True), folded(48, True))
+
+
+@torch.no_grad()
+def test_a_cascade_is_its_stages_one_after_the_other(cascade):
+    few = cascade.small(TEXTS, 3, steps=2)
+    more = cascade.more(few, TEXTS, 3)
+    whole = cascade.larger(more, TEXTS, 3)
+    assert [list(film.shape[1:]) for film in (few, more, whole)] == [[5, 3, 8, 8], [9, 3, 8, 8], [9, 3, 32, 32]]
+    assert torch.equal(cascade.film(TEXTS, 3, steps=2), whole) and max(x.abs().max() for x in (few, more, whole)) <= 1
+
+
+@torch.no_grad()
+def test_each_stage_films_from_its_own_noise(cascade, monkeypatch):
+    """Film k of the base is that of seed + k alone; what a later stage starts from and what augments are others."""
+    both, second = cascade.small(TEXTS, 5, steps=2), cascade.small(TEXTS[1:], 6, steps=2)
+    torch.testing.assert_close(both[1:], second, rtol=1e-3, atol=1e-4)
+    asked = []
+
+    def watched(model, z, ids, scales, low=None, level=0.0, threshold=None, generator=None):
+        asked.append((z, low, level, scales, threshold, generator))
+        return z
+
+    monkeypatch.setattr("soralab.imagen_video.film_stage", watched)
+    cascade.film(TEXTS, 5, guidance=3.0)
+    (base, *_), (time, low, level, *_), (space, large, *_) = asked
+    assert torch.equal(base, noise(5, 2, (5, 12, 4, 4))) and time.shape[1] == space.shape[1] == 9
+    assert all(float(x.flatten()[:800] @ base.flatten()[:800]) / 800 < 0.15 for x in (time, space))
+    assert not torch.equal(time.flatten()[:100], space.flatten()[:100])
+    assert torch.equal(low, fold(more_frames(unfold(base, 2), 9), 2)) and level == 0.1
+    assert torch.equal(large, fold(larger_frames(unfold(time, 2), (32, 32)), 4))
+    assert asked[0][3] == [3.0] * 32 and all(each[4] is dynamic_threshold for each in asked)
+    for z, *_, generator in asked[1:]:
+        fresh = torch.randn(z.shape, generator=generator)
+        assert abs(float(fresh.flatten() @ z.flatten()) / z.numel()) < 0.1
+
+
+@torch.no_grad()
+def test_a_student_takes_its_steps_without_guidance(cascade, monkeypatch):
+    asked = []
+    monkeypatch.setattr("soralab.imagen_video.film_stage", lambda m, z, ids, scales, *a: asked.append(scales) or z)
+    Cascade(cascade.base, student=4).small(TEXTS, steps=32, guidance=5.0)
+    cascade.small(TEXTS, guidance=oscillating(6, 4.0))
+    assert asked == [[1.0] * 4, [4, 1, 4, 1, 4, 1]]
+
+
 def test_the_process_is_the_quarter_circle():
     t = torch.rand(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     torch.testing.assert_close(PROCESS.alpha(t), (torch.pi / 2 * t).cos())
@@ -345,6 +414,7 @@ def test_the_process_is_the_quarter_circle():
     (lambda: stage(LARGER)(films(), T, IDS, films()), "low of z's shape and a level"),
     (lambda: stage(LARGER)(films(), T, IDS, films()[:, :2], LEVEL), r"\[2, 2, 4, 4, 4\]; .* low of z's shape"),
     (lambda: more_frames(films(), 3), "frames is 3; it takes as many as low has, 4, or more"),
+    (lambda: fold(films(), 3), r"frames are \[4, 4\]; with side 3 it takes multiples of 3"),
     (lambda: dynamic_threshold(films(), 0.0), "share is 0.0; it takes a number above 0, up to 1"),
     (lambda: dynamic_threshold(films(), 1.5), "share is 1.5"),
     (lambda: oscillating(3, constant=4), "constant is 4; it takes 0 to steps, which is 3"),
