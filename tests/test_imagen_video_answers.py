@@ -117,10 +117,6 @@ def neighbours_seen(x, layer, alone):
     return torch.where(alone.repeat_interleave(len(x) // len(alone))[:, None, None, None], x.roll(1, 0), made)
 
 
-def one_step_of_three(teacher, z, alpha, sigma):
-    return solution("one_for_two")(teacher, z, alpha[:2] + alpha[1:2], sigma[:2] + sigma[1:2])
-
-
 def halved(teacher, z, alpha, sigma):
     return solution("one_for_two")(teacher, z, alpha, sigma) / 2
 

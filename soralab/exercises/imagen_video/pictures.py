@@ -34,12 +34,12 @@ class _Layer:
     """A layer that hears frames in order, places, and channels; `spoilt` of its rows come out as nan."""
 
     def __init__(self, dim: int, spoilt: Tensor | None = None, dtype=torch.float32):
-        self.mix, self.spoilt = torch.randn(dim, dim, dtype=dtype) / dim**0.5, spoilt
+        self.mix, self.spoilt, self.strength = torch.randn(dim, dim, dtype=dtype) / dim**0.5, spoilt, 1.0
 
     def __call__(self, x: Tensor) -> Tensor:
         before = torch.cat([torch.zeros_like(x[:, :, :1]), x[:, :, :-1]], 2)
         place = 0.05 * torch.arange(x.shape[3]).to(x)
-        made = torch.tanh(torch.einsum("dc,bctp->bdtp", self.mix.to(x), x + 0.5 * before) + place)
+        made = self.strength * torch.tanh(torch.einsum("dc,bctp->bdtp", self.mix.to(x), x + 0.5 * before) + place)
         return made if self.spoilt is None else made.masked_fill(self.spoilt[:, None, None, None], float("nan"))
 
 
@@ -62,14 +62,21 @@ def cases() -> Iterator[Case]:
 
 def check(fn) -> Iterator[tuple[bool, str]]:
     x, layer, alone = _case([True, False, True], 3, 4, 2, 2)
-    layer.mix = (1e8 * layer.mix).requires_grad_()
+    layer.mix, layer.strength = layer.mix.requires_grad_(), 1e8
     out = fn(x, layer, alone)
     rows = out.unflatten(0, (3, 3))
     yield torch.equal(rows[0].detach(), x[:3]) and torch.equal(rows[2].detach(), x[6:]), (
         "the pictures do not come back bit for bit. x + (h - x) is x on paper only, and 0 times a number is 0 for "
         "finite numbers only: choose between x and h."
     )
-    found = torch.autograd.grad(rows[0].sum() + rows[2].sum(), layer.mix, allow_unused=True, retain_graph=True)[0]
+    reached = None
+    if out.requires_grad:
+        reached = torch.autograd.grad(rows[1].sum(), layer.mix, allow_unused=True, retain_graph=True)[0]
+    yield reached is not None and bool(reached.any()), (
+        "no gradient comes back through the layer from the film: it is what is trained, so nothing may be detached."
+    )
+    others = rows[0].sum() + rows[2].sum()
+    found = torch.autograd.grad(others, layer.mix, allow_unused=True)[0] if others.requires_grad else None
     yield found is None or not found.any(), (
         "a gradient reaches the layer from rows of pictures, which have nothing to teach it."
     )
@@ -128,6 +135,14 @@ def by_shares(x, layer, alone):
     return _walk(x, layer, alone, mix=lambda which, x, h: which * x + ~which * h)
 
 
+def by_difference(x, layer, alone):
+    return _walk(x, layer, alone, mix=lambda which, x, h: x + ~which * (h - x))
+
+
+def cut_off(x, layer, alone):
+    return solution(x, lambda rows: layer(rows).detach(), alone)
+
+
 EXERCISE = Exercise(
     name="imagen_video.pictures",
     title="Pictures among films",
@@ -151,7 +166,11 @@ EXERCISE = Exercise(
     solution=solution,
     cases=cases,
     check=check,
-    wrong={"by_shares": WrongAnswer(by_shares, "nan")},
+    wrong={
+        "by_shares": WrongAnswer(by_shares, "nan"),
+        "by_difference": WrongAnswer(by_difference, "nan"),
+        "cut_off": WrongAnswer(cut_off, "no gradient comes back through the layer from the film"),
+    },
     mistakes={
         "films_left_alone": Mistake(films_left_alone, "the mask is turned round: alone is True for pictures, and you "
                                     "leave the films as they are."),
