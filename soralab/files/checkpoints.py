@@ -35,9 +35,9 @@ CHECKPOINTS = ROOT / "data" / "checkpoints"
 
 
 SHIPPED = (
-    "align_your_latents", "clip", "film_autoencoder", "film_painter", "latent_autoencoder", "latent_diffusion", "navit",
-    "sora", "sora_autoencoder", "temporal_decoder", "transformer", "unet", "unet_denoiser", "vit", "vqvae",
-    "vqvae_films", "vqvae_prior", "walt", "walt_autoencoder",
+    "align_your_latents", "clip", "film_autoencoder", "film_painter", "imagen_base", "imagen_space", "imagen_student",
+    "imagen_time", "latent_autoencoder", "latent_diffusion", "navit", "sora", "sora_autoencoder", "temporal_decoder",
+    "transformer", "unet", "unet_denoiser", "vit", "vqvae", "vqvae_films", "vqvae_prior", "walt", "walt_autoencoder",
 )  # fmt: skip
 """The checkpoints that the course ships."""
 MEASURED = ("sora_pixels",)
