@@ -66,6 +66,8 @@ class Stage(nn.Module):
             raise ValueError(f"unet takes {c.channels} channels; with enlarges={config.enlarges} it takes "
                              f"{c.out * (1 + config.enlarges)}")  # fmt: skip
         self.text = PromptEncoder(config.vocabulary, c.context, config.words, config.depth)
+        # As CLIP draws them, words are so small that "left" and "right" of one thing soon read as the same.
+        nn.init.normal_(self.text.token_embedding.weight)
         self.unet = UNet(c)
         self.over_time = nn.ModuleDict()
         for name, layer, dim, _ in self.unet.layers():
