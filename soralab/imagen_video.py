@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from soralab.blocks import TimestepEmbedding
 from soralab.blocks.convolution import ResBlock
-from soralab.blocks.temporal import TemporalConv, TemporalTransformer
+from soralab.blocks.temporal import Hint, TemporalConv, TemporalTransformer
 from soralab.clip import PromptEncoder
 from soralab.diffusion import Cosine, Process, ddim, diffusion_loss, guide, sample_times, time_grid
 from soralab.diffusion.process import noise_like
@@ -69,23 +69,26 @@ class Stage(nn.Module):
         # As CLIP draws them, words are so small that "left" and "right" of one thing soon read as the same.
         nn.init.normal_(self.text.token_embedding.weight)
         self.unet = UNet(c)
-        self.over_time = nn.ModuleDict()
+        self.over_time, self.hints = nn.ModuleDict(), nn.ModuleDict()
         for name, layer, dim, _ in self.unet.layers():
-            if isinstance(layer, ResBlock) and config.enlarges:
+            if isinstance(layer, ResBlock):
                 self.over_time[name] = TemporalConv(dim, 4 * c.width, c.groups)
-            elif not isinstance(layer, ResBlock) and not config.enlarges:
+            elif not config.enlarges:
                 self.over_time[name] = TemporalTransformer(dim, c.heads, c.context)
+                self.hints[name] = Hint(dim, c.context)
         self.level = TimestepEmbedding(4 * c.width, frequencies=c.width) if config.enlarges else None
+        self.whole = None if config.enlarges else nn.Linear(c.context, 4 * c.width)
 
     def forward(
         self, z: Tensor, t: Tensor, ids: Tensor, low: Tensor | None = None, level: Tensor | None = None,
-        alone: Tensor | None = None,
+        alone: Tensor | None = None, moments: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict v from z [batch, frames, c, height, width] at times t [batch], for prompts ids [batch, words].
 
         low, of z's shape, is the smaller film at this size, and level [batch] how noisy it was made: both or neither.
         alone [batch]: True where the frames are pictures that have nothing to do with each other; layers of time leave
-        them as they are (section 2.5). Raises ValueError for what does not fit.
+        them as they are (section 2.5). moments [frames]: when each frame is, by default 0, 1, 2, ... Raises ValueError
+        for what does not fit.
         """
         given = None if low is None else list(low.shape)
         if z.ndim != 5 or (given, level is None) != ((list(z.shape), False) if self.level else (None, True)):
@@ -93,23 +96,26 @@ class Stage(nn.Module):
             raise ValueError(f"z, low: got {list(z.shape)}, {given}; takes [batch, frames, c, height, width], {want}")
         frames, time = z.shape[1], self.unet.time(t)
         words, mask, _ = self.text(ids)
-        told = None if self.level is None else self.level(level)
-        time = time if told is None else time + told
-        moments = torch.arange(frames, device=z.device)
-        layers = {layer: self.over_time[name] for name, layer, *_ in self.unet.layers() if name in self.over_time}
+        mean = (words * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        told = self.level(level) if self.level else self.whole(mean)
+        time = time + told
+        moments = torch.arange(frames, device=z.device) if moments is None else moments
+        layers = {layer: name for name, layer, *_ in self.unet.layers() if name in self.over_time}
 
         def after(layer: nn.Module, x: Tensor) -> Tensor:
             if layer not in layers:
                 return x
-            h = x.unflatten(0, z.shape[:2]).flatten(3).transpose(1, 2)  # [batch, dim, frames, places]
-            h = layers[layer](h, time) if isinstance(layer, ResBlock) else layers[layer](h, moments, words, mask)
+            name = layers[layer]
+            h = x if name not in self.hints else x + self.hints[name](mean, moments, x.shape[2:])
+            h = h.unflatten(0, z.shape[:2]).flatten(3).transpose(1, 2)  # [batch, dim, frames, places]
+            h = self.over_time[name](h, *((time,) if isinstance(layer, ResBlock) else (moments, words, mask)))
             h = h.transpose(1, 2).reshape(x.shape)
             return h if alone is None else torch.where(alone.repeat_interleave(frames)[:, None, None, None], x, h)
 
         of_each_frame = [x.repeat_interleave(frames, 0) for x in (t, words, mask)]
         over = None if low is None else low.flatten(0, 1)
-        told = None if told is None else told.repeat_interleave(frames, 0)
-        return self.unet(z.flatten(0, 1), *of_each_frame, over, after, told).unflatten(0, z.shape[:2])
+        out = self.unet(z.flatten(0, 1), *of_each_frame, over, after, told.repeat_interleave(frames, 0))
+        return out.unflatten(0, z.shape[:2])
 
 
 # ----------------------------------------------------------------------- what an enlarging stage sees, section 2.4
@@ -157,17 +163,18 @@ def augmented(low: Tensor, level: Tensor, generator: torch.Generator) -> Tensor:
 
 def stage_loss(
     model: Stage, x: Tensor, ids: Tensor, generator: torch.Generator, low: Tensor | None = None,
-    alone: Tensor | None = None, most: float = 0.6,
+    most: float = 0.6, t: Tensor | None = None, **told,
 ) -> Tensor:  # fmt: skip
     """Squared error of v for each film x [batch, frames, c, height, width]: [batch].
 
-    low, of x's shape: the true smaller film, which gets noise of a level drawn from 0 to `most`. alone: as in `Stage`.
+    low, of x's shape: the true smaller film, which gets noise of a level drawn from 0 to `most`. t [batch]: times of
+    the noise, drawn evenly if None. told: as in `Stage`.
     """
-    condition = {"ids": ids, "alone": alone}
+    condition = {"ids": ids, **told}
     if low is not None:
         level = most * torch.rand(len(x), generator=generator, device=generator.device).to(x)
         condition |= {"low": augmented(low, level, generator), "level": level}
-    return diffusion_loss(PROCESS, model, x, "v", generator=generator, condition=condition)
+    return diffusion_loss(PROCESS, model, x, "v", t=t, generator=generator, condition=condition)
 
 
 # --------------------------------------------------------------------------------- guidance and sampling, section 2.6

@@ -1,6 +1,7 @@
 """Chapter 09: what layers of time see, pictures among films, augmentation, thresholds, scales, distillation."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -72,18 +73,26 @@ def test_at_first_a_film_is_its_frames_one_by_one_bit_for_bit(config):
     model, z = Stage(config).double().eval(), films()
     randomise(model.unet), randomise(model.text)
     model = model.double()
-    words, mask, _ = (x.repeat_interleave(FRAMES, 0) for x in model.text(IDS))
+    words, mask, _ = model.text(IDS)
+    said = torch.stack([film[there].mean(0) for film, there in zip(words, mask, strict=True)])
+    words, mask = words.repeat_interleave(FRAMES, 0), mask.repeat_interleave(FRAMES, 0)
     over = None if not config.enlarges else films(7).flatten(0, 1)
-    level = None if not config.enlarges else model.level(LEVEL).repeat_interleave(FRAMES, 0)
-    want = model.unet(z.flatten(0, 1), T.repeat_interleave(FRAMES), words, mask, over, told=level)
+    more = (model.level(LEVEL) if config.enlarges else model.whole(said)).repeat_interleave(FRAMES, 0)
+    want = model.unet(z.flatten(0, 1), T.repeat_interleave(FRAMES), words, mask, over, told=more)
     assert torch.equal(model(z, T, IDS, **told(config)).flatten(0, 1), want) and want.std() > 0.1
 
 
-@pytest.mark.parametrize("config, kind, count", [(BASE, TemporalTransformer, 7), (LARGER, TemporalConv, 8)],
-                         ids=["base", "enlarging"])  # fmt: skip
-def test_attention_over_time_for_the_base_and_convolution_for_the_others(config, kind, count):
-    layers = list(Stage(config).over_time.values())
-    assert {type(layer) for layer in layers} == {kind} and len(layers) == count
+def test_convolution_over_time_behind_every_block_and_attention_for_the_base_alone():
+    base, larger = (Counter(type(layer) for layer in Stage(config).over_time.values()) for config in (BASE, LARGER))
+    assert base == {TemporalConv: 8, TemporalTransformer: 7} and larger == {TemporalConv: 8}
+
+
+@torch.no_grad()
+def test_the_moments_are_0_1_2_if_nobody_says_otherwise():
+    model, z = stage(), films()
+    plain = model(z, T, IDS)
+    torch.testing.assert_close(model(z, T, IDS, moments=torch.arange(FRAMES)), plain)
+    assert not torch.allclose(model(z, T, IDS, moments=2 * torch.arange(FRAMES)), plain, atol=1e-3)
 
 
 @torch.no_grad()
@@ -117,7 +126,7 @@ def test_pictures_do_not_train_the_layers_of_time():
     for config in (BASE, LARGER):
         model, alone = stage(config), torch.tensor([True, True])
         low = films(7) if config.enlarges else None
-        stage_loss(model, films(), IDS, torch.Generator().manual_seed(0), low, alone).sum().backward()
+        stage_loss(model, films(), IDS, torch.Generator().manual_seed(0), low, alone=alone).sum().backward()
         assert all(not p.grad.any() for p in model.over_time.parameters() if p.grad is not None)
         assert all(p.grad.any() for name, p in model.unet.named_parameters() if name.endswith("conv1.weight"))
 
@@ -165,8 +174,8 @@ def test_noise_on_what_is_enlarged_has_its_level():
 def test_the_loss_is_that_of_v_and_the_level_is_told():
     asked = {}
 
-    def network(x, t, ids, alone, low=None, level=None):
-        asked.update(x=x, t=t, low=low, level=level, alone=alone)
+    def network(x, t, ids, low=None, level=None, **told):
+        asked.update(x=x, t=t, low=low, level=level, told=told)
         return torch.zeros_like(x)
 
     x, low = films(), films(7)
@@ -174,7 +183,7 @@ def test_the_loss_is_that_of_v_and_the_level_is_told():
     alpha, sigma = (f(asked["t"])[:, None, None, None, None] for f in (PROCESS.alpha, PROCESS.sigma))
     eps = (asked["x"] - alpha * x) / sigma
     torch.testing.assert_close(loss, (alpha * eps - sigma * x).square().flatten(1).mean(1))
-    assert asked["alone"] is None and 0 < asked["level"].min() and asked["level"].max() < 0.4
+    assert not asked["told"] and 0 < asked["level"].min() and asked["level"].max() < 0.4
     assert len(set(asked["level"].tolist())) == FILMS
     share = PROCESS.alpha(asked["level"])[:, None, None, None, None]
     noise = (asked["low"] - share * low) / PROCESS.sigma(asked["level"])[:, None, None, None, None]
@@ -186,6 +195,8 @@ def test_the_loss_is_that_of_v_and_the_level_is_told():
         levels += asked["level"].tolist()
     assert 0.57 < max(levels) < 0.6 and min(levels) < 0.03
     assert stage_loss(network, x, IDS, torch.Generator().manual_seed(1)).shape == (FILMS,) and asked["t"].max() <= 1
+    stage_loss(network, x, IDS, torch.Generator().manual_seed(1), t=T, alone=True, moments=T)
+    assert asked["t"] is T and asked["told"] == {"alone": True, "moments": T}
 
 
 # ------------------------------------------------------------------------------------- guidance, thresholds, sampling

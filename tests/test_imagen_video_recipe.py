@@ -67,6 +67,22 @@ def test_a_batch_is_a_pure_function_of_its_step(name, batches):
     assert ("pictures" in one) == (name == BASE) and ("low" in one) == (name != BASE)
 
 
+def test_the_bases_first_steps_are_of_three_frames_much_noise_and_no_pictures():
+    """More films, of its first, middle and last frame; after `coarse` steps, the batches of before."""
+    both = recipe.FilmBatches(BASE, 30, 8, pictures=5, coarse=2)
+    one, later = both(1), both(2)
+    assert set(one) == {"x", "ids", "moments", "t"} and set(later) == {"x", "ids", "pictures", "names"}
+    assert len(one["x"]) == len(one["ids"]) == len(one["t"]) == 8 * recipe.COARSE_BATCH // recipe.BATCH > 8
+    assert one["moments"].tolist() == [0, 2, 4] and later["x"].shape[:2] == (8, 5)
+    whole = recipe.seen(BASE, world.to_film(both.films))["x"]
+    for x in one["x"]:
+        assert any(torch.allclose(film[::2], x) for film in whole)
+    times = torch.cat([both(step % 2)["t"] for step in range(2)] + [recipe.FilmBatches(BASE, 4, 200, 0, 1)(0)["t"]])
+    low, high = recipe.TIMES
+    assert low <= times.min() < low + 0.05 and high - 0.05 < times.max() <= high
+    assert all(torch.equal(both(1)[key], one[key]) for key in one)
+
+
 def test_each_stage_begins_where_the_one_before_it_ends():
     """Of true films, what the base is to make is what the next stage sees, and so on to the whole film."""
     film = world.to_film(recipe.films(recipe.library(4)))
@@ -145,6 +161,9 @@ def test_the_loss_hears_all_of_a_batch(name, batches):
     assert value() == value() != value(seed=1)
     for key in batch:
         assert value({key: batch[key].roll(1, 0)}) != value(), key
+    if name == BASE:
+        assert value({"t": torch.full((6,), 0.5)}) != value({"t": torch.full((6,), 0.9)}) != value()
+        assert value({"moments": torch.arange(5)}) == value() != value({"moments": 2 * torch.arange(5)})
 
 
 def test_pictures_count_by_their_frames_and_teach_no_layer_of_time(batches):
@@ -168,7 +187,7 @@ def test_pictures_count_by_their_frames_and_teach_no_layer_of_time(batches):
 @pytest.mark.parametrize("most", [0.0, 0.4])
 def test_the_level_of_noise_is_told_and_bounded(most, batches):
     levels, model = [], stage(TIME)
-    spy = lambda z, t, ids, low, level, alone: levels.extend(level.tolist()) or model(z, t, ids, low, level)  # noqa: E731
+    spy = lambda z, t, ids, low, level: levels.extend(level.tolist()) or model(z, t, ids, low, level)  # noqa: E731
     with torch.no_grad():
         for step in range(3):
             recipe.loss(spy, batches[TIME](step), torch.Generator().manual_seed(step), most=most)
@@ -441,6 +460,16 @@ def test_the_card_of_a_stage_is_its_loss(monkeypatch):
     model = stage(TIME)
     found = experiment.metrics(TIME, Trained(model, {}, None))
     assert found == {"loss": scores.held_loss(model, TIME, 4)}
+
+
+def test_the_base_is_coarse_for_its_first_steps_and_no_other_stage_is(monkeypatch):
+    made = []
+    monkeypatch.setattr(recipe, "FilmBatches", lambda name, *sizes, coarse=0, **told: made.append((name, coarse)))
+    monkeypatch.setattr(recipe, "fit", lambda *told: (_ for _ in ()).throw(InterruptedError))
+    for name, steps in ((BASE, 11), (BASE, 300), (TIME, 300), (SPACE, 300)):
+        with pytest.raises(InterruptedError):
+            recipe.train(name, steps)
+    assert made == [(BASE, 5), (BASE, 150), (TIME, 0), (SPACE, 0)] and recipe.COARSE == 0.5
 
 
 def test_a_training_is_told_on_its_card(tmp_path, monkeypatch, small):

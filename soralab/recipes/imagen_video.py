@@ -55,6 +55,8 @@ WORDS = 24
 FILMS = 6000  # of the training
 WINDOW = 5  # frames of a film that the last stage is trained on: it is convolutional over time, and is used on nine
 BATCH, PICTURES = 32, 32  # films a step, and single pictures beside them, for the base
+COARSE, COARSE_BATCH = 0.5, 48  # for a share COARSE of its steps the base has films of three frames, and more of them
+TIMES = (0.6, 0.97)  # of these films' noise: with less of it the frames tell where things go, with more nothing does
 SPACE_BATCH = 16
 NULL = 0.1  # share of prompts left out, for guidance
 MOST = 0.6  # the largest level of the noise that a stage's input gets
@@ -72,9 +74,9 @@ def _config(name: str) -> StageConfig:
 
 
 CONFIGS = {name: _config(name) for name in FOLDS}
-TRAINING = TrainConfig(steps=1800, lr=4e-3, warmup=100, cooldown=0.4, ema=0.995, seed=SEED, log_every=25,
+TRAINING = TrainConfig(steps=2000, lr=4e-3, warmup=100, cooldown=0.4, ema=0.995, seed=SEED, log_every=25,
                        save_every=200, precision="float32")  # fmt: skip
-TRAININGS = {BASE: TRAINING, TIME: replace(TRAINING, steps=1200), SPACE: replace(TRAINING, steps=2000)}
+TRAININGS = {BASE: TRAINING, TIME: replace(TRAINING, steps=1200), SPACE: TRAINING}
 SHORT_STEPS, SHORT_BATCH, PROBED = 100, 16, 64
 
 # ----------------------------------------------------------------------------------------------------- what is learned
@@ -122,23 +124,32 @@ def seen(name: str, film: Tensor) -> dict[str, Tensor]:
 
 
 class FilmBatches:
-    """Batches of a stage's task, drawn anew in each step. The base learns from single pictures too (section 2.5)."""
+    """Batches of a stage's task, drawn anew in each step. The base learns from single pictures too (section 2.5).
 
-    def __init__(self, name: str, count: int = FILMS, batch: int = BATCH, pictures: int = 0):
-        self.name, self.batch, self.pictures = name, batch, pictures
+    The base's first `coarse` steps are to learn the words for motions: from its first, middle and last frame, which are
+    very noisy.
+    """
+
+    def __init__(self, name: str, count: int = FILMS, batch: int = BATCH, pictures: int = 0, coarse: int = 0):
+        self.name, self.batch, self.pictures, self.coarse = name, batch, pictures, coarse
         self.scenes = library(count)
         self.films = films(self.scenes)
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"x", "low" [batch, frames, c, h, w], "ids" [batch, words]}, and of pictures, each a film of
-        one frame, {"pictures", "names"}."""
-        rng = Random(f"{SEED}/{self.name}/{step}")
-        which = [int(rng.random() * len(self.scenes)) for _ in range(self.batch)]
+        one frame, {"pictures", "names"}. A coarse one has {"moments" [frames], "t" [batch]}, and no pictures."""
+        rng, coarse = Random(f"{SEED}/{self.name}/{step}"), step < self.coarse
+        count = self.batch * COARSE_BATCH // BATCH if coarse else self.batch
+        which = [int(rng.random() * len(self.scenes)) for _ in range(count)]
         frames = WINDOW if self.name == SPACE else FRAMES
         first = [int(rng.random() * (FRAMES - frames + 1)) for _ in which]
         film = np.stack([self.films[k, f : f + frames] for k, f in zip(which, first, strict=True)])
         batch = seen(self.name, world.to_film(film))
         batch["ids"] = word_ids([prompt(self.scenes[k], rng) for k in which], WORDS)
+        if coarse:
+            moments = torch.arange(0, batch["x"].shape[1], EVERY)
+            times = torch.tensor([rng.uniform(*TIMES) for _ in which])
+            return batch | {"x": batch["x"][:, moments], "moments": moments, "t": times}
         if self.pictures:
             which = [int(rng.random() * len(self.scenes)) for _ in range(self.pictures)]
             shown = self.films[which, [int(rng.random() * FRAMES) for _ in which]][:, None]
@@ -155,7 +166,8 @@ def loss(model: Stage, batch: dict[str, Tensor], generator: torch.Generator, mos
 
     most: the largest level of noise in `low`; 0 trains without augmentation.
     """
-    whole = stage_loss(model, batch["x"], batch["ids"], generator, batch.get("low"), most=most).mean()
+    told = {key: batch[key] for key in ("low", "moments", "t") if key in batch}
+    whole = stage_loss(model, batch["x"], batch["ids"], generator, most=most, **told).mean()
     if "pictures" not in batch:
         return whole
     x = batch["pictures"]
@@ -241,7 +253,8 @@ def train(name: str = BASE, steps: int | None = None) -> Trained:
         whole = replace(results[-1], steps=sum(r.steps for r in results), seconds=sum(r.seconds for r in results))
         entries |= {"base": BASE, "guidance": GUIDANCE, "rounds": ["guided", *HALVINGS]}
         return Trained.of(students[-1], base.config, whole, **entries)
-    batches = FilmBatches(name, count, size, larger(PICTURES, 4) if name == BASE else 0)
+    of_base = {"pictures": larger(PICTURES, 4), "coarse": int(COARSE * training.steps)} if name == BASE else {}
+    batches = FilmBatches(name, count, size, **of_base)
     model, result = fit(fresh(name), training, batches, RUNS / name)
     return Trained.of(model, model.config, result, **entries, pictures=batches.pictures)
 
