@@ -39,7 +39,7 @@ PAPER = (  # what each of the seven makes: (frames, width, height, frames a seco
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One network of the cascade. Attention over time for the base, convolution over time for those that enlarge."""
+    """One network of the cascade: with attention over time for the base, convolutions over time for all."""
 
     unet: UNetConfig = UNetConfig()
     enlarges: bool = False  # sees a smaller film, laid over the noisy one
@@ -54,9 +54,9 @@ class StageConfig:
 
 
 class Stage(nn.Module):
-    """A U-Net of films: layers of space see each frame alone, layers of time each place alone.
+    """A U-Net of films: layers of space see each frame alone, layers of time each place alone, and these start at zero.
 
-    What the layers of time add starts at zero, so a stage may begin as a painter's U-Net.
+    The base decides how things move, so it is told the prompt's mean with the time too, and in hints.
     """
 
     def __init__(self, config: StageConfig = StageConfig()):
@@ -94,18 +94,17 @@ class Stage(nn.Module):
         if z.ndim != 5 or (given, level is None) != ((list(z.shape), False) if self.level else (None, True)):
             want = "low of z's shape and a level" if self.level else "neither low nor level"
             raise ValueError(f"z, low: got {list(z.shape)}, {given}; takes [batch, frames, c, height, width], {want}")
-        frames, time = z.shape[1], self.unet.time(t)
-        words, mask, _ = self.text(ids)
+        frames, (words, mask, _) = z.shape[1], self.text(ids)
         mean = (words * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         told = self.level(level) if self.level else self.whole(mean)
-        time = time + told
+        time = self.unet.time(t) + told
         moments = torch.arange(frames, device=z.device) if moments is None else moments
         layers = {layer: name for name, layer, *_ in self.unet.layers() if name in self.over_time}
 
         def after(layer: nn.Module, x: Tensor) -> Tensor:
-            if layer not in layers:
+            name = layers.get(layer)
+            if name is None:
                 return x
-            name = layers[layer]
             h = x if name not in self.hints else x + self.hints[name](mean, moments, x.shape[2:])
             h = h.unflatten(0, z.shape[:2]).flatten(3).transpose(1, 2)  # [batch, dim, frames, places]
             h = self.over_time[name](h, *((time,) if isinstance(layer, ResBlock) else (moments, words, mask)))
@@ -245,18 +244,13 @@ def two_steps(teacher: Callable, z: Tensor, t: Tensor, steps: int, process: Proc
     """x_0 [batch, ...] that takes z at times t in one DDIM step of 1 / steps to where two of the teacher's half steps
     take it (Salimans & Ho 2202.00512, algorithm 2). teacher: network(z, t), v. Times are whole multiples of 1 / steps.
     """
-    def shares(time: Tensor) -> tuple[Tensor, Tensor]:
-        return tuple(f(time).reshape(-1, *[1] * (z.ndim - 1)) for f in (process.alpha, process.sigma))
-
-    times = [t, (t - 0.5 / steps).clamp(min=0), (t - 1 / steps).clamp(min=0)]
-    (alpha, sigma), _, (alpha_s, sigma_s) = map(shares, times)
-    there = z
-    for now, then in zip(times, times[1:], strict=False):
-        x0, eps = process.to_x0_eps(teacher(there, now), there, now, "v")
-        a, b = shares(then)
-        there = a * x0 + b * eps
-    ratio = sigma_s / sigma
-    return (there - ratio * z) / (alpha_s - ratio * alpha)
+    there, middle, end = z, (t - 0.5 / steps).clamp(min=0), (t - 1 / steps).clamp(min=0)
+    for now, then in ((t, middle), (middle, end)):
+        there = process.add_noise(*process.to_x0_eps(teacher(there, now), there, now, "v"), then)
+    ratio = process.sigma(end) / process.sigma(t)
+    share = process.alpha(end) - ratio * process.alpha(t)
+    ratio, share = (of.reshape(-1, *[1] * (z.ndim - 1)) for of in (ratio, share))
+    return (there - ratio * z) / share
 
 
 def halving_loss(
@@ -267,8 +261,8 @@ def halving_loss(
     t = number.to(x.dtype) / steps
     z = PROCESS.add_noise(x, noise_like(x, generator), t)
     x0 = two_steps(teacher, z, t, steps)
-    alpha, sigma = (f(t).reshape(-1, *[1] * (x.ndim - 1)) for f in (PROCESS.alpha, PROCESS.sigma))
-    target = (alpha * z - x0) / sigma  # v of this x_0 at z
+    _, eps = PROCESS.to_x0_eps(x0, z, t, "x")
+    target = PROCESS.target(x0, eps, t, "v")
     return (student(z, t, ids) - target).square().flatten(1).mean(1)
 
 
@@ -300,9 +294,8 @@ def stochastic(
 class Cascade:
     """Everything between a prompt and a film: a base, a stage for more frames, one for larger ones (section 2.2).
 
-    Films are [prompts, frames, 3, height, width] in [-1, 1]. Film k starts from the noise of seed + k; what is drawn to
-    augment the input of a stage comes from `seed`. student: how many steps the base takes, if it is a distilled one,
-    which needs no guidance.
+    Films [prompts, frames, 3, height, width] lie in [-1, 1]. Film k starts from the noise of seed + k; `seed` draws what
+    augments the input of a stage. student: the steps of the base, if it is a distilled one, which needs no guidance.
     """
 
     base: Stage

@@ -88,6 +88,31 @@ def test_convolution_over_time_behind_every_block_and_attention_for_the_base_alo
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["down_1_1", "middle_1", "up_0_1"])
+def test_each_attention_of_the_base_gets_a_hint_of_its_own(name):
+    """Of the prompt's mean, the place and the moment, added to what it sees: as a layer in its place would get it."""
+    model, z = stage(), films()
+    names = {of for of, layer, *_ in model.unet.layers() if isinstance(model.over_time[of], TemporalTransformer)}
+    assert set(model.hints) == names and name in names and not Stage(LARGER).hints
+    plain, layer, hint, seen = model(z, T, IDS), model.over_time[name], model.hints[name], []
+    handle = layer.register_forward_pre_hook(lambda _, told: seen.append(told[0]))
+    model(z, T, IDS), hint.mlp[-1].weight.zero_(), hint.mlp[-1].bias.zero_()
+    assert not torch.allclose(model(z, T, IDS), plain, atol=1e-3)
+    handle.remove()
+    words, mask, _ = model.text(IDS)
+    said = torch.stack([film[there].mean(0) for film, there in zip(words, mask, strict=True)])
+    side = round(seen[0].shape[-1] ** 0.5)
+    want = randomised(model, name)(said, torch.arange(FRAMES), (side, side))
+    got = (seen[0] - seen[1]).transpose(1, 2).flatten(0, 1).unflatten(2, (side, side))
+    torch.testing.assert_close(got, want)
+
+
+def randomised(model, name):
+    """The hint of a stage as `stage` makes it."""
+    return stage(model.config).hints[name]
+
+
+@torch.no_grad()
 def test_the_moments_are_0_1_2_if_nobody_says_otherwise():
     model, z = stage(), films()
     plain = model(z, T, IDS)

@@ -285,10 +285,10 @@ def test_what_was_saved_is_loaded(tmp_path, monkeypatch):
 
 
 def test_the_shipped_stages_are_small():
-    """7 MB in half precision, the student with them."""
+    """8 MB in half precision, the student with them."""
     with torch.device("meta"):
         sizes = [sum(p.numel() for p in Stage(recipe.CONFIGS[name]).parameters()) for name in (*STAGES, BASE)]
-    assert 2 * sum(sizes) < 7e6
+    assert 2 * sum(sizes) < 8e6
 
 
 # --------------------------------------------------------------------------------------------------------------- scores
