@@ -294,8 +294,8 @@ def stochastic(
 class Cascade:
     """Everything between a prompt and a film: a base, a stage for more frames, one for larger ones (section 2.2).
 
-    Films [prompts, frames, 3, height, width] lie in [-1, 1]. Film k starts from the noise of seed + k; `seed` draws what
-    augments the input of a stage. student: the steps of the base, if it is a distilled one, which needs no guidance.
+    Films [prompts, frames, 3, height, width] lie in [-1, 1]. Film k starts from the noise of seed + k; `seed` draws
+    what augments the input of a stage. student: the steps of the base, if it is distilled: it needs no guidance.
     """
 
     base: Stage
