@@ -76,7 +76,7 @@ def _config(name: str) -> StageConfig:
 CONFIGS = {name: _config(name) for name in FOLDS}
 TRAINING = TrainConfig(steps=2000, lr=4e-3, warmup=100, cooldown=0.4, ema=0.995, seed=SEED, log_every=25,
                        save_every=200, precision="float32")  # fmt: skip
-TRAININGS = {BASE: TRAINING, TIME: replace(TRAINING, steps=1200), SPACE: TRAINING}
+TRAININGS = {BASE: TRAINING, TIME: replace(TRAINING, steps=5000), SPACE: TRAINING}
 SHORT_STEPS, SHORT_BATCH, PROBED = 100, 16, 64
 
 # ----------------------------------------------------------------------------------------------------- what is learned
