@@ -29,6 +29,7 @@ from soralab.diffusion.process import noise_like
 from soralab.latent_diffusion import UNet, UNetConfig, noise, word_ids
 
 PROCESS = Cosine(s=0.0)
+LEAST = 0.1  # of sigma, by which a network's x^ is made its v
 PAPER = (  # what each of the seven makes: (frames, width, height, frames a second), and its parameters
     ((16, 40, 24, 3), 5.6e9), ((32, 40, 24, 6), 1.7e9), ((32, 80, 48, 6), 1.4e9), ((32, 320, 192, 6), 1.2e9),
     ((64, 320, 192, 12), 0.78e9), ((128, 320, 192, 24), 0.63e9), ((128, 1280, 768, 24), 0.34e9),
@@ -56,7 +57,8 @@ class StageConfig:
 class Stage(nn.Module):
     """A U-Net of films: layers of space see each frame alone, layers of time each place alone, and these start at zero.
 
-    The base decides how things move, so it is told the prompt's mean with the time too, and in hints.
+    The base decides how things move: it is told the prompt's mean with the time too, and hints. The noise of a place of
+    many pixels would not fit through the U-Net's channels, so that gives x^, and v follows.
     """
 
     def __init__(self, config: StageConfig = StageConfig()):
@@ -102,8 +104,7 @@ class Stage(nn.Module):
         layers = {layer: name for name, layer, *_ in self.unet.layers() if name in self.over_time}
 
         def after(layer: nn.Module, x: Tensor) -> Tensor:
-            name = layers.get(layer)
-            if name is None:
+            if (name := layers.get(layer)) is None:
                 return x
             h = x if name not in self.hints else x + self.hints[name](mean, moments, x.shape[2:])
             h = h.unflatten(0, z.shape[:2]).flatten(3).transpose(1, 2)  # [batch, dim, frames, places]
@@ -111,10 +112,10 @@ class Stage(nn.Module):
             h = h.transpose(1, 2).reshape(x.shape)
             return h if alone is None else torch.where(alone.repeat_interleave(frames)[:, None, None, None], x, h)
 
-        of_each_frame = [x.repeat_interleave(frames, 0) for x in (t, words, mask)]
-        over = None if low is None else low.flatten(0, 1)
-        out = self.unet(z.flatten(0, 1), *of_each_frame, over, after, told.repeat_interleave(frames, 0))
-        return out.unflatten(0, z.shape[:2])
+        each = [*(of.repeat_interleave(frames, 0) for of in (t, words, mask)), low if low is None else low.flatten(0, 1)]
+        x = self.unet(z.flatten(0, 1), *each, after, told.repeat_interleave(frames, 0))
+        alpha, sigma = (of(t).reshape(-1, 1, 1, 1, 1) for of in (PROCESS.alpha, PROCESS.sigma))
+        return (alpha * z - x.unflatten(0, z.shape[:2])) / sigma.clamp(min=LEAST)
 
 
 # ----------------------------------------------------------------------- what an enlarging stage sees, section 2.4
@@ -344,7 +345,6 @@ class Cascade:
         ids = word_ids(list(prompts), model.config.words).to(where)
         seed = seed + stage * 10**6  # each stage's noise is its own, and so is that which augments
         z = noise(seed, len(prompts), (frames, 3 * by**2, side // by, side // by)).to(where)
-        if low is not None:
-            low = fold(low.to(where), by)
+        low = None if low is None else fold(low.to(where), by)
         draws = torch.Generator().manual_seed(seed + 10**9)
         return unfold(film_stage(model, z, ids, scales, low, level, dynamic_threshold, draws), by)

@@ -78,7 +78,9 @@ def test_at_first_a_film_is_its_frames_one_by_one_bit_for_bit(config):
     words, mask = words.repeat_interleave(FRAMES, 0), mask.repeat_interleave(FRAMES, 0)
     over = None if not config.enlarges else films(7).flatten(0, 1)
     more = (model.level(LEVEL) if config.enlarges else model.whole(said)).repeat_interleave(FRAMES, 0)
-    want = model.unet(z.flatten(0, 1), T.repeat_interleave(FRAMES), words, mask, over, told=more)
+    x = model.unet(z.flatten(0, 1), T.repeat_interleave(FRAMES), words, mask, over, told=more)
+    alpha, sigma = (of(T.repeat_interleave(FRAMES))[:, None, None, None] for of in (PROCESS.alpha, PROCESS.sigma))
+    want = (alpha * z.flatten(0, 1) - x) / sigma
     assert torch.equal(model(z, T, IDS, **told(config)).flatten(0, 1), want) and want.std() > 0.1
 
 
@@ -110,6 +112,21 @@ def test_each_attention_of_the_base_gets_a_hint_of_its_own(name):
 def randomised(model, name):
     """The hint of a stage as `stage` makes it."""
     return stage(model.config).hints[name]
+
+
+@torch.no_grad()
+def test_what_the_u_net_gives_is_the_film_and_v_follows(monkeypatch):
+    """Whatever it gives is x_0 of the v; with hardly any noise, where v would blow its errors up, z is trusted."""
+    model, z, film = stage(), films(), films(5)
+    monkeypatch.setattr(model.unet, "forward", lambda *told: film.flatten(0, 1))
+    for t in (0.1, 0.5, 1.0):
+        times = torch.full((FILMS,), t).double()
+        x, eps = PROCESS.to_x0_eps(model(z, times, IDS), z, times, "v")
+        torch.testing.assert_close(x, film)
+        torch.testing.assert_close(PROCESS.add_noise(x, eps, times), z)
+    almost = torch.full((FILMS,), 0.001).double()
+    x, _ = PROCESS.to_x0_eps(model(z, almost, IDS), z, almost, "v")
+    torch.testing.assert_close(x, z, atol=0.1, rtol=0)
 
 
 @torch.no_grad()
