@@ -112,7 +112,7 @@ class Stage(nn.Module):
             h = h.transpose(1, 2).reshape(x.shape)
             return h if alone is None else torch.where(alone.repeat_interleave(frames)[:, None, None, None], x, h)
 
-        each = [*(of.repeat_interleave(frames, 0) for of in (t, words, mask)), low if low is None else low.flatten(0, 1)]
+        each = [*(x.repeat_interleave(frames, 0) for x in (t, words, mask)), low if low is None else low.flatten(0, 1)]
         x = self.unet(z.flatten(0, 1), *each, after, told.repeat_interleave(frames, 0))
         alpha, sigma = (of(t).reshape(-1, 1, 1, 1, 1) for of in (PROCESS.alpha, PROCESS.sigma))
         return (alpha * z - x.unflatten(0, z.shape[:2])) / sigma.clamp(min=LEAST)
