@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from soralab.files.checkpoints import IN_EIGHT_BITS
 from soralab.recipes import RECIPES, RUNS, recipe
 
 EXPERIMENTS = {**RECIPES, "referee": "referee"}  # the referee is code: it is measured, and there is nothing to train
@@ -28,9 +29,12 @@ def make(name: str, folder: Path | None = None, steps: int | None = None) -> Pat
     The checkpoint is written last and whole: whatever stops before, a training or an experiment, leaves none, and the
     next call goes on from there. Raises ValueError for a name without a recipe.
     """
+    from soralab.files.eight_bits import pack, unpack
     from soralab.training.profiles import device
 
     trained = recipe(name).train(name, steps)
+    if name in IN_EIGHT_BITS:  # what is measured is what is shipped
+        trained.model.load_state_dict(unpack(pack(trained.model.state_dict())))
     trained.model.to(device())
     metrics = experiment(name).metrics(name, trained)
     card = {**trained.card, "command": f"soralab train {name}", "metrics": metrics}
@@ -38,11 +42,18 @@ def make(name: str, folder: Path | None = None, steps: int | None = None) -> Pat
 
 
 def publish(path: str | Path, tensors: dict, card: dict) -> Path:
-    """Save a trained model's weights, in half precision, with a card that says what it is and how it was made."""
+    """Save a trained model's weights with a card that says what it is and how it was made.
+
+    In half precision; those of `IN_EIGHT_BITS` with a byte a weight for matrices and kernels.
+    """
     import torch
 
     from soralab.files.checkpoints import save_checkpoint
     from soralab.training.profiles import hardware
 
-    small = {key: value.to(torch.float16) if value.is_floating_point() else value for key, value in tensors.items()}
-    return save_checkpoint(path, small, {**card, "hardware": hardware()})
+    eight = Path(path).stem in IN_EIGHT_BITS
+    small = {
+        key: value.to(torch.float16) if value.is_floating_point() and not (eight and value.ndim > 1) else value
+        for key, value in tensors.items()
+    }
+    return save_checkpoint(path, small, {**card, "hardware": hardware()}, eight_bits=eight)

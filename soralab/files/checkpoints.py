@@ -46,6 +46,10 @@ MEASURED = ("sora_pixels",)
 `soralab.recipes` makes all of both, and a test keeps them equal."""
 
 
+IN_EIGHT_BITS = ("imagen_base", "imagen_space", "imagen_student", "imagen_time")
+"""Those whose matrices and kernels are shipped in a byte a weight: they are measured as they are stored."""
+
+
 class CheckpointError(OSError):
     """A checkpoint that is missing, damaged or without its card; the text names the mend."""
 
@@ -72,19 +76,23 @@ def checkpoint_paths(name: str | os.PathLike) -> tuple[Path, Path]:
     return stem.with_name(stem.name + ".safetensors"), stem.with_name(stem.name + ".json")
 
 
-def save_checkpoint(name: str | os.PathLike, tensors: dict, card: dict) -> Path:
+def save_checkpoint(name: str | os.PathLike, tensors: dict, card: dict, eight_bits: bool = False) -> Path:
     """Save `tensors` and `card` as the checkpoint `name` (see `checkpoint_paths`); return the tensors' path.
 
     tensors: {name: tensor} of any shapes, on any device; shared storage is written once for each name.
+    eight_bits: matrices and kernels in a byte a weight, as `soralab.files.eight_bits` rounds them.
     card: JSON values (config, data seed, steps, seconds, hardware, metrics, command); "sha256", "bytes" and
     "parameters" are added here. Raises OSError (full disk, unwritable folder: an older checkpoint of that
     name stays whole) and ValueError (a card that JSON cannot hold).
     """
     from safetensors.torch import save
 
+    from soralab.files.eight_bits import pack
+
     weights, card_path = checkpoint_paths(name)
     # clone(): safetensors refuses tensors that share storage, as tied weights do
-    data = save({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()})
+    stored = pack(tensors) if eight_bits else tensors
+    data = save({key: value.detach().cpu().contiguous().clone() for key, value in stored.items()})
     digest = hashlib.sha256(data).hexdigest()
     count = sum(value.numel() for value in tensors.values())
     try:
@@ -128,6 +136,8 @@ def load_checkpoint(name: str | os.PathLike, config: dict | None = None, device=
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    from soralab.files.eight_bits import unpack
+
     weights, card_path = checkpoint_paths(name)
     mend = mend or default_mend(weights)
     card = read_card(name, mend)
@@ -135,7 +145,7 @@ def load_checkpoint(name: str | os.PathLike, config: dict | None = None, device=
     if config is not None:
         _same_config(weights, card, config)
     try:
-        tensors = load(data)
+        tensors = unpack(load(data))
     except SafetensorError as error:
         raise CheckpointError(f"{weights} is not a safetensors file ({error}): {mend}") from error
     return {key: value.to(device) for key, value in tensors.items()}, card
