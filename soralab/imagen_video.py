@@ -1,9 +1,8 @@
 """Imagen Video: a small film from a text, then more frames, then larger ones, each by a diffusion model of its own.
 
 Paper: Ho et al. 2022, "Imagen Video: High Definition Video Generation with Diffusion Models" (2210.02303). Section 2.1
-is diffusion in continuous time with v-prediction (soralab.diffusion's `Cosine`); 2.2 and 2.3 are the cascade and its
-networks; 2.4 noise conditioning augmentation; 2.5 training on pictures too; 2.6 guidance, thresholds and samplers; 2.7
-progressive distillation:
+is diffusion in continuous time with v-prediction (`soralab.diffusion.Cosine`); 2.2 and 2.3 the cascade and its networks;
+2.4 noise on what is enlarged; 2.5 pictures too; 2.6 guidance, thresholds, samplers; 2.7 progressive distillation:
 
     base film --TSR--> more frames --SSR--> larger frames            each stage trained alone, on true inputs
     z_t = alpha_t x + sigma_t eps,      v = alpha_t eps - sigma_t x,      x^ = alpha_t z_t - sigma_t v
@@ -29,7 +28,7 @@ from soralab.diffusion.process import noise_like
 from soralab.latent_diffusion import UNet, UNetConfig, noise, word_ids
 
 PROCESS = Cosine(s=0.0)
-LEAST = 0.1  # of sigma, by which a network's x^ is made its v
+LEAST = 0.1  # of sigma, by which x^ is made v
 PAPER = (  # what each of the seven makes: (frames, width, height, frames a second), and its parameters
     ((16, 40, 24, 3), 5.6e9), ((32, 40, 24, 6), 1.7e9), ((32, 80, 48, 6), 1.4e9), ((32, 320, 192, 6), 1.2e9),
     ((64, 320, 192, 12), 0.78e9), ((128, 320, 192, 24), 0.63e9), ((128, 1280, 768, 24), 0.34e9),
@@ -44,6 +43,7 @@ class StageConfig:
 
     unet: UNetConfig = UNetConfig()
     enlarges: bool = False  # sees a smaller film, laid over the noisy one
+    clean: bool = False  # the U-Net gives x^, and v follows: where the noise of a place would not fit through it
     vocabulary: int = 256
     words: int = 48
     depth: int = 2  # layers of the prompt's encoder
@@ -57,8 +57,7 @@ class StageConfig:
 class Stage(nn.Module):
     """A U-Net of films: layers of space see each frame alone, layers of time each place alone, and these start at zero.
 
-    The base decides how things move: it is told the prompt's mean with the time too, and hints. The noise of a place of
-    many pixels would not fit through the U-Net's channels, so that gives x^, and v follows.
+    With the time it is told the prompt's mean too. The base decides how things move, and gets hints of it.
     """
 
     def __init__(self, config: StageConfig = StageConfig()):
@@ -79,7 +78,7 @@ class Stage(nn.Module):
                 self.over_time[name] = TemporalTransformer(dim, c.heads, c.context)
                 self.hints[name] = Hint(dim, c.context)
         self.level = TimestepEmbedding(4 * c.width, frequencies=c.width) if config.enlarges else None
-        self.whole = None if config.enlarges else nn.Linear(c.context, 4 * c.width)
+        self.whole = nn.Linear(c.context, 4 * c.width)
 
     def forward(
         self, z: Tensor, t: Tensor, ids: Tensor, low: Tensor | None = None, level: Tensor | None = None,
@@ -98,7 +97,7 @@ class Stage(nn.Module):
             raise ValueError(f"z, low: got {list(z.shape)}, {given}; takes [batch, frames, c, height, width], {want}")
         frames, (words, mask, _) = z.shape[1], self.text(ids)
         mean = (words * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        told = self.level(level) if self.level else self.whole(mean)
+        told = self.whole(mean) if level is None else self.whole(mean) + self.level(level)
         time = self.unet.time(t) + told
         moments = torch.arange(frames, device=z.device) if moments is None else moments
         layers = {layer: name for name, layer, *_ in self.unet.layers() if name in self.over_time}
@@ -113,9 +112,11 @@ class Stage(nn.Module):
             return h if alone is None else torch.where(alone.repeat_interleave(frames)[:, None, None, None], x, h)
 
         each = [*(x.repeat_interleave(frames, 0) for x in (t, words, mask)), low if low is None else low.flatten(0, 1)]
-        x = self.unet(z.flatten(0, 1), *each, after, told.repeat_interleave(frames, 0))
+        x = self.unet(z.flatten(0, 1), *each, after, told.repeat_interleave(frames, 0)).unflatten(0, z.shape[:2])
+        if not self.config.clean:
+            return x
         alpha, sigma = (of(t).reshape(-1, 1, 1, 1, 1) for of in (PROCESS.alpha, PROCESS.sigma))
-        return (alpha * z - x.unflatten(0, z.shape[:2])) / sigma.clamp(min=LEAST)
+        return (alpha * z - x) / sigma.clamp(min=LEAST)
 
 
 # ----------------------------------------------------------------------- what an enlarging stage sees, section 2.4

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,8 +34,8 @@ from soralab.latent_diffusion import UNetConfig, noise, word_ids
 
 UNET = UNetConfig(width=8, blocks=1, groups=4, heads=2, context=16)
 BASE = StageConfig(UNET, vocabulary=128, words=8, depth=1)
-LARGER = StageConfig.enlarging(UNetConfig(8, 4, 8, blocks=1, groups=4, heads=2, context=16), vocabulary=128, words=8,
-                               depth=1)  # fmt: skip
+LARGER = StageConfig.enlarging(UNetConfig(8, 4, 8, blocks=1, groups=4, heads=2, context=16), clean=True,
+                               vocabulary=128, words=8, depth=1)  # fmt: skip
 FILMS, FRAMES = 2, 4
 T = torch.tensor([0.3, 0.8], dtype=torch.float64)
 LEVEL = torch.tensor([0.1, 0.5], dtype=torch.float64)
@@ -77,10 +78,10 @@ def test_at_first_a_film_is_its_frames_one_by_one_bit_for_bit(config):
     said = torch.stack([film[there].mean(0) for film, there in zip(words, mask, strict=True)])
     words, mask = words.repeat_interleave(FRAMES, 0), mask.repeat_interleave(FRAMES, 0)
     over = None if not config.enlarges else films(7).flatten(0, 1)
-    more = (model.level(LEVEL) if config.enlarges else model.whole(said)).repeat_interleave(FRAMES, 0)
+    more = (model.whole(said) + (model.level(LEVEL) if config.enlarges else 0)).repeat_interleave(FRAMES, 0)
     x = model.unet(z.flatten(0, 1), T.repeat_interleave(FRAMES), words, mask, over, told=more)
     alpha, sigma = (of(T.repeat_interleave(FRAMES))[:, None, None, None] for of in (PROCESS.alpha, PROCESS.sigma))
-    want = (alpha * z.flatten(0, 1) - x) / sigma
+    want = (alpha * z.flatten(0, 1) - x) / sigma if config.clean else x
     assert torch.equal(model(z, T, IDS, **told(config)).flatten(0, 1), want) and want.std() > 0.1
 
 
@@ -115,10 +116,13 @@ def randomised(model, name):
 
 
 @torch.no_grad()
-def test_what_the_u_net_gives_is_the_film_and_v_follows(monkeypatch):
-    """Whatever it gives is x_0 of the v; with hardly any noise, where v would blow its errors up, z is trusted."""
-    model, z, film = stage(), films(), films(5)
+def test_what_the_u_net_gives_is_v_or_the_film_and_v_follows(monkeypatch):
+    """Of a clean stage it is x_0 of the v; with hardly any noise, where v would blow its errors up, z is trusted."""
+    model, z, film = stage(replace(BASE, clean=True)), films(), films(5)
     monkeypatch.setattr(model.unet, "forward", lambda *told: film.flatten(0, 1))
+    plain = stage()
+    monkeypatch.setattr(plain.unet, "forward", lambda *told: film.flatten(0, 1))
+    assert torch.equal(plain(z, T, IDS), film)
     for t in (0.1, 0.5, 1.0):
         times = torch.full((FILMS,), t).double()
         x, eps = PROCESS.to_x0_eps(model(z, times, IDS), z, times, "v")

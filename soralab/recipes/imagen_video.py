@@ -70,7 +70,8 @@ def _config(name: str) -> StageConfig:
         unet = UNetConfig(**{**sizes, "width": 40, "groups": 8, "blocks": 1, "attention": (0,), "channels": c})
         return StageConfig(unet, **{**told, "depth": 2})
     width, blocks = (32, 1) if name == TIME else (64, 2)
-    return StageConfig.enlarging(UNetConfig(**sizes, width=width, groups=16, blocks=blocks), **told)
+    unet = UNetConfig(**sizes, width=width, groups=16, blocks=blocks)
+    return StageConfig.enlarging(unet, clean=name == SPACE, **told)
 
 
 CONFIGS = {name: _config(name) for name in FOLDS}
