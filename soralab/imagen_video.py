@@ -1,7 +1,7 @@
 """Imagen Video: a small film from a text, then more frames, then larger ones, each by a diffusion model of its own.
 
 Paper: Ho et al. 2022, "Imagen Video: High Definition Video Generation with Diffusion Models" (2210.02303). Section 2.1
-is diffusion in continuous time with v-prediction (`soralab.diffusion.Cosine`); 2.2 and 2.3 the cascade and its networks;
+is diffusion in continuous time with v-prediction (`soralab.diffusion.Cosine`); 2.2, 2.3 the cascade and its networks;
 2.4 noise on what is enlarged; 2.5 pictures too; 2.6 guidance, thresholds, samplers; 2.7 progressive distillation:
 
     base film --TSR--> more frames --SSR--> larger frames            each stage trained alone, on true inputs
@@ -56,9 +56,7 @@ class StageConfig:
 
 class Stage(nn.Module):
     """A U-Net of films: layers of space see each frame alone, layers of time each place alone, and these start at zero.
-
-    With the time it is told the prompt's mean too. The base decides how things move, and gets hints of it.
-    """
+    With the time it is told the prompt's mean. The base decides how things move, and gets hints of that."""
 
     def __init__(self, config: StageConfig = StageConfig()):
         super().__init__()
