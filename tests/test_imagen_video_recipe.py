@@ -83,6 +83,15 @@ def test_the_bases_first_steps_are_of_three_frames_much_noise_and_no_pictures():
     assert all(torch.equal(both(1)[key], one[key]) for key in one)
 
 
+def test_every_second_film_of_the_last_stage_is_very_noisy():
+    """The others, and all of the stage before it, have any noise."""
+    times = recipe.FilmBatches(SPACE, 4, 400)(0)["t"]
+    (low, high), noisy, others = recipe.NOISY, times[1::2], times[::2]
+    assert low <= noisy.min() < low + 0.03 and high - 0.03 < noisy.max() <= high
+    assert others.min() < 0.03 and others.max() > 0.97 and len(times) == 400
+    assert set(recipe.FilmBatches(TIME, 4, 4)(0)) == {"x", "low", "ids"}
+
+
 def test_each_stage_begins_where_the_one_before_it_ends():
     """Of true films, what the base is to make is what the next stage sees, and so on to the whole film."""
     film = world.to_film(recipe.films(recipe.library(4)))

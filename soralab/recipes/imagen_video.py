@@ -58,6 +58,7 @@ BATCH, PICTURES = 32, 32  # films a step, and single pictures beside them, for t
 COARSE, COARSE_BATCH = 0.5, 48  # for a share COARSE of its steps the base has films of three frames, and more of them
 TIMES = (0.6, 0.97)  # of these films' noise: with less of it the frames tell where things go, with more nothing does
 SPACE_BATCH = 16
+NOISY = (0.5, 0.97)  # times of every second film of the last stage: in much noise a shape is made out of its word
 NULL = 0.1  # share of prompts left out, for guidance
 MOST = 0.6  # the largest level of the noise that a stage's input gets
 
@@ -77,7 +78,7 @@ def _config(name: str) -> StageConfig:
 CONFIGS = {name: _config(name) for name in FOLDS}
 TRAINING = TrainConfig(steps=2000, lr=4e-3, warmup=100, cooldown=0.4, ema=0.995, seed=SEED, log_every=25,
                        save_every=200, precision="float32")  # fmt: skip
-TRAININGS = {BASE: TRAINING, TIME: replace(TRAINING, steps=5000), SPACE: TRAINING}
+TRAININGS = {BASE: TRAINING, TIME: replace(TRAINING, steps=5000), SPACE: replace(TRAINING, steps=3000)}
 SHORT_STEPS, SHORT_BATCH, PROBED = 100, 16, 64
 
 # ----------------------------------------------------------------------------------------------------- what is learned
@@ -128,7 +129,7 @@ class FilmBatches:
     """Batches of a stage's task, drawn anew in each step. The base learns from single pictures too (section 2.5).
 
     The base's first `coarse` steps are to learn the words for motions: from its first, middle and last frame, which are
-    very noisy.
+    very noisy. The last stage learns the words for shapes in much noise, where every second of its films is.
     """
 
     def __init__(self, name: str, count: int = FILMS, batch: int = BATCH, pictures: int = 0, coarse: int = 0):
@@ -138,7 +139,8 @@ class FilmBatches:
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"x", "low" [batch, frames, c, h, w], "ids" [batch, words]}, and of pictures, each a film of
-        one frame, {"pictures", "names"}. A coarse one has {"moments" [frames], "t" [batch]}, and no pictures."""
+        one frame, {"pictures", "names"}. A coarse one has {"moments" [frames], "t" [batch]}, and no pictures; the last
+        stage's has {"t"} too."""
         rng, coarse = Random(f"{SEED}/{self.name}/{step}"), step < self.coarse
         count = self.batch * COARSE_BATCH // BATCH if coarse else self.batch
         which = [int(rng.random() * len(self.scenes)) for _ in range(count)]
@@ -147,6 +149,8 @@ class FilmBatches:
         film = np.stack([self.films[k, f : f + frames] for k, f in zip(which, first, strict=True)])
         batch = seen(self.name, world.to_film(film))
         batch["ids"] = word_ids([prompt(self.scenes[k], rng) for k in which], WORDS)
+        if self.name == SPACE:
+            batch["t"] = torch.tensor([rng.uniform(*(NOISY if k % 2 else (0.0, 1.0))) for k in range(count)])
         if coarse:
             moments = torch.arange(0, batch["x"].shape[1], EVERY)
             times = torch.tensor([rng.uniform(*TIMES) for _ in which])
