@@ -8,11 +8,13 @@ import pytest
 
 from soralab.experiments import imagen_video as experiment
 from soralab.experiments import imagen_video_ablations as ablations
+from soralab.files.checkpoints import read_card
 from soralab.imagen_video import PAPER
 from soralab.recipes import imagen_video as recipe
 from soralab.world.language import VOCABULARY
 
 ROOT = Path(__file__).resolve().parents[1]
+METRICS = read_card("imagen_student")["metrics"]
 
 
 def prose(path="notebooks/09_imagen_video.ipynb") -> str:
@@ -56,3 +58,47 @@ def test_the_guide_says_the_same_sizes():
     assert (calls, steps) == (64, 4) and "sixty-four calls of a network become four" in said
     row = re.search(r"low +((?:\d +)+\d)", said).group(1).split()
     assert row == ["1", "1", "2", "2", "3", "3", "4", "4", "5"]
+
+
+def per_cent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def test_what_each_stage_loses():
+    said, teacher = prose(), METRICS["pair"]["teacher"]
+    base, time, space = (teacher[stage] for stage in ("base", "time", "space"))
+    true = METRICS["true"]["5x8x8"]
+    assert f"{per_cent(base['motion'])} of its motions are right" in said
+    assert f"true films of its size let {per_cent(true['motion'])} be read" in said
+    assert base["motion"] - 0.03 < min(time["motion"], space["motion"]) and true["motion"] > base["motion"] + 0.05
+    assert f"is right in {per_cent(space['shape'])} of its films" in said and base["shape"] == true["shape"] == 0
+
+
+def test_the_exposure_gap():
+    said, table = prose(), METRICS["exposure"]
+    true, made = table["0.1"]["true"], table["0.1"]["made"]
+    assert f"makes {per_cent(true['all'])} right in everything; given made ones, {per_cent(made['all'])}" in said
+    assert f"from {per_cent(true['shape'])} to {per_cent(made['shape'])}, and no stage before" in said
+    lines = [row["made"]["all"] for row in table.values()]
+    assert list(table)[0] == "0" and list(table)[-1] == "0.45" and max(lines) == lines[0] and min(lines) == lines[-1]
+    assert f"From level 0 to 0.45 the share of made films that are right falls from {per_cent(lines[0])} to " in said
+    assert f"to {per_cent(lines[-1])}: what is wrong with them is larger" in said
+
+
+def test_words_and_steps_of_the_last_stage():
+    said, words, steps = prose(), METRICS["words"], METRICS["space steps"]
+    assert (f"with the prompt {per_cent(words['prompt']['all'])} are right, without it {per_cent(words['none']['all'])}, "
+            f"with another's {per_cent(words['another']['all'])}") in said  # fmt: skip
+    assert (f"one step makes {per_cent(steps['1']['all'])} right, four {per_cent(steps['4']['all'])}, sixteen "
+            f"{per_cent(steps['16']['all'])}") in said  # fmt: skip
+
+
+def test_scales_of_guidance():
+    said, table = prose(), METRICS["guidance"]
+    one, two, eight, turns = (table[name] for name in ("1", "2", "8", "by turns"))
+    assert (f"{per_cent(one['motion'])} are right without guidance, at scale 1, and {per_cent(two['motion'])} at scale "
+            f"2. At 8 there are {per_cent(eight['motion'])}, and in {per_cent(1 - eight['count'])} the referee") in said
+    assert f"it is {per_cent(turns['motion'])}, and {per_cent(turns['count'])} are one thing" in said
+    assert f"without any, {per_cent(table['no threshold']['far'])} of the values leave it" in said
+    close = [table[name]["motion"] for name in ("8", "clipped", "no threshold")]
+    assert max(close) - min(close) < 0.17 and "sixty films cannot tell" in said and METRICS["few"] == 60
