@@ -87,10 +87,10 @@ def test_the_exposure_gap():
 
 def test_words_and_steps_of_the_last_stage():
     said, words, steps = prose(), METRICS["words"], METRICS["space steps"]
-    assert (f"with the prompt {per_cent(words['prompt']['all'])} are right, without it {per_cent(words['none']['all'])}, "
-            f"with another's {per_cent(words['another']['all'])}") in said  # fmt: skip
-    assert (f"one step makes {per_cent(steps['1']['all'])} right, four {per_cent(steps['4']['all'])}, sixteen "
-            f"{per_cent(steps['16']['all'])}") in said  # fmt: skip
+    told, none, another = (per_cent(words[kind]["all"]) for kind in ("prompt", "none", "another"))
+    assert f"with the prompt {told} are right, without it {none}, with another's {another}" in said
+    one, four, sixteen = (per_cent(steps[count]["all"]) for count in ("1", "4", "16"))
+    assert f"one step makes {one} right, four {four}, sixteen {sixteen}" in said
 
 
 def test_scales_of_guidance():
