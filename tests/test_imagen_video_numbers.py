@@ -102,3 +102,25 @@ def test_scales_of_guidance():
     assert f"without any, {per_cent(table['no threshold']['far'])} of the values leave it" in said
     close = [table[name]["motion"] for name in ("8", "clipped", "no threshold")]
     assert max(close) - min(close) < 0.17 and "sixty films cannot tell" in said and METRICS["few"] == 60
+
+
+def test_noise_in_training():
+    said, twins, films = prose(), METRICS["twins"], METRICS["few"]
+    noise, none = twins["noise"]["0.1"], twins["no noise"]["0"]
+    assert f"equal, {per_cent(noise['true']['all'])} and {per_cent(none['true']['all'])} right" in said
+    with_noise, without = (round(films * one["made"]["all"]) for one in (noise, none))
+    assert f"with noise has {with_noise} of {films} right, the other {without}." in said and with_noise > without
+
+
+def test_what_the_student_saves_and_loses():
+    said, table, cost = prose(), METRICS["distilled"], METRICS["seconds"]
+    assert abs(table["teacher"]["4"]["all"] - table["teacher"]["32"]["all"]) < 0.02
+    rows = [row["all"] for kind in table.values() for row in kind.values()]
+    assert max(rows) - min(rows) < 0.08 and "no loss that sixty films could show" in said
+    teacher, student = (METRICS["pair"][who]["space"] for who in ("teacher", "student"))
+    assert f"right in {100 * student['all']:.1f} %, the teacher's in {100 * teacher['all']:.1f}: " in said
+    assert f"{100 * (teacher['all'] - student['all']):.1f} points" in said and METRICS["films"] == 200
+    assert f"in {per_cent(student['motion'])} for {per_cent(teacher['motion'])}" in said
+    after = cost["time"] + cost["space"]
+    assert f"The base is {cost['base'] / cost['student']:.0f} times as quick" in said
+    assert f"a whole film {(cost['base'] + after) / (cost['student'] + after):.1f} times" in said
