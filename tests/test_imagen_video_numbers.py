@@ -71,7 +71,7 @@ def test_what_each_stage_loses():
     assert f"{per_cent(base['motion'])} of its motions are right" in said
     assert f"true films of its size let {per_cent(true['motion'])} be read" in said
     assert base["motion"] - 0.03 < min(time["motion"], space["motion"]) and true["motion"] > base["motion"] + 0.05
-    assert f"is right in {per_cent(space['shape'])} of its films" in said and base["shape"] == true["shape"] == 0
+    assert f"is right in {100 * space['shape']:.1f} % of its films" in said and base["shape"] == true["shape"] == 0
 
 
 def test_the_exposure_gap():
@@ -120,7 +120,7 @@ def test_what_the_student_saves_and_loses():
     teacher, student = (METRICS["pair"][who]["space"] for who in ("teacher", "student"))
     assert f"right in {100 * student['all']:.1f} %, the teacher's in {100 * teacher['all']:.1f}: " in said
     assert f"{100 * (teacher['all'] - student['all']):.1f} points" in said and METRICS["films"] == 200
-    assert f"in {per_cent(student['motion'])} for {per_cent(teacher['motion'])}" in said
+    assert f"its motions in {100 * student['motion']:.1f} for {100 * teacher['motion']:.1f}." in said
     after = cost["time"] + cost["space"]
     assert f"The base is {cost['base'] / cost['student']:.0f} times as quick" in said
     assert f"a whole film {(cost['base'] + after) / (cost['student'] + after):.1f} times" in said
