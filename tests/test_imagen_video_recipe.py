@@ -16,6 +16,7 @@ from soralab.experiments import imagen_video as experiment
 from soralab.experiments import imagen_video_ablations as ablations
 from soralab.experiments import imagen_video_scores as scores
 from soralab.experiments import publish
+from soralab.files.eight_bits import pack, unpack
 from soralab.imagen_video import PROCESS, Cascade, Stage, StageConfig, fold, unfold
 from soralab.latent_diffusion import UNetConfig
 from soralab.recipes import Trained
@@ -278,11 +279,11 @@ def test_students_of_a_training_that_is_done_are_found_by_name(tmp_path, monkeyp
 
 
 def test_what_was_saved_is_loaded(tmp_path, monkeypatch):
-    """All four checkpoints, in half precision; films are those of the models that were saved."""
+    """All four checkpoints, in eight bits; films are those of the models as they were saved."""
     monkeypatch.setenv("SORALAB_CHECKPOINTS", str(tmp_path))
     models = {name: stage(name, k) for k, name in enumerate(STAGES)} | {STUDENT: stage(BASE, 7)}
     for model in models.values():
-        model.half().float()
+        model.load_state_dict(unpack(pack(model.half().float().state_dict())))
     for name, model in models.items():
         publish(tmp_path / name, model.state_dict(), {"config": asdict(model.config), "rounds": ["guided", 16, 8, 3]})
     text = ["a red circle slides right"]
