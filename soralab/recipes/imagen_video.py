@@ -79,7 +79,7 @@ CONFIGS = {name: _config(name) for name in FOLDS}
 TRAINING = TrainConfig(steps=2000, lr=4e-3, warmup=100, cooldown=0.4, ema=0.995, seed=SEED, log_every=25,
                        save_every=200, precision="float32")  # fmt: skip
 TRAININGS = {BASE: TRAINING, TIME: replace(TRAINING, steps=5000), SPACE: replace(TRAINING, steps=3000)}
-SHORT_STEPS, SHORT_BATCH, PROBED = 100, 16, 64
+SHORT_STEPS, SHORT_BATCH, PROBED = 300, 16, 64
 
 # ----------------------------------------------------------------------------------------------------- what is learned
 
@@ -276,14 +276,19 @@ def students(trained: Trained) -> dict[str, Stage]:
 def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = None) -> dict:
     """The first steps of a training like the base's, with half the batch; its log as columns {"step", "loss", ...}.
 
-    Float32 on any machine, and a constant learning rate after the warm-up, so that the band holds for every reader.
+    They are coarse ones, and so are the probes' films: in less noise a prompt tells little that frames do not. Float32
+    on any machine, and a constant learning rate after the warm-up, so that the band holds for every reader.
     """
     training = replace(TRAINING, steps=steps, seed=seed, warmup=30, cooldown=0.0, ema=0.99, log_every=2,
                        save_every=steps)  # fmt: skip
-    batches = FilmBatches(BASE, min(2000, max(PROBED, 16 * steps)), SHORT_BATCH, SHORT_BATCH)
+    batches = FilmBatches(BASE, min(2000, max(PROBED, 16 * steps)), SHORT_BATCH, coarse=steps)
     unseen = library(PROBED, "test")
     texts, shown = [short_caption(scene) for scene in unseen], world.to_film(films(unseen))
-    held = {**seen(BASE, shown), "ids": word_ids(texts, WORDS)}
+    x, moments = seen(BASE, shown)["x"], torch.arange(0, FRAMES // EVERY + 1, EVERY)
+    times = torch.linspace(*TIMES, PROBED)[torch.randperm(PROBED, generator=torch.Generator().manual_seed(0))]
+    each = {"x": x[:, moments], "t": times, "ids": word_ids(texts, WORDS)}
+    held = [{name: value[k : k + 4] for name, value in each.items()} | {"moments": moments}
+            for k in range(0, PROBED, 4)]  # fmt: skip
 
     def film(base: Stage) -> Tensor:
         return Cascade(base).small(texts[:1], steps=10)[0]

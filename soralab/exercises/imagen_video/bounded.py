@@ -65,6 +65,11 @@ def noise_of_the_network(z, v, alpha, sigma, share):
     return _walk(z, v, alpha, sigma, share, eps=lambda z, v, x, a, s: s * z + a * v)
 
 
+def noise_before_dividing(z, v, alpha, sigma, share):
+    x, _ = clipped_alone(z, v, alpha, sigma, share)
+    return solution(z, v, alpha, sigma, share)[0], (z - alpha * x) / sigma
+
+
 def sign_of_v(z, v, alpha, sigma, share):
     return _walk(z, v, alpha, sigma, share, x0=lambda z, v, a, s: a * z + s * v)
 
@@ -132,6 +137,8 @@ EXERCISE = Exercise(
     mistakes={
         "noise_of_the_network": Mistake(noise_of_the_network, "your x_0 is right, and your eps belongs to the x_0 "
                                         "before it was brought back: alpha x_0 + sigma eps is no longer z."),
+        "noise_before_dividing": Mistake(noise_before_dividing, "your x_0 is right, and your eps belongs to the x_0 "
+                                         "that was clipped and not yet divided by q."),
         "sign_of_v": Mistake(sign_of_v, "your sign of v is turned round: v = alpha eps - sigma x_0, so that alpha z - "
                              "sigma v is x_0."),
         "taken_for_noise": Mistake(taken_for_noise, "you take v for the noise. It is alpha eps - sigma x_0, and gives "

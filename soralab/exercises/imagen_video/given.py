@@ -41,6 +41,7 @@ def cases() -> Iterator[Case]:
     yield Case(_case(1, 2, 3, [0.0]), "no noise: the frames alone")
     yield Case(_case(1, 3, 5, [0.0]), "no noise, 3 frames to 5")
     yield Case(_case(2, 5, 9, [0.0, 0.0]), "no noise, 5 frames to 9")
+    yield Case(_case(1, 3, 15, [0.0]), "no noise, 3 frames to 15")
     yield Case(_case(1, 5, 5, [0.5]), "as many frames as there were")
     yield Case(_case(1, 1, 4), "one frame, held")
     yield Case(_case(1, 1, 1), "a picture")
@@ -72,6 +73,14 @@ def the_next(low, eps, level):
 
 def blocks(low, eps, level):
     return _walk(low, eps, level, _index(lambda k, n, t: k * n // t))
+
+
+def blocks_cut_off(low, eps, level):
+    return _walk(low, eps, level, _index(lambda k, n, t: k // -(-t // n)))
+
+
+def level_as_angle(low, eps, level):
+    return _walk(low, eps, level, shares=lambda s: (s.cos(), s.sin()))
 
 
 def between(low, eps, level):
@@ -143,6 +152,10 @@ EXERCISE = Exercise(
         "the_next": Mistake(the_next, "you round up: between two frames you show the one that is still to come."),
         "blocks": Mistake(blocks, "you repeat each frame as often as the others (k n // frames). Then the last frame "
                           "of low comes too early: n frames have n - 1 gaps between them."),
+        "blocks_cut_off": Mistake(blocks_cut_off, "you repeat each frame equally often and cut off what is too much, "
+                                  "often the last frame of low itself. It belongs at the very end."),
+        "level_as_angle": Mistake(level_as_angle, "you take the level for an angle and forget pi / 2: level 1 is noise "
+                                  "alone, and yours still shows the film."),
         "between": Mistake(between, "you mix neighbours. A thing that moves would be seen twice, and half of it from "
                            "the future: repeat the latest frame."),
         "in_a_row": Mistake(in_a_row, "you play low again and again from its start: it is to be slowed down, not "

@@ -94,6 +94,10 @@ def mean_of_both(teacher, z, alpha, sigma):
     return _v((first + second) / 2, z, alpha, sigma)
 
 
+def second_answer(teacher, z, alpha, sigma):
+    return teacher(_walk(teacher, z, alpha, sigma)[0][2], 1)
+
+
 def mean_of_v(teacher, z, alpha, sigma):
     return (teacher(z, 0) + teacher(_walk(teacher, z, alpha, sigma)[0][2], 1)) / 2
 
@@ -157,6 +161,8 @@ EXERCISE = Exercise(
                                 "teacher's, and nothing is learnt about the second."),
         "mean_of_both": Mistake(mean_of_both, "you take the mean of the teacher's two x_0. They do not count alike: "
                                 "solve for the x_0 that leads to where the teacher arrives."),
+        "second_answer": Mistake(second_answer, "you return the teacher's second v. It belongs to the teacher's second "
+                                 "place and time, not to z."),
         "mean_of_v": Mistake(mean_of_v, "you take the mean of the teacher's two answers. They belong to two places and "
                              "two times: walk both steps, then solve."),
         "asked_twice_at_z": Mistake(asked_twice_at_z, "you ask the teacher both times at z. Its second step starts "

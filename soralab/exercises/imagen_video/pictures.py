@@ -37,6 +37,8 @@ class _Layer:
         self.mix, self.spoilt, self.strength = torch.randn(dim, dim, dtype=dtype) / dim**0.5, spoilt, 1.0
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self.spoilt is not None and len(x) != len(self.spoilt):
+            raise ValueError(f"the layer is to be called once, with all {len(self.spoilt)} rows; it was given {len(x)}")
         before = torch.cat([torch.zeros_like(x[:, :, :1]), x[:, :, :-1]], 2)
         place = 0.05 * torch.arange(x.shape[3]).to(x)
         made = self.strength * torch.tanh(torch.einsum("dc,bctp->bdtp", self.mix.to(x), x + 0.5 * before) + place)
