@@ -34,7 +34,7 @@ HEADS = {"unet": ("head.",), "transformer": ("embedding.",), "vit": ("head.2.",)
          "navit": ("head.",), "imagen_video": ("unet.head.2.",), "align_your_latents": ("beside.",), "walt": ("head.",),
          "tune_a_video": ("unet.up.",), "sora": ("head.",)}  # fmt: skip
 LABELS = {"unet": ("target", "weights"), "transformer": ("source",), "vit": ("label",), "clip": ("ids",),
-          "latent_diffusion": ("ids",), "navit": ("label",), "imagen_video": ("ids", "names"),
+          "latent_diffusion": ("ids",), "navit": ("label",), "imagen_video": ("ids",),
           "align_your_latents": ("ids", "words"),
           "walt": ("ids", "names"), "sora": ("ids",)}  # fmt: skip
 

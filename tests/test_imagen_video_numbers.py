@@ -1,6 +1,7 @@
 """Chapter 09's sentences with numbers are held to its recipe."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def test_the_recipe_is_what_the_page_says():
     films = recipe.SHORT_BATCH * recipe.COARSE_BATCH // recipe.BATCH
     assert recipe.COARSE == 0.5 and f"of {films} films each only the first, the middle and the last frame" in said
     assert recipe.SHORT_STEPS == 300 and "Three hundred steps" in said
+    band = json.loads((ROOT / "data" / "bands" / "imagen_video.json").read_text(encoding="utf-8"))
+    assert math.exp(band["mean"][0]) == pytest.approx(0.4, abs=0.05) and "starts near 0.4" in said
     assert recipe.WINDOW == 5 and "trained on windows of five frames, used on nine" in said
     assert experiment.STEPS[0] == 32 and recipe.HALVINGS[-1] == 4 and "base's 32 guided steps" in said
     assert recipe.GUIDANCE == 2 and "of the base, four steps, scale 2" in said
