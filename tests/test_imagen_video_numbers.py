@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ def test_the_recipe_is_what_the_page_says():
     assert ablations.TWIN.steps == 300 and "trained for 300 steps more" in said
     assert (ablations.SHORT.steps, len(ablations.SEEDS)) == (150, 2) and "after 150 steps with pictures" in said
     assert len(VOCABULARY) // 10 * 10 == 120 and "our language is 120 words" in said
+
+
+@pytest.mark.parametrize("name", recipe.CONFIGS)
+def test_what_is_shipped_is_of_the_recipe_s_sizes(name):
+    """And the last stage alone gives the film."""
+    shipped = read_card(name)
+    assert shipped["config"] == json.loads(json.dumps(asdict(recipe.CONFIGS[name])))
+    assert shipped["config"]["clean"] == (name == recipe.SPACE) and shipped["steps"] == recipe.TRAININGS[name].steps
 
 
 def test_the_paper_is_what_the_page_says():
