@@ -331,7 +331,10 @@ def check_scale(guidance: float) -> float:
 
 
 def word_ids(prompts: list[str], words: int) -> Tensor:
-    """Prompts to ids [prompts, words], 0 for padding; "" is the null prompt. Raises ValueError for unknown words."""
+    """Prompts to ids [prompts, words], 0 for padding; "" is the null prompt. Raises ValueError for unknown words
+    and for no prompt at all."""
+    if not prompts:
+        raise ValueError("prompts is empty; it takes one or more")
     return torch.tensor([encode(text, words, PROMPT_WORDS) if text else [0] * words for text in prompts])
 
 

@@ -141,6 +141,12 @@ def test_the_moments_are_0_1_2_if_nobody_says_otherwise():
     assert not torch.allclose(model(z, T, IDS, moments=2 * torch.arange(FRAMES)), plain, atol=1e-3)
 
 
+def test_no_prompt_at_all_is_named():
+    base = stage(replace(BASE, unet=replace(UNET, channels=12, out=12))).float()
+    with pytest.raises(ValueError, match="prompts is empty; it takes one or more"):
+        Cascade(base).small([])
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("config", [BASE, LARGER], ids=["base", "enlarging"])
 def test_frames_see_each_other_and_films_do_not(config):

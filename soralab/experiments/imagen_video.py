@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from soralab.experiments.align_your_latents import interval
 from soralab.experiments.imagen_video_ablations import joint, twins
 from soralab.experiments.imagen_video_scores import (
     base_films,
@@ -28,7 +29,6 @@ from soralab.experiments.imagen_video_scores import (
 )
 from soralab.experiments.sora_scores import COLUMNS
 from soralab.experiments.walt_ablations import kept
-from soralab.figures.curves import wilson
 from soralab.imagen_video import Cascade, Stage
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.imagen_video import BASE, HALVINGS, SPACE, STUDENT, TIME, load_stage, students
@@ -110,9 +110,3 @@ def evaluate(name: str = STUDENT, checkpoint: str | None = None) -> str:
             cells = "".join(f"{interval(row[column], count):>20s}" for column in COLUMNS)
             lines.append(f"{title + ', ' + stage:16s}{cells}")
     return "\n".join(lines)
-
-
-def interval(share: float, count: int) -> str:
-    """A share of so many in per cent, with its 95 % interval."""
-    low, high = wilson(round(share * count), count)
-    return f"{100 * share:.1f} ({100 * low:.1f}–{100 * high:.1f})"
