@@ -12,7 +12,8 @@ first (section 3.2): with h [batch, channel, frames, height, width] and T the ex
     Conv_P3D(h) = Conv_1D(Conv_2D(h) . T) . T        Conv_1D starts as the identity                       (2)
     ATTN_P3D(h) = ATTN_1D(ATTN_2D(h) . T) . T        what ATTN_1D adds starts at zero                     (3)
 
-Unlike Align your Latents (chapter 10), everything is trained after that.
+Unlike Align your Latents (chapter 10), everything is trained after that. Ours: networks predict v where the paper's
+predict eps, and where the map is smallest all places of all frames attend to one another.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from soralab.align_your_latents import given_frames
-from soralab.blocks import Attention, SpatialTransformer, TimestepEmbedding, sincos
+from soralab.blocks import Attention, SpatialTransformer, TimestepEmbedding, sincos, sincos_grid
 from soralab.blocks.convolution import ResBlock
-from soralab.diffusion import Cosine, ddim, diffusion_loss, guide
+from soralab.diffusion import Cosine, ddim, diffusion_loss, guide, sample_times
+from soralab.diffusion.process import noise_like
 from soralab.latent_diffusion import PROCESS, UNet, noise
 
 # --------------------------------------------------------------------------------- pseudo-3-D layers, section 3.2
@@ -66,11 +68,33 @@ class PseudoAttention(nn.Module):
         nn.init.zeros_(self.attention.to_out.weight)
         nn.init.zeros_(self.attention.to_out.bias)
 
-    def forward(self, x: Tensor, moments: Tensor) -> Tensor:
-        """x [films * frames, dim, height, width], moments [frames]: when each frame is; returns x's shape."""
-        z = rearrange(x, "(b t) c h w -> (b h w) t c", t=len(moments))
-        added = self.attention(self.norm(z) + sincos(moments, x.shape[1]).to(x))
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """x [films * frames, dim, height, width]; returns x's shape."""
+        z = rearrange(x, "(b t) c h w -> (b h w) t c", t=frames)
+        added = self.attention(self.norm(z) + sincos(torch.arange(frames, device=x.device), x.shape[1]).to(x))
         return x + rearrange(added, "(b h w) t c -> (b t) c h w", h=x.shape[2], w=x.shape[3])
+
+
+class JointAttention(PseudoAttention):
+    """In ATTN_1D's place where the map is smallest: all places of all frames attend to one another. Ours.
+
+    What moves leaves its place from one frame to the next. Each token is told its row, column and frame.
+    """
+
+    AXIS, UNIT = 32, 8.0  # numbers for each of the three; a frame is UNIT long and wide
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__(dim, heads)
+        self.where = nn.Linear(3 * self.AXIS, dim)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """x [films * frames, dim, height, width]; returns x's shape."""
+        height, width = x.shape[2:]
+        axes = [torch.arange(frames), *(self.UNIT * (torch.arange(n) + 0.5) / n for n in (height, width))]
+        place = sincos_grid(torch.cartesian_prod(*(axis.to(x) for axis in axes)), (self.AXIS,) * 3).to(x)
+        z = rearrange(x, "(b t) c h w -> b (t h w) c", t=frames)
+        added = self.attention(self.norm(z) + self.where(place))
+        return x + rearrange(added, "b (t h w) c -> (b t) c h w", t=frames, h=height)
 
 
 def inflate(unet: UNet) -> UNet:
@@ -119,7 +143,7 @@ class Decoder(nn.Module):
         return rearrange(self.tokens(seen * self.config.embed**0.5), "b (n c) -> b n c", n=self.config.tokens)
 
     def forward(self, z: Tensor, t: Tensor, seen: Tensor) -> Tensor:
-        """The noise in z [batch, c, height, width] at times t [batch], of a picture that looks like seen."""
+        """v of z [batch, c, height, width] at times t [batch], of a picture that looks like seen."""
         return self.unet(z, t, self.context(seen))
 
 
@@ -136,7 +160,8 @@ class FilmDecoder(nn.Module):
         self.picture = Decoder(inflate(unet), decoder.config)
         self.picture.tokens = deepcopy(decoder.tokens)
         dims = [layer.norm.num_channels for layer in attending(unet)]
-        self.over_time = nn.ModuleList(PseudoAttention(dim, decoder.config.heads) for dim in dims)
+        kinds = [JointAttention if dim == max(dims) else PseudoAttention for dim in dims]
+        self.over_time = nn.ModuleList(kind(dim, decoder.config.heads) for kind, dim in zip(kinds, dims, strict=True))
         self.rate = TimestepEmbedding(width, frequencies=unet.config.width)
         self.known = nn.Conv2d(unet.config.out + 1, unet.config.width, 3, padding=1)
         for last in (self.rate.mlp[2], self.known):
@@ -144,21 +169,19 @@ class FilmDecoder(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(
-        self, z: Tensor, t: Tensor, seen: Tensor, rate: Tensor | None = None, known: Tensor | None = None,
-        moments: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """Predict the noise in z [batch, frames, c, height, width] at diffusion times t [batch].
+        self, z: Tensor, t: Tensor, seen: Tensor, rate: Tensor | None = None, known: Tensor | None = None
+    ) -> Tensor:
+        """Predict v of z [batch, frames, c, height, width] at diffusion times t [batch].
 
         seen [batch, embed]: what all frames look like. rate [batch]: frames in a unit of the world's time, or None.
-        known [batch, frames, c + 1, height, width]: chapter 10's c_S, or None. moments [frames]: 0, 1, 2, ... if None.
-        Raises ValueError for what does not fit.
+        known [batch, frames, c + 1, height, width]: chapter 10's c_S, or None; frames that are given stand in z's place
+        without noise, at time 0. Raises ValueError for what does not fit.
         """
         if z.ndim != 5:
             raise ValueError(f"z is {list(z.shape)}; it takes [batch, frames, channels, height, width]")
         frames, unet = z.shape[1], self.picture.unet
         if rate is not None and not (rate > 0).all():
             raise ValueError(f"rate reaches {float(rate.min())}; it takes numbers above 0")
-        moments = torch.arange(frames, device=z.device) if moments is None else moments
         for module in unet.modules():
             if isinstance(module, PseudoConv):
                 module.frames = frames
@@ -168,24 +191,34 @@ class FilmDecoder(nn.Module):
         def after(layer: nn.Module, x: Tensor) -> Tensor:
             if layer is first and known is not None:
                 return x + self.known(known.flatten(0, 1))
-            return layers[layer](x, moments) if layer in layers else x
+            return layers[layer](x, frames) if layer in layers else x
 
+        times = t[:, None].expand(-1, frames)
+        if known is not None:
+            given = known[:, :, -1, 0, 0] > 0
+            z, times = torch.where(given[:, :, None, None, None], known[:, :, :-1], z), times * ~given
         told = None if rate is None else self.rate(rate.log() / 10).repeat_interleave(frames, 0)
         context = self.picture.context(seen).repeat_interleave(frames, 0)
-        out = unet(z.flatten(0, 1), t.repeat_interleave(frames, 0), context, after=after, told=told)
+        out = unet(z.flatten(0, 1), times.flatten(), context, after=after, told=told)
         return out.unflatten(0, z.shape[:2])
 
 
 def film_loss(
-    model: FilmDecoder, z: Tensor, seen: Tensor, rate: Tensor, generator: torch.Generator, given: Tensor | None = None
-) -> Tensor:
-    """Squared error of the noise for each film of latents z [batch, frames, c, height, width], without a word: [batch].
+    model: FilmDecoder, z: Tensor, seen: Tensor, rate: Tensor, generator: torch.Generator, given: Tensor | None = None,
+    t: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Squared error of v for each film of latents z [batch, frames, c, height, width], without a word: [batch].
 
-    seen [batch, embed]: CLIP's embedding of one of its frames; given [batch, frames]: which frames are told, for F.
+    seen [batch, embed]: CLIP's embedding of one of its frames. given [batch, frames]: which frames are told, for F; the
+    error is that of the others. t [batch]: times of the noise, drawn evenly if None.
     """
+    t = sample_times(len(z), generator, device=z.device) if t is None else t
+    eps = noise_like(z, generator)
     known = None if given is None else given_frames(z, given)
-    condition = {"seen": seen, "rate": rate, "known": known}
-    return diffusion_loss(PROCESS, model, z, "eps", generator=generator, condition=condition)
+    v = model(PROCESS.add_noise(z, eps, t), t, seen, rate, known)
+    error = (v - PROCESS.target(z, eps, t, "v")).square().flatten(2).mean(2)
+    asked = torch.ones_like(error) if given is None else (~given).to(error)
+    return (error * asked).sum(1) / asked.sum(1)
 
 
 def draw_rate(rng: Random, done: float, low: float = 1.0, high: float = 30.0, sharpness: float = 4.0) -> float:
@@ -253,32 +286,41 @@ class Filmmaker:
     @torch.no_grad()
     def latents(
         self, seen: Tensor, noise: Tensor, rate: float | None = None, z: Tensor | None = None,
-        given: Tensor | None = None, moments: Tensor | None = None, steps: int = 50, guidance: float = 3.0,
+        given: Tensor | None = None, steps: int = 50, guidance: float = 3.0,
     ) -> Tensor:  # fmt: skip
         """From noise [batch, frames, c, height, width] to latents that look like seen [batch, embed], by DDIM.
 
-        given [batch, frames]: which frames of z are known; they come back as they are. rate, moments: as in
-        `FilmDecoder`. guidance is away from nothing in particular.
+        given [batch, frames]: which frames of z are known; they come back as they are. rate: as in `FilmDecoder`.
+        guidance is away from nothing in particular.
         """
         rates = None if rate is None else torch.full((len(noise),), float(rate), device=noise.device)
         known = None if given is None else given_frames(z, given)
         condition = {"seen": seen, "rate": rates, "known": known}
-        network = guide(partial(self.model, moments=moments), condition, {**condition, "seen": seen * 0}, guidance)
-        filmed = ddim(PROCESS.denoiser(network, "eps"), noise, PROCESS, steps)
+        network = guide(self.model, condition, {**condition, "seen": seen * 0}, guidance)
+        filmed = ddim(PROCESS.denoiser(network, "v"), noise, PROCESS, steps)
         return filmed if given is None else torch.where(given[:, :, None, None, None], z, filmed)
 
     def between(self, z: Tensor, seen: Tensor, skip: int = 5, seed: int = 0, **options) -> Tensor:
         """F: latents z [batch, n, c, height, width] and skip - 1 frames between each two: (n - 1) * skip + 1 frames.
 
-        With the paper's 16 frames and a skip of 5 there are 76.
+        With the paper's 16 frames and a skip of 5 there are 76. rate, if given, is that of all of them.
         """
         if z.shape[1] < 2 or skip < 2:
             raise ValueError(f"z, skip: got {z.shape[1]} frames and {skip}; takes two frames or more, and 2 or more")
         frames = (z.shape[1] - 1) * skip + 1
-        place = torch.arange(frames, device=z.device)
-        whole, given = z.repeat_interleave(skip, 1)[:, :frames], (place % skip == 0).expand(len(z), -1)
+        whole = z.repeat_interleave(skip, 1)[:, :frames]
+        given = (torch.arange(frames, device=z.device) % skip == 0).expand(len(z), -1)
         start = noise(seed, len(z), tuple(whole.shape[1:])).to(z)
-        return self.latents(seen, start, z=whole, given=given, moments=place / skip, **options)
+        return self.latents(seen, start, z=whole, given=given, **options)
+
+    def go_on(self, z: Tensor, seen: Tensor, frames: int, seed: int = 0, **options) -> Tensor:
+        """F: latents z [batch, n, c, height, width] and what comes after them, `frames` in all (extrapolation)."""
+        if not 0 < z.shape[1] < frames:
+            raise ValueError(f"z, frames: got {z.shape[1]} and {frames}; takes one or more, and more in all")
+        whole = F.pad(z, (0, 0, 0, 0, 0, 0, 0, frames - z.shape[1]))
+        given = (torch.arange(frames, device=z.device) < z.shape[1]).expand(len(z), -1)
+        start = noise(seed, len(z), tuple(whole.shape[1:])).to(z)
+        return self.latents(seen, start, z=whole, given=given, **options)
 
 
 def same_noise(seed: int, count: int, frames: int, shape: Sequence[int]) -> Tensor:
@@ -298,5 +340,5 @@ def enlarge(network: UNet, small: Tensor, start: Tensor, steps: int = 20) -> Ten
     if start.shape[:3] != small.shape[:3]:
         raise ValueError(f"start is {list(start.shape)}, small {list(small.shape)}; it takes others in its sides alone")
     over = F.interpolate(small.flatten(0, 1), start.shape[3:], mode="bilinear")
-    denoise = PROCESS.denoiser(partial(network, concat=over), "eps")
+    denoise = PROCESS.denoiser(partial(network, concat=over), "v")
     return ddim(denoise, start.flatten(0, 1), PROCESS, steps).unflatten(0, small.shape[:2])
