@@ -9,12 +9,14 @@ from tiny_models import numbers, randomise
 from torch import nn
 
 from soralab.align_your_latents import given_frames
+from soralab.blocks import sincos
 from soralab.latent_diffusion import PROCESS, UNet, UNetConfig
 from soralab.make_a_video import (
     Decoder,
     DecoderConfig,
     FilmDecoder,
     Filmmaker,
+    JointAttention,
     Prior,
     PseudoAttention,
     PseudoConv,
@@ -63,9 +65,12 @@ def looks(seed=5):
 @torch.no_grad()
 @pytest.mark.parametrize("told", [{}, {"rate": RATE}, {"known": given_frames(films(7), torch.eye(FILMS, FRAMES) > 0)}])
 def test_at_first_it_is_the_decoder_frame_by_frame_bit_for_bit(told):
+    """Frames that are given are, to the decoder too, pictures without noise."""
     model, base, z = fresh(), decoder(), films()
-    times, context = (x.repeat_interleave(FRAMES, 0) for x in (T, base.context(looks())))
-    want = base.unet(z.flatten(0, 1), times, context).unflatten(0, z.shape[:2])
+    given = torch.eye(FILMS, FRAMES) > 0 if "known" in told else torch.zeros(FILMS, FRAMES).bool()
+    seen = torch.where(given[:, :, None, None, None], films(7), z)
+    times, context = (T[:, None] * ~given).flatten(), base.context(looks()).repeat_interleave(FRAMES, 0)
+    want = base.unet(seen.flatten(0, 1), times, context).unflatten(0, z.shape[:2])
     assert torch.equal(model(z, T, looks(), **told), want) and want.std() > 0.1
 
 
@@ -77,7 +82,7 @@ def test_all_of_it_is_trained_also_at_the_first_step():
     model = fresh()
     film_loss(model, films(), looks(), RATE, generator, given).sum().backward()
     new = [m.time.weight for m in model.modules() if isinstance(m, PseudoConv)]
-    new += [m.attention.to_out.weight for m in model.over_time] + [model.known.weight, model.rate.mlp[2].weight]
+    new += [m.attention.to_out.weight for m in model.over_time] + [model.known.bias, model.rate.mlp[2].weight]
     assert all(weight.grad.abs().max() > 0 for weight in new)
 
 
@@ -123,13 +128,41 @@ def test_eq_2_by_hand():
 @torch.no_grad()
 def test_eq_3_sees_its_place_in_all_frames_and_their_order():
     layer, x = randomise(PseudoAttention(8, 2)).double(), numbers(2 * FRAMES, 8, 2, 3).double()
-    before, order, moments = layer(x, torch.arange(FRAMES)), torch.tensor([2, 0, 4, 1, 3]), torch.arange(FRAMES)
+    before, order = layer(x, FRAMES), torch.tensor([2, 0, 4, 1, 3])
     moved = x.clone()
     moved[3, :, 1, 2] = numbers(8, seed=9).double()
-    changed = (layer(moved, moments) != before).any(1)
+    changed = (layer(moved, FRAMES) != before).any(1)
     assert changed[:FRAMES, 1, 2].all() and changed.sum() == FRAMES
-    assert (layer(x[:FRAMES][order], moments) - before[:FRAMES][order]).abs().max() > 1e-4
-    torch.testing.assert_close(layer(x[:FRAMES][order], moments[order]), before[:FRAMES][order])
+    assert (layer(x[:FRAMES][order], FRAMES) - before[:FRAMES][order]).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_where_the_map_is_smallest_all_places_of_all_frames_see_each_other():
+    layer, x = randomise(JointAttention(8, 2)).double(), numbers(2 * FRAMES, 8, 2, 3).double()
+    before, moved = layer(x, FRAMES), x.clone()
+    moved[3, :, 1, 2] = numbers(8, seed=9).double()
+    changed = (layer(moved, FRAMES) != before).any(1)
+    assert changed[:FRAMES].all() and not changed[FRAMES:].any()
+    for axis in (0, 2, 3):  # frame, row, column: each is told
+        other = x[:FRAMES].flip(axis)
+        assert (layer(other, FRAMES).flip(axis) - before[:FRAMES]).abs().max() > 1e-4
+    assert torch.equal(JointAttention(8, 2).double()(x, FRAMES), x)
+    kinds = [(type(m), m.norm.normalized_shape[0]) for m in fresh().over_time]
+    assert set(kinds) == {(JointAttention, 16), (PseudoAttention, 8)}
+
+
+@torch.no_grad()
+def test_the_joint_attention_by_hand():
+    """One token for each place of each frame, which is told where and when it is in units that no size changes."""
+    layer, x = randomise(JointAttention(8, 2)).double(), numbers(2, 8, 2, 3).double()
+    tokens = [x[f, :, r, c] for f in range(2) for r in range(2) for c in range(3)]
+    places = [(f, 8 * (r + 0.5) / 2, 8 * (c + 0.5) / 3) for f in range(2) for r in range(2) for c in range(3)]
+    told = torch.stack([torch.cat([sincos(torch.tensor(value), 32) for value in place]) for place in places]).double()
+    added = layer.attention((layer.norm(torch.stack(tokens)) + layer.where(told))[None])[0]
+    want = x.clone()
+    for k, (f, r, c) in enumerate((f, r, c) for f in range(2) for r in range(2) for c in range(3)):
+        want[f, :, r, c] += added[k]
+    torch.testing.assert_close(layer(x, 2), want, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
@@ -150,8 +183,17 @@ def test_what_it_is_told_counts_film_by_film(model):
         mixed = torch.cat([other[:1], told[name][1:]])
         changed = (model(z, T, **{**told, name: mixed}) != before).flatten(1).any(1)
         assert changed.tolist() == [True, False], name
-    assert not torch.allclose(model(z, T, **told, moments=torch.arange(FRAMES) / 2), before, atol=1e-6)
-    assert torch.equal(model(z, T, **told, moments=torch.arange(FRAMES)), before)
+
+
+@torch.no_grad()
+def test_of_frames_that_are_given_the_noise_is_not_seen(model):
+    z, given = films(), torch.tensor([[True, False, True, False, False]] * FILMS)
+    told = {"seen": looks(), "rate": RATE, "known": given_frames(films(8), given)}
+    before = model(z, T, **told)
+    z[:, [0, 2]] += 5
+    assert torch.equal(model(z, T, **told), before)
+    z[:, 1] += 1
+    assert not torch.allclose(model(z, T, **told), before, atol=1e-3)
 
 
 @torch.no_grad()
@@ -173,20 +215,26 @@ def test_the_image_embedding_is_brought_to_the_size_of_numbers():
 # ---------------------------------------------------------------------------------------------- the loss, and rates
 
 
-def test_the_loss_is_that_of_the_noise():
+def test_the_loss_is_that_of_v_in_frames_that_are_not_given():
     asked = {}
 
     def network(x, t, seen, rate, known):
         asked.update(x=x, t=t, seen=seen, rate=rate, known=known)
         return torch.zeros_like(x)
 
+    def errors():
+        alpha, sigma = (f(asked["t"])[:, None, None, None, None] for f in (PROCESS.alpha, PROCESS.sigma))
+        eps = (asked["x"] - alpha * films()) / sigma
+        return (alpha * eps - sigma * films()).square().flatten(2).mean(2)
+
     loss = film_loss(network, films(), looks(), RATE, torch.Generator().manual_seed(2))
     assert asked["known"] is None and torch.equal(asked["seen"], looks()) and torch.equal(asked["rate"], RATE)
-    alpha, sigma = (f(asked["t"])[:, None, None, None, None] for f in (PROCESS.alpha, PROCESS.sigma))
-    torch.testing.assert_close(loss, ((asked["x"] - alpha * films()) / sigma).square().flatten(1).mean(1))
-    given = torch.eye(FILMS, FRAMES) > 0
-    film_loss(network, films(), looks(), RATE, torch.Generator().manual_seed(2), given)
-    assert torch.equal(asked["known"], given_frames(films(), given))
+    torch.testing.assert_close(loss, errors().mean(1))
+    given = torch.tensor([[True, True, False, False, True], [False, True, False, False, False]])
+    loss = film_loss(network, films(), looks(), RATE, torch.Generator().manual_seed(2), given, T)
+    assert torch.equal(asked["known"], given_frames(films(), given)) and torch.equal(asked["t"], T)
+    want = torch.stack([row[~mask].mean() for row, mask in zip(errors(), given, strict=True)])
+    torch.testing.assert_close(loss, want)
 
 
 def test_rates_fall_as_training_goes_on():
@@ -239,20 +287,28 @@ def test_the_prior_learns_which_picture_goes_with_which_text():
 class Recorder(Filmmaker):
     """Keeps what `latents` is asked."""
 
-    def latents(self, seen, noise, rate=None, z=None, given=None, moments=None, **options):
-        self.asked = (given, moments)
-        return super().latents(seen, noise, rate, z, given, moments, **options)
+    def latents(self, seen, noise, rate=None, z=None, given=None, **options):
+        self.asked = (given, rate)
+        return super().latents(seen, noise, rate, z, given, **options)
 
 
 @pytest.mark.parametrize("skip", [2, 3])
 def test_frames_between(skip):
     maker, z = Recorder(trained().float(), None), films(frames=3).float()
-    whole = maker.between(z, looks().float(), skip, steps=2)
+    whole = maker.between(z, looks().float(), skip, rate=18.0, steps=2)
     assert whole.shape[1] == 2 * skip + 1 and torch.equal(whole[:, ::skip], z)
     assert maker.asked[0].tolist() == [[k % skip == 0 for k in range(2 * skip + 1)]] * 2
-    torch.testing.assert_close(maker.asked[1], torch.arange(2 * skip + 1) / skip)
-    other = maker.between(z + 1, looks().float(), skip, steps=2)
+    assert maker.asked[1] == 18
+    other = maker.between(z + 1, looks().float(), skip, rate=18.0, steps=2)
     assert not torch.allclose(other[:, 1], whole[:, 1], atol=1e-3)
+
+
+def test_frames_after():
+    maker, z = Recorder(trained().float(), None), films(frames=3).float()
+    whole = maker.go_on(z, looks().float(), 7, seed=2, rate=9.0, steps=2)
+    assert whole.shape[1] == 7 and torch.equal(whole[:, :3], z)
+    assert maker.asked[0].tolist() == [[k < 3 for k in range(7)]] * 2 and maker.asked[1] == 9
+    assert not torch.allclose(maker.go_on(z, looks().float(), 7, seed=3, rate=9.0, steps=2)[:, 3], whole[:, 3])
 
 
 def test_16_frames_become_76():
@@ -263,14 +319,14 @@ def test_16_frames_become_76():
 def test_guidance_is_away_from_nothing_in_particular():
     asked = Counter()
 
-    def network(x, t, seen, rate, known, moments):
+    def network(x, t, seen, rate, known):
         asked[bool(seen.any()), rate is not None and float(rate[0])] += 1
         return x * 0 + seen.any()
 
     start = films(3).float()
     made = Filmmaker(network, None).latents(looks().float(), start, rate=4.0, steps=1, guidance=3.0)
     alpha, sigma = PROCESS.alpha(torch.ones(1)), PROCESS.sigma(torch.ones(1))
-    assert float(((start - alpha * made) / sigma).mean()) == pytest.approx(3, abs=1e-3)
+    assert float(((alpha * start - made) / sigma).mean()) == pytest.approx(3, abs=1e-3)
     assert asked == {(True, 4.0): 1, (False, 4.0): 1}
 
 
@@ -311,6 +367,7 @@ def test_layers_attend_in_the_order_of_the_network():
     (lambda m: draw_rate(Random(0), 0.5, 0.0), "0 < low <= high"),
     (lambda m: Filmmaker(m, None).between(films()[:, :1], looks()), "z, skip: got 1 frames and 5; takes two frames"),
     (lambda m: Filmmaker(m, None).between(films(), looks(), 1), "z, skip: got 5 frames and 1"),
+    (lambda m: Filmmaker(m, None).go_on(films(), looks(), 5), "z, frames: got 5 and 5; takes one or more, and more in"),
     (lambda m: enlarge(None, films(), films()[:, :2]), r"start is \[2, 2, 4, 4, 4\], small \[2, 5, 4, 4, 4\]"),
 ])  # fmt: skip
 def test_errors_name_the_argument(model, make, says):

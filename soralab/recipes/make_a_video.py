@@ -105,11 +105,11 @@ class PictureBatches:
         return {"z": self.library.z[film, EVERY * frame].float(), "seen": seen * told.to(seen)}
 
 
-SHORT = 0.6  # for this share of the steps windows are short, and so many more that a step costs the same
+SHORT = 0.4  # for this share of the steps windows are short, and so many more that a step costs the same
 WINDOW = 3  # frames of a short window
 STRIDES = {WINDOW: (4, 6, 8, 12, 16), FRAMES: (1, 2, 3, 4)}  # of the 36 frames, from one frame of a window to the next
 # What is given of a window, with its share: so many of the first frames, or every second one.
-GIVEN = {WINDOW: ((0, 0.2), (1, 0.2), (2, 0.6)), FRAMES: ((0, 0.2), (1, 0.1), (2, 0.15), (3, 0.3), ("second", 0.25))}
+GIVEN = {WINDOW: ((0, 0.2), (1, 0.25), (2, 0.55)), FRAMES: ((0, 0.2), (1, 0.15), (2, 0.15), (3, 0.3), ("second", 0.2))}
 TIMES = (0.4, 0.9)  # of the noise of every second window: with less the frames tell where things go
 
 
