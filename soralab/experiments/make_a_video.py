@@ -72,8 +72,8 @@ def metrics(name: str, trained: Trained) -> dict:
         "longer": partial(longer, all_of_it, count["few"], **told),
     }
     found = {of: kept(folder / f"{of.replace(' ', '_')}.json", measure) for of, measure in measures.items()}
-    given = {str(n): found.pop(f"given {n}") for n in (1, 2, 3)}
-    return {**found, "goes on": given | found.pop("chance")}
+    given = {str(n): found.pop(f"given {n}") for n in (1, 2, 3)} | found.pop("chance")
+    return {**found, "goes on": given}
 
 
 def evaluate(name: str = FILM, checkpoint: str | None = None) -> str:
