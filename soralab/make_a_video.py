@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from random import Random
 
 import torch
 import torch.nn.functional as F
@@ -219,17 +218,6 @@ def film_loss(
     error = (v - PROCESS.target(z, eps, t, "v")).square().flatten(2).mean(2)
     asked = torch.ones_like(error) if given is None else (~given).to(error)
     return (error * asked).sum(1) / asked.sum(1)
-
-
-def draw_rate(rng: Random, done: float, low: float = 1.0, high: float = 30.0, sharpness: float = 4.0) -> float:
-    """A frame rate for a training film: from a Beta distribution on [low, high], whose mean falls as training goes on.
-
-    done: share of the training, 0 to 1. Films of many frames a second hardly move and come first, as in section 3.5.
-    """
-    if not 0 <= done <= 1 or not 0 < low <= high:
-        raise ValueError(f"done, low, high: got {done}, {low}, {high}; takes 0 <= done <= 1 and 0 < low <= high")
-    mean = 0.9 - 0.8 * done
-    return low + (high - low) * rng.betavariate(sharpness * mean, sharpness * (1 - mean))
 
 
 # --------------------------------------------------------------------------------------------------- the prior, P

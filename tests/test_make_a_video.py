@@ -1,7 +1,6 @@
-"""Chapter 14: layers that change nothing at first, what frames see, the prior, rates, and one noise for all frames."""
+"""Chapter 14: layers that change nothing at first, what frames see, the prior, and one noise for all frames."""
 
 from collections import Counter
-from random import Random
 
 import pytest
 import torch
@@ -21,7 +20,6 @@ from soralab.make_a_video import (
     PseudoAttention,
     PseudoConv,
     attending,
-    draw_rate,
     enlarge,
     film_loss,
     inflate,
@@ -212,7 +210,7 @@ def test_the_image_embedding_is_brought_to_the_size_of_numbers():
     assert not torch.allclose(base(films()[:, 0], T, looks()), base(films()[:, 0], T, looks(6)), atol=1e-3)
 
 
-# ---------------------------------------------------------------------------------------------- the loss, and rates
+# ---------------------------------------------------------------------------------------------- the loss
 
 
 def test_the_loss_is_that_of_v_in_frames_that_are_not_given():
@@ -235,17 +233,6 @@ def test_the_loss_is_that_of_v_in_frames_that_are_not_given():
     assert torch.equal(asked["known"], given_frames(films(), given)) and torch.equal(asked["t"], T)
     want = torch.stack([row[~mask].mean() for row, mask in zip(errors(), given, strict=True)])
     torch.testing.assert_close(loss, want)
-
-
-def test_rates_fall_as_training_goes_on():
-    rng = Random(0)
-    for done in (0.0, 0.5, 1.0):
-        rates = torch.tensor([draw_rate(rng, done, 1.0, 30.0) for _ in range(4000)])
-        mean = 0.9 - 0.8 * done
-        assert rates.min() >= 1 and rates.max() <= 30
-        assert float(rates.mean()) == pytest.approx(1 + 29 * mean, abs=0.4)  # six standard errors
-        deviation = 29 * (mean * (1 - mean) / 5) ** 0.5  # a Beta's of a + b = 4
-        assert float(rates.std()) == pytest.approx(deviation, rel=0.05)
 
 
 # ---------------------------------------------------------------------------------------------- the prior
@@ -362,9 +349,6 @@ def test_layers_attend_in_the_order_of_the_network():
     (lambda m: m(films()[0], T, looks()), r"z is \[5, 4, 4, 4\]; it takes \[batch, frames, channels, height, width\]"),
     (lambda m: m(films(), T, looks(), RATE - 2), "rate reaches 0.0; it takes numbers above 0"),
     (lambda m: m(films(), T, looks()[:, :4]), r"seen is \[2, 4\]; it takes \[batch, 6\]"),
-    (lambda m: draw_rate(Random(0), 1.5), "done, low, high: got 1.5, 1.0, 30.0"),
-    (lambda m: draw_rate(Random(0), 0.5, 3.0, 2.0), "done, low, high: got 0.5, 3.0, 2.0"),
-    (lambda m: draw_rate(Random(0), 0.5, 0.0), "0 < low <= high"),
     (lambda m: Filmmaker(m, None).between(films()[:, :1], looks()), "z, skip: got 1 frames and 5; takes two frames"),
     (lambda m: Filmmaker(m, None).between(films(), looks(), 1), "z, skip: got 5 frames and 1"),
     (lambda m: Filmmaker(m, None).go_on(films(), looks(), 5), "z, frames: got 5 and 5; takes one or more, and more in"),

@@ -289,6 +289,7 @@ def test_a_film_that_repeats_is_chance_and_the_truth_is_right(pixels):
     assert exact["motion"] == limits["copied"]["motion"] == 1 and exact["psnr"] > 100
     assert still["motion"] < 0.6 and room.maker.asked == [(3, FRAMES, scores.RATE)]
     assert sum(right for right, _ in exact["motions"].values()) == 6
+    assert exact["way"] == 1 and still["way"] < 0.4
 
 
 def test_a_film_goes_on_in_windows_that_begin_with_its_last_frames(pixels):
@@ -351,7 +352,7 @@ def test_each_look_is_filmed_and_the_painter_paints(monkeypatch):
             painted.append((len(names), options))
             return torch.zeros(len(names), 3, 32, 32)
 
-    monkeypatch.setattr(scores, "looks", lambda names, prior, clip, seed: torch.full((len(names), 2), 1.0))
+    monkeypatch.setattr(scores, "looks", lambda names, prior, seed: torch.full((len(names), 2), 1.0))
     monkeypatch.setattr(scores, "embedded", lambda names, clip: torch.full((len(names), 2), 2.0))
     monkeypatch.setattr(scores.Studio, "seen", lambda self, films: torch.full((len(films), 2), 3.0))
     monkeypatch.setattr(scores, "CHUNK", 2)
@@ -408,12 +409,12 @@ def test_a_table_that_is_there_is_not_measured_again(tmp_path, monkeypatch):
             return value
         return table
 
-    for name in ("single_frames", "rates", "between", "longer"):
+    for name in ("single_frames", "from_words", "rates", "between", "longer"):
         monkeypatch.setattr(experiment, name, measure(name, name))
     monkeypatch.setattr(experiment, "goes_on", lambda room, n, count, steps: asked.update([n]) or {"films": count})
     monkeypatch.setattr(experiment, "chance", measure("chance", {"films": 2, "repeated": 1, "copied": 2}))
     trained = Trained(nn.Identity(), {"autoencoder": "one", "steps": 7}, None)
     table = experiment.metrics(recipe.FILM, trained)
-    assert experiment.metrics(recipe.FILM, trained) == table and set(asked.values()) == {1} and len(asked) == 8
-    assert set(table) == {"frames", "rate", "between", "longer", "goes on"}
+    assert experiment.metrics(recipe.FILM, trained) == table and set(asked.values()) == {1} and len(asked) == 9
+    assert set(table) == {"frames", "words", "rate", "between", "longer", "goes on"}
     assert set(table["goes on"]) == {"1", "2", "3", "films", "repeated", "copied"}

@@ -11,6 +11,7 @@ from soralab.experiments.make_a_video_scores import (
     chance,
     cosines,
     enlarged,
+    from_words,
     goes_on,
     longer,
     rates,
@@ -65,6 +66,7 @@ def metrics(name: str, trained: Trained) -> dict:
     folder = RUNS / f"{name}_experiments" / f"{trained.card['steps']}_steps"
     measures = {
         "frames": partial(single_frames, all_of_it, count["pictures"], **told),
+        "words": partial(from_words, all_of_it, count["few"], **told),
         **{f"given {n}": partial(goes_on, all_of_it, n, count["many" if n == 3 else "few"], **told) for n in (1, 2, 3)},
         "chance": partial(chance, all_of_it, count["many"]),
         "rate": partial(rates, all_of_it, count["few"], **told),

@@ -27,6 +27,7 @@ from soralab.make_a_video import Filmmaker, Prior, enlarge, same_noise
 from soralab.recipes.make_a_video import EVERY, FINE, SIDE, STRIDES, WINDOW, PairBatches, embedded, looks
 from soralab.training.data import beside
 from soralab.world import referee
+from soralab.world.reader import read_caption
 from soralab.world.scene import SLIDES
 
 NOISE = 30_000  # seed of all noise
@@ -80,7 +81,7 @@ def single_frames(studio: Studio, count: int, **options) -> dict[str, float]:
     names = [frames.still(text) for text in texts]
     middle = world.to_film(world.render(scenes, FRAMES, SIDE, SIDE))[:, FRAMES // 2 :]
     told = {
-        "words": looks(names, studio.prior, studio.clip, NOISE), "no prior": embedded(names, studio.clip),
+        "words": looks(names, studio.prior, NOISE), "no prior": embedded(names, studio.clip),
         "true look": studio.seen(middle),
     }  # fmt: skip
     painted = torch.cat([studio.painter.paint(names[k : k + CHUNK], NOISE + k, **options)
@@ -95,14 +96,29 @@ def single_frames(studio: Studio, count: int, **options) -> dict[str, float]:
     return found
 
 
+def from_words(studio: Studio, count: int, **options) -> dict:
+    """Films of nine frames from the words of test films, which say how things move, and from no frame: as `shares`."""
+    texts = prompts("test", count)[0]
+    seen = looks([frames.still(text) for text in texts], studio.prior, NOISE)
+    start, parts = studio.noise(count, FRAMES), []
+    for k in range(0, count, CHUNK):
+        part = slice(k, k + CHUNK)
+        parts.append(studio.decode(studio.maker.latents(seen[part], start[part], RATE, **options)))
+    return {"films": count, **shares(marks(torch.cat(parts), texts))}
+
+
 # ------------------------------------------------------------------------------------------------- films that go on
 
 
 def judged(films: Tensor, true: Tensor, texts: Sequence[str], new: slice) -> dict:
-    """A film's copy or guess: PSNR of the frames `new` in dB, as `shares`, and which motions were right."""
+    """A film's copy or guess: PSNR of the frames `new` in dB, as `shares`, which motions were right, and "way": how
+    far things that slide go, as a share of what they should (the median)."""
     found = marks(films, texts)
     motions = by_motion([{"all": mark["motion"]} for mark in found], texts)
-    return {"psnr": psnr(true[:, new], films[:, new]), **shares(found), "motions": motions}
+    slide = torch.tensor([read_caption(text)[0]["motion"] in SLIDES for text in texts])
+    way = [gone / whole for gone, whole in zip(speeds(films[slide]), speeds(true[slide]), strict=True)]
+    far = round(float(np.nanmedian(way)), 3) if np.isfinite(way).any() else None
+    return {"psnr": psnr(true[:, new], films[:, new]), **shares(found), "motions": motions, "way": far}
 
 
 def goes_on(studio: Studio, given: int, count: int, **options) -> dict:
@@ -169,26 +185,28 @@ def sliding(count: int) -> list[world.Scene]:
     return found
 
 
-def speed(films: Tensor) -> tuple[float, int]:
-    """How far the one thing of each film moves from frame to frame, in short sides, by the referee: the median, and of
-    how many films; one in which it sees another number of things is left out."""
+def speeds(films: Tensor) -> list[float]:
+    """How far the one thing of each film moves from frame to frame, in short sides, by the referee; NaN where it sees
+    another number of things, or not all the way."""
     found = []
     for report in referee.read_all(films.cpu()):
-        if report.count == 1 and np.isfinite(path := report.objects[0].trajectory).all():
-            found.append(float(np.linalg.norm(path[-1] - path[0])) / (len(path) - 1))
-    return (round(float(np.median(found)), 4) if found else 0.0), len(found)
+        path = report.objects[0].trajectory if report.count == 1 else np.full((2, 2), np.nan)
+        found.append(float(np.linalg.norm(path[-1] - path[0])) / (len(path) - 1))
+    return found
 
 
 def rates(studio: Studio, count: int, **options) -> list[dict]:
-    """From the first frame of a thing that slides, at each of RATES: {"asked": frames a clip, "filmed", "true": as
-    `speed`, "films": of how many}."""
+    """From the first frame of a thing that slides, at each of RATES: {"asked": frames a clip, "filmed", "true": short
+    sides a frame, the median, "films": of how many}."""
     table = []
     for rate in RATES:
         true = world.to_film(world.render(sliding(count), rate, SIDE, SIDE))[:, :FRAMES]
         z, seen = encoded(studio.autoencoder, true[:, :1]), studio.seen(true)
         told = {"seed": NOISE, "rate": rate, "guidance": 1.0, **options}
-        filmed, films = speed(studio.decode(studio.maker.go_on(z, seen, FRAMES, **told)))
-        table.append({"asked": rate, "filmed": filmed, "true": speed(true)[0], "films": films})
+        filmed = np.array(speeds(studio.decode(studio.maker.go_on(z, seen, FRAMES, **told))))
+        read = int(np.isfinite(filmed).sum())
+        middle = {"filmed": np.nanmedian(filmed) if read else 0.0, "true": np.nanmedian(speeds(true))}
+        table.append({"asked": rate, **{key: round(float(value), 4) for key, value in middle.items()}, "films": read})
     return table
 
 

@@ -340,7 +340,8 @@ def load_enlarger(name: str = SPACE) -> UNet:
     return load_model(name, lambda sizes: UNet(config_of(UNetConfig, sizes)), "UNet")[0]
 
 
-def looks(texts: Sequence[str], prior: Prior, clip: CLIP, seed: int = 0) -> Tensor:
-    """What pictures of texts look like to CLIP, as the prior guesses it: [texts, embed]. Texts as a picture has them.
-    """
+def looks(texts: Sequence[str], prior: Prior, seed: int = 0) -> Tensor:
+    """What pictures of texts look like to CLIP, as the prior guesses it: [texts, embed]. A text names what a picture
+    shows (`frames.still` makes one of a film's prompt)."""
+    clip = chapter_04.load()[0].to(next(prior.parameters()).device)
     return prior.sample(embedded(texts, clip), torch.Generator().manual_seed(seed))
