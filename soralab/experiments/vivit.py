@@ -1,0 +1,107 @@
+"""What chapter 08 measures: `soralab evaluate vivit`, and the card's metrics.
+
+The four models and a bag of frames on unseen films, beside what each costs; how tubelets begin, and uniform frames in
+their place; what order does to the shipped one; and chapter 16's films, read by it and by the referee.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from soralab.datasets import order
+from soralab.experiments.vivit_scores import COLUMNS, measure, order_of_time
+from soralab.experiments.vivit_sora import beside_the_referee
+from soralab.files.atomic import kept
+from soralab.recipes import RUNS, Trained
+from soralab.recipes.vivit import BAG, READERS, SEED, TRAINING, begun, fit, load, readers
+from soralab.training.profiles import by_profile, device
+from soralab.vivit import ViViT, ViViTConfig, cost
+
+TEST_FILMS, START_FILMS, PROMPTS = 1000, 500, 100
+STARTING = replace(TRAINING, steps=300)  # of each arm of STARTS
+STARTS = {  # how Model 4 begins: its config, and where its weights are from
+    "central frame": (ViViTConfig(4), "central frame"),
+    "inflated": (ViViTConfig(4), "inflated"),
+    "tubelets drawn anew": (ViViTConfig(4), "random"),
+    "uniform frames": (ViViTConfig(4, frames=4, tubelet=(1, 4, 4)), "central frame"),
+    "from nothing": (ViViTConfig(4), None),
+}
+
+
+def seconds_a_film(model: ViViT, films: int = 8, runs: int = 5) -> float:
+    """Seconds that the model takes to read one film of a batch, the quickest of a few runs, on this machine."""
+    model = model.to(device())
+    c = model.config
+    batch = torch.zeros(films, c.frames, c.channels, c.image, c.image, device=device())
+    taken = []
+    with torch.no_grad():
+        for _ in range(runs):
+            began = time.perf_counter()
+            model(batch).cpu()
+            taken.append(time.perf_counter() - began)
+    return float(f"{min(taken) / films:.3g}")
+
+
+def table_row(model: ViViT, count: int) -> dict:
+    """One line of the chapter's Table 2: what a model costs, and what it makes of both splits."""
+    parameters, macs = cost(model.config)
+    splits = {split: measure(model.to(device()), split, count) for split in ("test", "held_out")}
+    return {"parameters": parameters, "macs": macs, "seconds": seconds_a_film(model), **splits}
+
+
+def start(folder: Path, kind: str, steps: int, count: int) -> dict:
+    """A short training from one of STARTS: what it is on test films, and how its loss fell."""
+    config, begin = STARTS[kind]
+    training = replace(STARTING, steps=steps)
+    model, result = fit(partial(begun, config, begin), training, folder / kind.replace(" ", "_"))
+    return {"loss": losses(result.log), "test": measure(model.to(device()), "test", count)}
+
+
+def losses(log: Path) -> list[list[float]]:
+    """[[step, loss], ...] of a training's log."""
+    from soralab.figures import read_log
+
+    columns = read_log(log)
+    return [[int(step), round(float(value), 4)] for step, value in zip(columns["step"], columns["loss"], strict=True)]
+
+
+def metrics(name: str, trained: Trained) -> dict:
+    """The card's. What was measured already lies in runs/NAME_experiments, and is not measured again."""
+    steps, best = trained.card["steps"], trained.card["best"]
+    folder = RUNS / f"{name}_experiments" / f"{steps}_steps"
+    count, fewer, texts = by_profile(smoke=(20, 20, 3), laptop=(TEST_FILMS, START_FILMS, PROMPTS),
+                                     gpu=(TEST_FILMS, START_FILMS, PROMPTS))  # fmt: skip
+    short = by_profile(smoke=2, laptop=STARTING.steps, gpu=STARTING.steps)
+    done = replace(TRAINING, steps=steps)
+    found = {key: model for key, (model, _) in readers(done, trained.log.parents[1], trained.card["batch"]).items()}
+    found[best] = trained.model  # in eight bits, as it is shipped
+    rows = {key: kept(folder / f"{key.replace(' ', '_')}.json", partial(table_row, model, count))
+            for key, model in found.items()}  # fmt: skip
+    starts = {
+        kind: kept(folder / f"start_{kind.replace(' ', '_')}.json", partial(start, folder / "starts", kind, short, fewer))
+        for kind in STARTS
+    }
+    return {
+        "films": count,
+        "models": {key: row for key, row in rows.items() if key != BAG},
+        "bag": rows[BAG],
+        "starts": {"films": fewer, "trained on": short * 16, **starts},
+        "order of time": kept(folder / "order.json", partial(order_of_time, trained.model, count)),
+        "sora": kept(folder / "sora.json", partial(beside_the_referee, trained.model, texts)),
+    }
+
+
+def evaluate(name: str = "vivit", checkpoint: str | None = None) -> str:
+    """The shares of unseen films that the shipped reader gets right, measured now, on both splits."""
+    model = load(checkpoint or name).to(device())
+    count = by_profile(smoke=20, laptop=TEST_FILMS, gpu=TEST_FILMS)
+    lines = []
+    for split in ("test", "held_out"):
+        found = measure(model, split, count)
+        lines.append(f"{split:10s}" + "".join(f"{column} {found[column]:8.2%}   " for column in COLUMNS))
+    return "\n".join(lines)
