@@ -57,7 +57,7 @@ class ViViTConfig:
     depth: int = 4  # L
     heads: int = 4
     temporal_depth: int = 2  # L_t, of Model 2 alone; 0: the moments' class tokens are averaged
-    classes: int = 18
+    classes: int = 14
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tubelet", tuple(self.tubelet))
@@ -144,7 +144,7 @@ def over_time(q: Tensor, k: Tensor, v: Tensor, times: int) -> Tensor:
 
 
 def over_both(q: Tensor, k: Tensor, v: Tensor, times: int) -> Tensor:
-    """The first half of the heads over space, the second over time: Concat(Y_s, Y_t) of Eq. (7)'s second line."""
+    """The first half of the heads over space, the second over time: Concat(Y_s, Y_t), each of them by Eq. (7)."""
     (q_s, q_t), (k_s, k_t), (v_s, v_t) = (x.chunk(2, dim=1) for x in (q, k, v))
     return torch.cat([over_space(q_s, k_s, v_s, times), over_time(q_t, k_t, v_t, times)], dim=1)
 
@@ -260,7 +260,8 @@ class ViViT(nn.Module):
             if getattr(vit.config, name) != getattr(config, name):
                 raise ValueError(f"{name} is {getattr(config, name)}; vit has {getattr(vit.config, name)}")
         if config.tubelet[1:] != (vit.config.patch,) * 2:
-            raise ValueError(f"tubelet is {config.tubelet}; vit's patches are of {vit.config.patch} x {vit.config.patch}")
+            side = vit.config.patch
+            raise ValueError(f"tubelet is {config.tubelet}; vit's patches are of {side} x {side}")
         model = cls(config)
         state = {key: value for key, value in vit.state_dict().items() if key.startswith(("blocks.", "norm."))}
         state["embed.weight"] = tubelet_weights(vit.embed.weight.detach(), config.tubelet[0], start)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from soralab.datasets import order
 from soralab.experiments.vivit_scores import COLUMNS, measure, order_of_time
 from soralab.experiments.vivit_sora import beside_the_referee
+from soralab.figures import read_log
 from soralab.files.atomic import kept
 from soralab.recipes import RUNS, Trained
-from soralab.recipes.vivit import BAG, READERS, SEED, TRAINING, begun, fit, load, readers
+from soralab.recipes.vivit import BAG, BATCH, TRAINING, begun, fit, load, readers
 from soralab.training.profiles import by_profile, device
 from soralab.vivit import ViViT, ViViTConfig, cost
 
@@ -47,11 +47,11 @@ def seconds_a_film(model: ViViT, films: int = 8, runs: int = 5) -> float:
     return float(f"{min(taken) / films:.3g}")
 
 
-def table_row(model: ViViT, count: int) -> dict:
-    """One line of the chapter's Table 2: what a model costs, and what it makes of both splits."""
+def table_row(model: ViViT, log: Path, count: int) -> dict:
+    """One line of the chapter's Table 2: what a model costs, how its training went, what it makes of both splits."""
     parameters, macs = cost(model.config)
     splits = {split: measure(model.to(device()), split, count) for split in ("test", "held_out")}
-    return {"parameters": parameters, "macs": macs, "seconds": seconds_a_film(model), **splits}
+    return {"parameters": parameters, "macs": macs, "seconds": seconds_a_film(model), "learnt": learnt(log), **splits}
 
 
 def start(folder: Path, kind: str, steps: int, count: int) -> dict:
@@ -59,15 +59,14 @@ def start(folder: Path, kind: str, steps: int, count: int) -> dict:
     config, begin = STARTS[kind]
     training = replace(STARTING, steps=steps)
     model, result = fit(partial(begun, config, begin), training, folder / kind.replace(" ", "_"))
-    return {"loss": losses(result.log), "test": measure(model.to(device()), "test", count)}
+    return {"learnt": learnt(result.log), "test": measure(model.to(device()), "test", count)}
 
 
-def losses(log: Path) -> list[list[float]]:
-    """[[step, loss], ...] of a training's log."""
-    from soralab.figures import read_log
-
+def learnt(log: Path) -> list[list[float]]:
+    """How a training went: [[step, loss, share of its films that was read right], ...]."""
     columns = read_log(log)
-    return [[int(step), round(float(value), 4)] for step, value in zip(columns["step"], columns["loss"], strict=True)]
+    lines = zip(*(columns[key].tolist() for key in ("step", "loss", "right")), strict=True)
+    return [[step, round(loss, 4), round(right, 4)] for step, loss, right in lines]
 
 
 def metrics(name: str, trained: Trained) -> dict:
@@ -78,19 +77,17 @@ def metrics(name: str, trained: Trained) -> dict:
                                      gpu=(TEST_FILMS, START_FILMS, PROMPTS))  # fmt: skip
     short = by_profile(smoke=2, laptop=STARTING.steps, gpu=STARTING.steps)
     done = replace(TRAINING, steps=steps)
-    found = {key: model for key, (model, _) in readers(done, trained.log.parents[1], trained.card["batch"]).items()}
-    found[best] = trained.model  # in eight bits, as it is shipped
-    rows = {key: kept(folder / f"{key.replace(' ', '_')}.json", partial(table_row, model, count))
-            for key, model in found.items()}  # fmt: skip
-    starts = {
-        kind: kept(folder / f"start_{kind.replace(' ', '_')}.json", partial(start, folder / "starts", kind, short, fewer))
-        for kind in STARTS
-    }
+    rows = {}
+    for key, (model, result) in readers(done, trained.log.parents[1], trained.card["batch"]).items():
+        shown = trained.model if key == best else model  # the best in eight bits, as it is shipped
+        rows[key] = kept(folder / f"{key.replace(' ', '_')}.json", partial(table_row, shown, result.log, count))
+    starts = {kind: kept(folder / f"start_{kind.replace(' ', '_')}.json",
+                         partial(start, folder / "starts", kind, short, fewer)) for kind in STARTS}  # fmt: skip
     return {
         "films": count,
         "models": {key: row for key, row in rows.items() if key != BAG},
         "bag": rows[BAG],
-        "starts": {"films": fewer, "trained on": short * 16, **starts},
+        "starts": {"films": fewer, "trained on": short * BATCH, **starts},
         "order of time": kept(folder / "order.json", partial(order_of_time, trained.model, count)),
         "sora": kept(folder / "sora.json", partial(beside_the_referee, trained.model, texts)),
     }

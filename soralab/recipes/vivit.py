@@ -38,7 +38,7 @@ READERS = {
     BAG: ViViTConfig(2, frames=4, tubelet=(1, 4, 4), temporal_depth=0),  # every frame by itself, then their mean
 }
 TRAINING = TrainConfig(
-    steps=1000, lr=8e-3, warmup=50, cooldown=0.4, weight_decay=0.05, ema=0.99, seed=SEED, log_every=20, save_every=100,
+    steps=700, lr=8e-3, warmup=50, cooldown=0.4, weight_decay=0.05, ema=0.99, seed=SEED, log_every=20, save_every=100,
 )  # fmt: skip
 
 
