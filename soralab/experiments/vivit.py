@@ -1,12 +1,14 @@
 """What chapter 08 measures: `soralab evaluate vivit`, and the card's metrics.
 
-The four models and a bag of frames on unseen films, beside what each costs; how tubelets begin, and uniform frames in
-their place; what order does to the shipped one; and chapter 16's films, read by it and by the referee.
+The four models and a bag of frames on unseen films, beside what each costs; other starts, from chapter 03's picture
+model, and uniform frames for tubelets; what order does to the shipped one; and chapter 16's films, read by it and by
+the referee.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,18 +20,19 @@ from soralab.experiments.vivit_sora import beside_the_referee
 from soralab.figures import read_log
 from soralab.files.atomic import kept
 from soralab.recipes import RUNS, Trained
-from soralab.recipes.vivit import BAG, BATCH, TRAINING, begun, fit, load, readers
+from soralab.recipes.vivit import BAG, TRAINING, begun, fit, load, readers
+from soralab.training.loop import TrainConfig
 from soralab.training.profiles import by_profile, device
 from soralab.vivit import ViViT, ViViTConfig, cost
 
-TEST_FILMS, START_FILMS, PROMPTS = 1000, 500, 100
-STARTING = replace(TRAINING, steps=300)  # of each arm of STARTS
-STARTS = {  # how Model 4 begins: its config, and where its weights are from
+TEST_FILMS, PROMPTS = 1000, 100
+STARTS = {  # other beginnings than the readers' own, from nothing: what is trained, and where its weights are from
     "central frame": (ViViTConfig(4), "central frame"),
     "inflated": (ViViTConfig(4), "inflated"),
     "tubelets drawn anew": (ViViTConfig(4), "random"),
     "uniform frames": (ViViTConfig(4, frames=4, tubelet=(1, 4, 4)), "central frame"),
-    "from nothing": (ViViTConfig(4), None),
+    "uniform frames from nothing": (ViViTConfig(4, frames=4, tubelet=(1, 4, 4)), None),
+    "central frame in Model 2": (ViViTConfig(2), "central frame"),
 }
 
 
@@ -54,14 +57,6 @@ def table_row(model: ViViT, log: Path, count: int) -> dict:
     return {"parameters": parameters, "macs": macs, "seconds": seconds_a_film(model), "learnt": learnt(log), **splits}
 
 
-def start(folder: Path, kind: str, steps: int, count: int) -> dict:
-    """A short training from one of STARTS: what it is on test films, and how its loss fell."""
-    config, begin = STARTS[kind]
-    training = replace(STARTING, steps=steps)
-    model, result = fit(partial(begun, config, begin), training, folder / kind.replace(" ", "_"))
-    return {"learnt": learnt(result.log), "test": measure(model.to(device()), "test", count)}
-
-
 def learnt(log: Path) -> list[list[float]]:
     """How a training went: [[step, loss, share of its films that was read right], ...]."""
     columns = read_log(log)
@@ -69,27 +64,35 @@ def learnt(log: Path) -> list[list[float]]:
     return [[step, round(loss, 4), round(right, 4)] for step, loss, right in lines]
 
 
+def start(kind: str, training: TrainConfig, folder: Path, batch: int, count: int) -> dict:
+    """A training like the readers', from one of STARTS, and what came of it."""
+    config, begin = STARTS[kind]
+    model, result = fit(partial(begun, config, begin), training, folder / kind.replace(" ", "_"), batch=batch)
+    return table_row(model, result.log, count)
+
+
 def metrics(name: str, trained: Trained) -> dict:
     """The card's. What was measured already lies in runs/NAME_experiments, and is not measured again."""
-    steps, best = trained.card["steps"], trained.card["best"]
-    folder = RUNS / f"{name}_experiments" / f"{steps}_steps"
-    count, fewer, texts = by_profile(smoke=(20, 20, 3), laptop=(TEST_FILMS, START_FILMS, PROMPTS),
-                                     gpu=(TEST_FILMS, START_FILMS, PROMPTS))  # fmt: skip
-    short = by_profile(smoke=2, laptop=STARTING.steps, gpu=STARTING.steps)
-    done = replace(TRAINING, steps=steps)
+    best, batch = trained.card["best"], trained.card["batch"]
+    training = replace(TRAINING, steps=trained.card["steps"])
+    folder = RUNS / f"{name}_experiments" / f"{training.steps}_steps"
+    count, texts = by_profile(smoke=(20, 3), laptop=(TEST_FILMS, PROMPTS), gpu=(TEST_FILMS, PROMPTS))
+
+    def once(of: str, measure: Callable, *arguments) -> dict:
+        return kept(folder / f"{of.replace(' ', '_')}.json", partial(measure, *arguments))
+
     rows = {}
-    for key, (model, result) in readers(done, trained.log.parents[1], trained.card["batch"]).items():
+    for key, (model, result) in readers(training, trained.log.parents[1], batch).items():
         shown = trained.model if key == best else model  # the best in eight bits, as it is shipped
-        rows[key] = kept(folder / f"{key.replace(' ', '_')}.json", partial(table_row, shown, result.log, count))
-    starts = {kind: kept(folder / f"start_{kind.replace(' ', '_')}.json",
-                         partial(start, folder / "starts", kind, short, fewer)) for kind in STARTS}  # fmt: skip
+        rows[key] = once(key, table_row, shown, result.log, count)
     return {
         "films": count,
+        "trained on": training.steps * batch,
         "models": {key: row for key, row in rows.items() if key != BAG},
         "bag": rows[BAG],
-        "starts": {"films": fewer, "trained on": short * BATCH, **starts},
-        "order of time": kept(folder / "order.json", partial(order_of_time, trained.model, count)),
-        "sora": kept(folder / "sora.json", partial(beside_the_referee, trained.model, texts)),
+        "starts": {kind: once(f"start {kind}", start, kind, training, folder, batch, count) for kind in STARTS},
+        "order of time": once("order", order_of_time, trained.model, count),
+        "sora": once("sora", beside_the_referee, trained.model, texts),
     }
 
 

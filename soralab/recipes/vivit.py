@@ -2,6 +2,8 @@
 
 All four models of the paper and a bag of frames learn from the same films, one after the other; each is gone on with
 where it was stopped. The checkpoint holds the best of the four, and its card what was measured of all.
+
+They begin from nothing. The paper begins with a picture model; what comes of that here is on the card too ("starts").
 """
 
 from __future__ import annotations
@@ -61,20 +63,19 @@ def fit(
 ) -> tuple[ViViT, TrainResult]:
     """Train what `build` makes from the training's seed, or go on with it: the averaged model and the result.
 
-    The blocks' matrices train with Muon; embeddings, positions, norms and the head with AdamW, more slowly.
+    The blocks' matrices train with Muon; embeddings, positions, norms and the head with AdamW.
     """
     torch.manual_seed(training.seed)
     model = build()
-    groups = muon_groups(model, inside="blocks", scale=0.2)
+    groups = muon_groups(model, inside="blocks", scale=0.6)
     batches = order.Batches(SEED, batch)
     result = loop.train(model, loss, batches, training, folder, parameters=groups, probes=probes)
     result.ema.copy_to(model)
     return model.eval(), result
 
 
-def begun(config: ViViTConfig, start: str | None = "central frame") -> ViViT:
-    """A reader before its first step: from chapter 03's shipped ViT, with tubelets as `start` says; None: from nothing.
-    """
+def begun(config: ViViTConfig, start: str | None = None) -> ViViT:
+    """A reader before its first step: from nothing, or from chapter 03's shipped ViT, with tubelets as `start` says."""
     return ViViT.from_vit(load_vit(), config, start) if start else ViViT(config)
 
 
@@ -106,7 +107,7 @@ def train(name: str = "vivit", steps: int | None = None) -> Trained:
     best = min((key for key in found if key != BAG), key=losses.get)
     model, result = found[best]
     seconds = {key: round(result.seconds) for key, (_, result) in found.items()}
-    return Trained.of(model, model.config, result, data_seed=SEED, batch=batch, start="vit", best=best,
+    return Trained.of(model, model.config, result, data_seed=SEED, batch=batch, best=best,
                       held_loss=losses, seconds_each=seconds)  # fmt: skip
 
 
