@@ -3,20 +3,21 @@
 Paper: Arnab et al. 2021, "ViViT: A Video Vision Transformer" (2103.15691). This file is its section 3, top to bottom.
 A film of T frames becomes n_t x n_h x n_w tokens z, each a tubelet of t x h x w pixels (t = 1: a patch of one frame):
 
-    z_0  = [z_cls; E x_1; ...; E x_N] + p                               (1)  [batch, 1 + N, d], N = n_t n_h n_w
-    y_l  = MSA(LN(z_l)) + z_l                                           (2)
-    z_l' = MLP(LN(y_l)) + y_l, which is z_{l+1}                         (3)
+    z_0     = [z_cls; E x_1; ...; E x_N] + p        (1)  [batch, 1 + N, d], N = n_t n_h n_w
+    y_l     = MSA(LN(z_l)) + z_l                    (2)
+    z_{l+1} = MLP(LN(y_l)) + y_l                    (3)
 
 Chapter 03 has these layers, and the four models are four lists of them. What differs is who attends to whom:
 
     Model 1  spatio-temporal attention    every token to every token
     Model 2  factorised encoder           L layers within a moment, then L_t layers over the moments' class tokens
-    Model 3  factorised self-attention    in each layer two attentions: within a moment, then over time (Eqs. 4 to 6)
-    Model 4  factorised dot-product       in each layer half of the heads within a moment, half over time (Eq. 7)
+    Model 3  factorised self-attention    in each layer two attentions: within a moment, then over time (4) to (6)
+    Model 4  factorised dot-product       in each layer half of the heads within a moment, half over time (7)
 
-All start from a picture model (section 3.4, `ViViT.from_vit`). The paper's regularisers are not here: stochastic depth
-(2016), RandAugment (2020), mixup (2018), label smoothing (2016) and flips, crops and jittered colours keep it from
-learning small sets of films by heart (Table 4); the world's films have no end. Nor are several views of a film at test.
+The paper begins all of them with a picture model (section 3.4, `ViViT.from_vit`). Its regularisers are not here: what
+keeps it from learning small sets of films by heart are flips, crops and jittered colours, RandAugment (1909.13719),
+stochastic depth (1603.09382), mixup (1710.09412) and label smoothing (1512.00567), in Table 4; the world's films have
+no end. Nor are several views of a film at test.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ class FactorisedBlock(Block):
     """Chapter 03's layer with attention over one axis, or two: Model 3's with `second`, Model 4's without.
 
     What `second` adds starts at zero, so the layer is a picture model's at first. (The paper sets all its weights to
-    zero. Then neither the values nor what reads them get a gradient, so here only the last matrix is zero.)
+    zero: then neither the values nor what reads them get a gradient, so here only the last matrix is zero.)
     """
 
     def __init__(self, dim: int, heads: int, first: Callable, second: Callable | None = None):
@@ -173,7 +174,7 @@ class FactorisedBlock(Block):
 
 
 def layers(config: ViViTConfig) -> list[Block]:
-    """The L layers of a model, the whole difference between the four (Model 2's L_t further ones apart)."""
+    """The L layers of a model, in which the four differ (Model 2 has L_t further ones)."""
     times = config.grid[0]
     space, time, both = (partial(way, times=times) for way in (over_space, over_time, over_both))
     made = {

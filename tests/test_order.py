@@ -11,7 +11,6 @@ from soralab.datasets.order import CLASSES, FRAMES, NAMES, PAIRS, Batches, films
 from soralab.experiments import vivit_scores as scores
 from soralab.experiments import vivit_sora as beside
 from soralab.vivit import ViViTConfig
-from soralab.world import referee
 
 
 def test_classes_are_motions_with_a_direction_in_time_and_their_reverses():
@@ -19,8 +18,9 @@ def test_classes_are_motions_with_a_direction_in_time_and_their_reverses():
     turns = {"orbits": ("clockwise", "anticlockwise"), "spins": ("clockwise", "anticlockwise"),
              "passes behind a wall": ("left", "right")}  # fmt: skip
     named = {name_of(motion, turn) for motion in world.MOTIONS for turn in turns.get(motion, ("",))}
-    assert named == {None, *NAMES} - {"bounces backwards"} and ViViTConfig().classes == CLASSES
-    assert name_of("stays still") is None and name_of("orbits", "clockwise") is None and name_of("") is None
+    turning = {name for pair in order.TURNS for name in pair}
+    assert named == ({*NAMES, "stays still"} | turning) - {"bounces backwards"} and ViViTConfig().classes == CLASSES
+    assert not turning & set(NAMES)
     assert all(reverse(reverse(k)) == k and {NAMES[k], NAMES[reverse(k)]} == set(PAIRS[k // 2]) for k in range(14))
     assert torch.equal(reverse(torch.arange(4)), torch.tensor([1, 0, 3, 2]))
 
@@ -30,8 +30,7 @@ def test_the_referee_reads_of_a_film_what_its_class_says():
     shown, labels = films(3, range(90))
     right = Counter()
     for film, k in zip(order.to_pixels(shown), labels.tolist(), strict=True):
-        seen = referee.read(film).objects[0]
-        said = name_of(seen.motion or "", seen.turn)
+        said = beside.by_referee(film)
         right[NAMES[k], said == (None if NAMES[k] == "bounces backwards" else NAMES[k])] += 1
     assert {name for name, _ in right} == set(NAMES)
     assert sum(n for (_, hit), n in right.items() if hit) >= 85
@@ -62,6 +61,19 @@ def test_which_way_is_a_fair_coin_whatever_the_scene():
     assert len(pairs) == len(PAIRS) and min(pairs.values()) > 160  # 214 are expected
     for k, n in first.items():
         assert abs(forwards[k] / n - 0.5) < 4 * 0.5 / n**0.5
+
+
+def test_what_turns_has_classes_of_its_own():
+    names = [name for pair in order.TURNS for name in pair]
+    shown, labels = films(2, range(24), "test", order.TURNS)
+    assert set(labels.tolist()) == {0, 1, 2, 3}
+    right = 0
+    for film, k in zip(order.to_pixels(shown), labels.tolist(), strict=True):
+        right += beside.by_referee(film) == names[k]
+    assert right >= 22
+    assert torch.equal(Batches(2, 4, order.TURNS)(1)["label"], films(2, range(4, 8), pairs=order.TURNS)[1])
+    with pytest.raises(ValueError):
+        label(sample(2, 0, pairs=order.TURNS)[0])
 
 
 def test_splits():
@@ -147,6 +159,12 @@ def test_a_wrong_class_can_have_the_right_direction(some):
     assert (row["class"], row["pair"], row["direction"]) == (0, 0, 1)
 
 
+def test_what_turns_is_scored_by_its_own_pairs(some):
+    shown, labels = some
+    row = scores.row(Told(shown, one_hot(labels % 4)), shown, labels % 4, order.TURNS)
+    assert row["class"] == 1 and row["by pair"].keys() == {"orbits clockwise", "spins clockwise"}
+
+
 def test_what_order_does(monkeypatch, some):
     shown, labels = some
     monkeypatch.setattr(order, "films", lambda seed, indices, split: (shown, labels))
@@ -191,7 +209,7 @@ def test_the_referee_has_its_say_in_the_words_of_the_task():
     said = [beside.by_referee(film) for film in shown]
     assert sum(a == NAMES[label(scene)] for a, scene in zip(said, scenes, strict=True)) >= 24
     assert beside.by_referee(-torch.ones(9, 3, 32, 32)) is None  # nothing there
-    assert beside.by_referee(shown[0][:1].expand(9, -1, -1, -1)) is None  # it stands
+    assert beside.by_referee(shown[0][:1].expand(9, -1, -1, -1)) == "stays still"
 
 
 def test_who_is_right_is_counted():
@@ -212,6 +230,7 @@ def test_the_table_beside_the_referee(monkeypatch):
             return true[k : k + 1].flip(1) if k == 0 else true[k : k + 1]
 
     monkeypatch.setattr(beside.Filmmaker, "load", lambda name, where: Maker())
+    assert torch.equal(beside.made_again(numbers[1:3]), true[1:3])
     found = beside.beside_the_referee(Told(true[:, :FRAMES], one_hot(labels)), 6)
     assert found["prompts"] == 6 and found["true"]["both"] == 6
     first = next(row for row in found["differ"] if row["prompt"] == numbers[0])

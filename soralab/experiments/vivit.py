@@ -1,8 +1,8 @@
 """What chapter 08 measures: `soralab evaluate vivit`, and the card's metrics.
 
 The four models and a bag of frames on unseen films, beside what each costs; other starts, from chapter 03's picture
-model, and uniform frames for tubelets; what order does to the shipped one; and chapter 16's films, read by it and by
-the referee.
+model, and uniform frames for tubelets; what turns; what order does to the shipped one; and chapter 16's films, read by
+it and by the referee.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from soralab.datasets import order
 from soralab.experiments.vivit_scores import COLUMNS, measure, order_of_time
 from soralab.experiments.vivit_sora import beside_the_referee
 from soralab.figures import read_log
@@ -71,6 +72,13 @@ def start(kind: str, training: TrainConfig, folder: Path, batch: int, count: int
     return table_row(model, result.log, count)
 
 
+def turns(training: TrainConfig, folder: Path, batch: int, count: int) -> dict:
+    """Model 4 trained like the readers, but on what turns alone."""
+    build = partial(ViViT, ViViTConfig(4, classes=2 * len(order.TURNS)))
+    model, result = fit(build, training, folder / "turns", batch=batch, pairs=order.TURNS)
+    return {"learnt": learnt(result.log), "test": measure(model.to(device()), "test", count, order.TURNS)}
+
+
 def metrics(name: str, trained: Trained) -> dict:
     """The card's. What was measured already lies in runs/NAME_experiments, and is not measured again."""
     best, batch = trained.card["best"], trained.card["batch"]
@@ -91,6 +99,7 @@ def metrics(name: str, trained: Trained) -> dict:
         "models": {key: row for key, row in rows.items() if key != BAG},
         "bag": rows[BAG],
         "starts": {kind: once(f"start {kind}", start, kind, training, folder, batch, count) for kind in STARTS},
+        "turns": once("turns", turns, training, folder, batch, count),
         "order of time": once("order", order_of_time, trained.model, count),
         "sora": once("sora", beside_the_referee, trained.model, texts),
     }

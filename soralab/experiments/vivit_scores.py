@@ -26,7 +26,7 @@ def directed(found: Tensor, labels: Tensor) -> Tensor:
     return true > other
 
 
-def row(model: ViViT, films: Tensor, labels: Tensor) -> dict:
+def row(model: ViViT, films: Tensor, labels: Tensor, pairs: order.Pairs = order.PAIRS) -> dict:
     """What a model makes of films [n, time, channel, height, width] of these classes: a share for each of COLUMNS, and
     "by pair" {the pair's first name: [films of the right direction, films]}.
 
@@ -37,11 +37,11 @@ def row(model: ViViT, films: Tensor, labels: Tensor) -> dict:
     likeliest, forwards = found.argmax(-1), directed(found, labels)
     backwards = directed(logits(model, films.flip(1)), order.reverse(labels))
     marks = (likeliest == labels, likeliest // 2 == labels // 2, forwards, forwards & backwards)
-    pairs = {
+    by_pair = {
         first: [int(forwards[labels // 2 == k].sum()), int((labels // 2 == k).sum())]
-        for k, (first, _) in enumerate(order.PAIRS)
+        for k, (first, _) in enumerate(pairs)
     }
-    return {**{name: share(mark) for name, mark in zip(COLUMNS, marks, strict=True)}, "by pair": pairs}
+    return {**{name: share(mark) for name, mark in zip(COLUMNS, marks, strict=True)}, "by pair": by_pair}
 
 
 def share(marks: Tensor) -> float:
@@ -49,10 +49,10 @@ def share(marks: Tensor) -> float:
     return round(marks.float().mean().item(), 4)
 
 
-def measure(model: ViViT, split: str, count: int) -> dict:
+def measure(model: ViViT, split: str, count: int, pairs: order.Pairs = order.PAIRS) -> dict:
     """`row` on the first `count` films of a split: "test", or "held_out", where each film has a colour or a motion that
     its shape never had in training."""
-    return row(model, *order.films(SEED, range(count), split))
+    return row(model, *order.films(SEED, range(count), split, pairs), pairs)
 
 
 def order_of_time(model: ViViT, count: int) -> dict[str, float]:

@@ -25,11 +25,11 @@ COLUMNS = ("both", "reader alone", "referee alone", "neither, the same", "neithe
 
 
 def moving(count: int) -> tuple[list[int], list[str], list[world.Scene]]:
-    """The first `count` of chapter 16's test prompts that name a motion with a direction in time: their numbers, the
-    prompts, and the scenes that these were taken from."""
+    """The first `count` of chapter 16's test prompts that name a motion of the reader's: their numbers, the prompts,
+    and the scenes that these were taken from."""
     texts, scenes = prompts("test", 2 * count + 20)
     named = [order.name_of(scene.objects[0].motion, scene.objects[0].turn) for scene in scenes]
-    numbers = [k for k, name in enumerate(named) if name][:count]
+    numbers = [k for k, name in enumerate(named) if name in order.NAMES][:count]
     return numbers, [texts[k] for k in numbers], [scenes[k] for k in numbers]
 
 
@@ -40,9 +40,16 @@ def filmed(maker: Filmmaker, numbers: Sequence[int], texts: Sequence[str]) -> Te
 
 
 def by_referee(film: Tensor) -> str | None:
-    """What the referee says of a film: the motion of its largest thing, as `order` names it, or None."""
+    """What the referee says of a film: the motion of its largest thing, as `order` names it; None if no law of the
+    world explains it, or nothing is there."""
     seen = referee.read(film).objects
-    return order.name_of(seen[0].motion or "", seen[0].turn) if seen else None
+    return order.name_of(seen[0].motion, seen[0].turn) if seen and seen[0].motion else None
+
+
+def made_again(numbers: Sequence[int]) -> Tensor:
+    """The films of chapter 16's test prompts of these numbers, as `filmed` makes them, on the CPU."""
+    texts = prompts("test", max(numbers) + 1)[0]
+    return filmed(Filmmaker.load("sora", device()), numbers, [texts[k] for k in numbers])
 
 
 def compare(model: ViViT, films: Tensor, asked: Sequence[str]) -> list[dict]:

@@ -37,7 +37,7 @@ CHOSEN_BY = 500  # films of the training split that no training sees: the best m
 BAG = "bag of frames"
 READERS = {
     **{f"model {k}": ViViTConfig(k) for k in NAMES},
-    BAG: ViViTConfig(2, frames=4, tubelet=(1, 4, 4), temporal_depth=0),  # every frame by itself, then their mean
+    BAG: ViViTConfig(2, tubelet=(1, 4, 4), temporal_depth=0),  # every frame by itself, then their mean
 }
 TRAINING = TrainConfig(
     steps=700, lr=8e-3, warmup=50, cooldown=0.4, weight_decay=0.05, ema=0.99, seed=SEED, log_every=20, save_every=100,
@@ -59,7 +59,7 @@ def loss(model: ViViT, batch: dict[str, Tensor], generator: torch.Generator):
 
 def fit(
     build: Callable[[], nn.Module], training: TrainConfig, folder: Path, probes: Probes | None = None,
-    batch: int = BATCH,
+    batch: int = BATCH, pairs: order.Pairs = order.PAIRS,
 ) -> tuple[ViViT, TrainResult]:
     """Train what `build` makes from the training's seed, or go on with it: the averaged model and the result.
 
@@ -68,7 +68,7 @@ def fit(
     torch.manual_seed(training.seed)
     model = build()
     groups = muon_groups(model, inside="blocks", scale=0.6)
-    batches = order.Batches(SEED, batch)
+    batches = order.Batches(SEED, batch, pairs)
     result = loop.train(model, loss, batches, training, folder, parameters=groups, probes=probes)
     result.ema.copy_to(model)
     return model.eval(), result
@@ -89,10 +89,11 @@ def readers(training: TrainConfig, folder: Path, batch: int = BATCH) -> dict[str
 
 @torch.no_grad()
 def held_loss(model: ViViT, count: int) -> float:
-    """Its loss on `count` films that are like training's, none of which training sees."""
+    """Its loss on `count` films that are like training's, none of which training sees. The model ends on the CPU."""
     films, labels = order.films(SEED + 1, range(count))
-    model = model.to(device())
+    model.to(device())
     logits = torch.cat([answers(model, beside(model, order.to_pixels(part))).cpu() for part in films.split(100)])
+    model.cpu()
     return F.cross_entropy(logits, labels).item()
 
 
@@ -121,8 +122,8 @@ def names(classes: Tensor) -> list[str]:
     return ["; ".join(order.NAMES[k] for k in classes.tolist())]
 
 
-def short_run(seed: int, steps: int = 200, folder: str | Path | None = None) -> dict:
-    """The first steps of Model 4's training, with half of its batch; the log as columns {"step", "loss", ...}.
+def short_run(seed: int, steps: int = 180, folder: str | Path | None = None) -> dict:
+    """The first steps of Model 4's training; the log as columns {"step", "loss", ...}.
 
     Float32 on any machine, and a constant learning rate after the warm-up, so that the band holds for every reader.
     """
@@ -136,6 +137,5 @@ def short_run(seed: int, steps: int = 200, folder: str | Path | None = None) -> 
         sample=lambda model: names(answers(model, beside(model, held["films"][:3])).argmax(-1)),
     )  # fmt: skip
     with TemporaryDirectory() as temporary:
-        where = Path(folder or temporary)
-        _, result = fit(partial(begun, READERS["model 4"]), training, where, probes, BATCH // 2)
+        _, result = fit(partial(begun, READERS["model 4"]), training, Path(folder or temporary), probes)
         return probes.log(result.log)
