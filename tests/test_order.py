@@ -172,8 +172,25 @@ def test_what_order_does(monkeypatch, some):
     perfect = Told(both, one_hot(torch.cat([labels, reverse(labels)])))
     found = scores.order_of_time(perfect, 60)
     assert found["turned"] == 1 and 0 < found["shuffled"] < 0.3  # of four moments' orders, 1 in 24 is the film's own
+    assert found["swapped"] < 0.3  # such a film is none that it knows
     deaf = Told(both, one_hot(torch.cat([labels, labels])))
     assert scores.order_of_time(deaf, 60)["turned"] == 0
+
+
+def test_who_looks_inside_tubelets_is_found_out(monkeypatch, some):
+    """A reader of the brightest frame of each tubelet: to it a shuffled film is the same, a swapped one the reverse."""
+    class Inside(torch.nn.Module):
+        config = ViViTConfig()
+
+        def forward(self, x):
+            later = x.unflatten(1, (4, 2)).mean((3, 4, 5)).argmax(2).sum(1) > 1  # [batch]
+            return one_hot(later.long())
+
+    shown = torch.zeros(60, FRAMES, 3, 32, 32, dtype=torch.uint8)
+    labels = torch.arange(60) % 2
+    shown[labels == 0, ::2], shown[labels == 1, 1::2] = 255, 255
+    monkeypatch.setattr(order, "films", lambda seed, indices, split: (shown, labels))
+    assert scores.order_of_time(Inside(), 60) == {"turned": 1, "shuffled": 1, "swapped": 1}
 
 
 def test_a_reader_of_few_frames_is_given_few(some):

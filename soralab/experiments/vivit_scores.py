@@ -56,16 +56,21 @@ def measure(model: ViViT, split: str, count: int, pairs: order.Pairs = order.PAI
 
 
 def order_of_time(model: ViViT, count: int) -> dict[str, float]:
-    """On test films: how often a film shown backwards is read as the reverse of what the film was read as, and how many
-    classes are right when the moments (tubelets) are shuffled."""
+    """What a change of order does to what is read of test films, three shares.
+
+    turned: shown backwards, the film is read as the reverse of what it was read as; shuffled: with its moments (the
+    tubelets) in another order its class is still right; swapped: with each tubelet's own frames backwards, the tubelets
+    where they were, it is read as the reverse.
+    """
     films, labels = order.films(SEED, range(count), "test")
     n, t = model.config.grid[0], model.config.tubelet[0]
     generator = torch.Generator().manual_seed(SEED)
     shuffles = torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
     frames = (t * shuffles[..., None] + torch.arange(t)).flatten(1)  # [films, frames]
     shuffled = films[torch.arange(count)[:, None], frames]
-    said, turned = (logits(model, shown).argmax(-1) for shown in (films, films.flip(1)))
-    return {
-        "turned": share(turned == order.reverse(said)),
-        "shuffled": share(logits(model, shuffled).argmax(-1) == labels),
-    }
+    swapped = films.unflatten(1, (n, t)).flip(2).flatten(1, 2)
+    said, turned, inside, mixed = (
+        logits(model, shown).argmax(-1) for shown in (films, films.flip(1), swapped, shuffled)
+    )
+    other = order.reverse(said)
+    return {"turned": share(turned == other), "shuffled": share(mixed == labels), "swapped": share(inside == other)}

@@ -107,9 +107,7 @@ def train(name: str = "vivit", steps: int | None = None) -> Trained:
     losses = {key: round(held_loss(model, count), 4) for key, (model, _) in found.items()}
     best = min((key for key in found if key != BAG), key=losses.get)
     model, result = found[best]
-    seconds = {key: round(result.seconds) for key, (_, result) in found.items()}
-    return Trained.of(model, model.config, result, data_seed=SEED, batch=batch, best=best,
-                      held_loss=losses, seconds_each=seconds)  # fmt: skip
+    return Trained.of(model, model.config, result, data_seed=SEED, batch=batch, best=best, held_loss=losses)
 
 
 def load(name: str = "vivit") -> ViViT:
