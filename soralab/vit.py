@@ -89,6 +89,14 @@ def cost(config: ViTConfig) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), flops // 2
 
 
+def xavier(attention: Attention, *others: nn.Linear) -> None:
+    """Begin a block's layers as the official code does: matrices by Xavier, each of its own, and biases at zero."""
+    for layer in (attention.to_q, attention.to_kv, attention.to_out, *others):
+        for matrix in layer.weight.chunk(2 if layer is attention.to_kv else 1):  # keys and values lie in one
+            nn.init.xavier_uniform_(matrix)
+        nn.init.zeros_(layer.bias)
+
+
 class Block(nn.Module):
     """One layer of the encoder, Eqs. (2) and (3): the norm stands before each half, and the residual goes round it."""
 
@@ -135,11 +143,7 @@ class ViT(nn.Module):
     def initialise(self) -> None:
         """The official code's: Xavier in the blocks, LeCun for E and the tanh layer, zero for the last layer."""
         for block in self.blocks:
-            inner = block.attention
-            for layer in (inner.to_q, inner.to_kv, inner.to_out, block.mlp[0], block.mlp[2]):
-                for matrix in layer.weight.chunk(2 if layer is inner.to_kv else 1):  # keys and values lie in one
-                    nn.init.xavier_uniform_(matrix)
-                nn.init.zeros_(layer.bias)
+            xavier(block.attention, block.mlp[0], block.mlp[2])
         for layer in (self.embed, *([self.head[0]] if self.config.hidden else [])):
             nn.init.trunc_normal_(layer.weight, std=layer.in_features**-0.5)
             nn.init.zeros_(layer.bias)

@@ -9,7 +9,7 @@ from soralab.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = {"mnist": "MNIST", "isbi": "ISBI 2012", "flickr8k": "Flickr8k", "multi30k": "Multi30k",
-        "pets": "Oxford-IIIT pets"}  # fmt: skip
+        "pets": "Oxford-IIIT pets", "ucf101": "UCF101"}  # fmt: skip
 
 
 def test_citation_changes_and_licence_agree_with_the_package():
@@ -25,7 +25,8 @@ def test_the_terms_of_every_real_data_set_are_stated():
     told = (ROOT / "data" / "README.md").read_text(encoding="utf-8").split("## Licence")[1]
     for name, title in REAL.items():
         assert (ROOT / "soralab" / "datasets" / f"{name}.py").exists() and f"| {title} " in told
-    drawn = {"cells", "what_and_where", "native_sizes", "still_captions", "stills", "frames", "__init__"}
+    drawn = {"cells", "what_and_where", "native_sizes", "still_captions", "stills", "frames", "order",
+             "__init__"}
     assert {path.stem for path in (ROOT / "soralab" / "datasets").glob("*.py")} == drawn | set(REAL)
 
 
