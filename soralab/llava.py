@@ -45,7 +45,7 @@ class LLaVAConfig:
     """Sizes. width: of the tower's tokens; projection: layers of W, 1 in the paper and 2 in LLaVA-1.5."""
 
     text: TransformerConfig = field(default_factory=lambda: TransformerConfig.small(256))
-    width: int = 256
+    width: int = 264  # chapter 04's tower: 256 channels, 4 rows, 4 columns
     projection: int = 1
 
     @classmethod
@@ -66,10 +66,20 @@ def grid(tower: VisionTransformer | ModifiedResNet, pixels: Tensor, layer: int =
     """Z_v: pixels [n, 3, image, image] to one vector a place of the picture, [n, tokens, width].
 
     layer: which of the tower's states, -2 for what leaves its last layer but one. The class token is left out. A ResNet
-    has none; its layers are its stages, and its attention pooling is left out.
+    has none: its layers are its stages, and its attention pooling is left out. Its tokens were never told their places
+    either, as a ViT's are at its start, so each gets its row and its column beside it (`places`).
     """
     state = tower.states(pixels)[layer]
-    return state[:, 1:] if state.ndim == 3 else rearrange(state, "n d h w -> n (h w) d")
+    if state.ndim == 3:
+        return state[:, 1:]
+    tokens, where = rearrange(state, "n d h w -> n (h w) d"), places(*state.shape[2:]).to(state)
+    return torch.cat([tokens, where.expand(len(state), -1, -1)], dim=-1)
+
+
+def places(rows: int, columns: int) -> Tensor:
+    """Which row and which column each place of a grid is in: [rows columns, rows + columns], ones and zeros."""
+    row, column = torch.eye(rows), torch.eye(columns)
+    return torch.cat([row.repeat_interleave(columns, 0), column.repeat(rows, 1)], dim=-1)
 
 
 def projector(width: int, d_model: int, layers: int = 1) -> nn.Module:
@@ -102,7 +112,7 @@ class Layer(EncoderLayer):
     """A layer of chapter 02's decoder that has no source to attend to: attention to what is written, feed-forward."""
 
     def forward(self, x: Tensor, own: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """x [b, m, d_model]; own: keys and values of all tokens so far, these m included; mask as `attention` has it."""
+        """x [b, m, d_model]; own: keys and values of all tokens so far, these m included; mask [m, n]."""
         x = self.norm1(x + self.dropout(self.attention(x, *own, mask)))
         return self.norm2(x + self.dropout(self.ffn(x)))
 
@@ -155,7 +165,8 @@ class LLaVA(nn.Module):
         counts = (ids == IMAGE).sum(1)
         if (counts != pictures).any():
             row = int((counts != pictures).nonzero()[0])
-            raise ValueError(f"ids has {int(counts[row])} IMAGE in row {row}; it takes one a picture, and Z has {pictures}")
+            there = f"ids has {int(counts[row])} IMAGE in row {row}"
+            raise ValueError(f"{there}; it takes one for each picture, and Z has {pictures} a row")
         if Z is None:
             return self.embedding(ids) * math.sqrt(self.config.text.d_model)
         if len(Z) != len(ids) or Z.shape[-1] != self.config.width:
@@ -173,8 +184,8 @@ class LLaVA(nn.Module):
         """
         m, known = x.shape[1], answer.length
         mask = None if m == 1 else causal_mask(known + m, x.device)[known:]
-        places = torch.arange(known, known + m, device=x.device)
-        x = self.dropout(x + sinusoid(places, self.config.text.d_model).to(x))
+        at = torch.arange(known, known + m, device=x.device)
+        x = self.dropout(x + sinusoid(at, self.config.text.d_model).to(x))
         for number, layer in enumerate(self.layers):
             x = layer(x, answer.extend(number, *layer.attention.keys_values(x)), mask)
         answer.length += m
@@ -205,8 +216,8 @@ class LLaVA(nn.Module):
 def is_answer(ids: Tensor) -> Tensor:
     """Which of ids [b, n] the loss counts: those of the answers and the STOP behind each; bool [b, n]."""
     role = (ids == HUMAN) | (ids == ASSISTANT)
-    places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    last = torch.where(role, places, 0).cummax(1).values  # where the role was named under which a token stands
+    at = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    last = torch.where(role, at, 0).cummax(1).values  # where the role was named under which a token stands
     return (ids.gather(1, last) == ASSISTANT) & ~role & (ids != PAD)
 
 

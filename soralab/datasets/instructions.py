@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
 from random import Random
@@ -26,16 +26,13 @@ import numpy as np
 
 from soralab import world
 from soralab.datasets import stills
-from soralab.datasets.question_forms import BOTH, BRIEF, DETAILED, DOES
+from soralab.datasets.question_forms import BOTH, BRIEF, DETAILED
+from soralab.datasets.short_films import FRAMES
 from soralab.datasets.still_captions import PLACES
 from soralab.world.language import short_caption, thing
 from soralab.world.questions import NUMBERS, YES_NO, ask, questions
 from soralab.world.reader import read_caption, read_setting
-from soralab.world.sampling import apart, bump
-from soralab.world.scene import SLIDES
 
-FRAMES = 4  # of a film, as chapter 13 looks at it
-MIDDLE = (FRAMES - 1) / FRAMES / 2  # of what these show: there one thing stops and the other starts
 BORDER = 0.03  # how close to the border of two places, or to the other edge, a thing has neither, in short sides
 WORDS = tuple(
     """
@@ -56,50 +53,6 @@ class Turn(NamedTuple):
     kind: str
     question: str
     answer: str
-
-
-# ------------------------------------------------------------------------------------------------------------- scenes
-
-
-def film_scene(seed: int, index: int, split: str = "train") -> world.Scene:
-    """Film number `index`: two of five show one thing, one two that move or stay, one two that move one after the
-    other, one two of which the first bumps into the second. All on a plain background, the camera still, no wall."""
-    rng, kind = Random(f"films/{split}/{seed}/{index}"), index % 5
-    while True:
-        if kind == 4:
-            scene = bump(rng, world.Scene((), world.BACKGROUNDS[int(rng.random() * 2)]))
-            if scene and scene.held_out == (split == "held_out"):
-                return scene
-            continue
-        scenes = [world.sample_scene(seed, int(rng.random() * 2**40), "simple", split) for _ in range(1 + (kind > 1))]
-        if kind < 2 and scenes[0].objects[0].motion in DOES:
-            return scenes[0]
-        if kind > 1 and (scene := _together(*scenes)):
-            scene = one_stays(scene, rng) if kind == 2 else in_turn(scene)
-            if apart(scene.objects[0], replace(scene, objects=scene.objects[1:])):
-                return scene
-
-
-def _together(one: world.Scene, other: world.Scene) -> world.Scene | None:
-    """The things of two scenes in one, if both slide, neither is large, and their colours differ."""
-    a, b = one.objects[0], other.objects[0]
-    fits = all(o.motion in SLIDES and o.size != "large" for o in (a, b)) and a.colour != b.colour
-    return replace(one, objects=(a, b)) if fits else None
-
-
-def one_stays(scene: world.Scene, rng: Random) -> world.Scene:
-    """In two of three cases one of the two things of a scene, which slide, stays where it begins."""
-    still = int(rng.random() * 3)
-    return replace(scene, objects=tuple(
-        replace(o, motion="stays still", speed="", velocity=(0.0, 0.0)) if k == still else o
-        for k, o in enumerate(scene.objects)
-    ))  # fmt: skip
-
-
-def in_turn(scene: world.Scene) -> world.Scene:
-    """The two things of a scene slide one after the other, the first one first."""
-    first, second = scene.objects
-    return replace(scene, objects=(replace(first, stops=MIDDLE), replace(second, starts=MIDDLE)))
 
 
 # ------------------------------------------------------------------------------------------- what the teacher is given
@@ -133,7 +86,8 @@ class Symbols:
             world.Object(t["shape"], t["colour"], t["size"], t["motion"] or "stays still")
             for t in read_caption(self.caption)
         )
-        return world.Scene(things, setting["background"], relation=setting["relation"] and world.Relation(*setting["relation"]))
+        relation = setting["relation"] and world.Relation(*setting["relation"])
+        return world.Scene(things, setting["background"], relation=relation)
 
     def middle(self, colour: str, frame: int) -> tuple[float, float]:
         """The middle of a thing's box in a frame, from the left and from the top."""
@@ -148,8 +102,8 @@ def symbols(scene: world.Scene, show: str = "picture") -> Symbols:
     frames = 1 if show == "picture" else FRAMES
     caption = stills.caption(scene) if show == "picture" else short_caption(scene)
     found = world.truth([scene], frames)[0]["boxes"] / 32
-    names = [f"{o.colour} {o.shape}" for o in scene.objects]
-    boxes = {name: tuple(tuple(round(float(v), 2) for v in box) for box in row) for name, row in zip(names, found, strict=True)}
+    boxes = {f"{o.colour} {o.shape}": tuple(tuple(round(float(v), 2) for v in box) for box in row)
+             for o, row in zip(scene.objects, found, strict=True)}  # fmt: skip
     return Symbols(f"{caption} on a {scene.background} background", boxes)
 
 
@@ -202,13 +156,13 @@ def place(x: float, y: float) -> str | None:
 
 def _places(told: Symbols) -> list[tuple[str, str]]:
     frames = {"": 0} if told.show == "picture" else {" at the start": 0, " at the end": -1}
-    names = ["the object"] if len(told.boxes) == 1 else []
-    found = []
-    for o in told.told.objects:
+    things, found = told.told.objects, []
+    for o in things:
+        names = ["the object"] * (len(things) == 1) + [f"the {o.colour} object"]
+        names += [f"the {o.shape}"] * (sum(o.shape == other.shape for other in things) == 1)
         for when, frame in frames.items():
-            if where := place(*told.middle(o.colour, frame)):
-                found += [(f"Where is {name}{when}?", where) for name in (*names, f"the {o.colour} object", f"the {o.shape}")
-                          if name != f"the {o.shape}" or sum(o.shape == other.shape for other in told.told.objects) == 1]
+            where = place(*told.middle(o.colour, frame))
+            found += [(f"Where is {name}{when}?", where) for name in names if where]
     return found
 
 
@@ -308,7 +262,9 @@ MAKERS: dict[str, Callable[[Symbols], list[tuple[str, str]]]] = {
     "where": _places, "how many": _how_many,
 }  # fmt: skip
 PICTURE_KINDS = ("colour", "shape", "size", "count", "background", "place", "relation", "beside", "reasoning", YES_NO)
-FILM_KINDS = ("colour", "shape", "size", "background", "motion", "what moves", "where", "how many", "first", "relation", YES_NO)
+FILM_KINDS = (
+    "colour", "shape", "size", "background", "motion", "what moves", "where", "how many", "first", "relation", YES_NO,
+)  # fmt: skip
 
 def _drawn(instructions: tuple[str, ...], told: Symbols, rng: Random) -> str:
     return instructions[int(rng.random() * len(instructions))].replace("SHOW", told.show)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import difflib
 import re
 
+from soralab.datasets.short_films import DOES
 from soralab.world.language import SYNONYMS, words
-from soralab.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, WALL
+from soralab.world.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES
 
 PICTURE, FILM = ("picture",), ("film",)
 BOTH = (*PICTURE, *FILM)
 SIDES = ("left of", "right of", "above", "below")
-DOES = tuple(m for m in MOTIONS if m not in (WALL, "spins"))  # the motions of chapter 13's films
 DO = tuple(" ".join([m.split()[0].removesuffix("s"), *m.split()[1:]]) for m in DOES)
 NAMES = ("the object", "the COLOUR object", "the SHAPE", "the object that MOTION")
 SLOTS = {  # what may stand for each word of a form that is in capitals

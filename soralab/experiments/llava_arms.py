@@ -102,7 +102,8 @@ def arm(sight: Callable, folder: Path, own: Path, count: int) -> dict[str, dict]
 
 def arms(folder: Path, own: Path, count: int) -> dict[str, dict]:
     """Every one of SIGHTS: {arm: {"right": {group: ...}, "probe", "tokens", "seconds"}}."""
-    return {
-        name: kept(folder / f"{name.replace(' ', '_')}.json", partial(arm, sight, folder / name.replace(" ", "_"), own, count))
-        for name, sight in SIGHTS.items()
-    }
+    def one(name: str) -> dict:
+        where = folder / name.replace(" ", "_")
+        return kept(where.with_suffix(".json"), partial(arm, SIGHTS[name], where, own, count))
+
+    return {name: one(name) for name in SIGHTS}

@@ -68,7 +68,8 @@ def counted(exams: Sequence[Exam], said: Sequence[list[str]]) -> dict[str, dict[
                 row = table.setdefault(where, {}).setdefault(kind, {"right": 0, "of": 0})
                 row["right"] += answer == turn.answer
                 row["of"] += 1
-    return {name: dict(sorted(table[name].items(), key=lambda kind: kind[0] == "all")) for name in GROUPS if name in table}
+    last = partial(sorted, key=lambda kind: kind[0] == "all")
+    return {name: dict(last(table[name].items())) for name in GROUPS if name in table}
 
 
 def measure(assistant: Assistant, exams: Sequence[Exam], sight: Callable[[Tensor], Tensor] | None = None) -> dict:
@@ -143,7 +144,7 @@ def _labelled(told: list[Symbols], Z: Tensor, kind: str) -> tuple[Tensor, list[s
 
 @torch.no_grad()
 def speed(assistant: Assistant, words: int = 24, rounds: int = 3) -> dict[str, float]:
-    """Milliseconds of the processor for each word of an answer about a film: from the cache, and read anew each time."""
+    """Milliseconds of the processor for each word of an answer about a film: cached, and all read anew each time."""
     model, film = assistant.model, torch.zeros(1, 4, *assistant.see(torch.zeros(1, 3, 32, 32)).shape[1:])
     ids, Z = beside(model, (torch.tensor([template([(assistant.ids("What does the film show?"), None)], 4)]), film))
     said = ids[:, -3:-2].expand(-1, words)  # any word

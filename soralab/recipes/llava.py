@@ -21,17 +21,16 @@ from torch.nn.utils.rnn import pad_sequence
 from soralab import world
 from soralab.datasets import stills
 from soralab.datasets.instructions import (
-    FRAMES,
     WORDS,
     Symbols,
     Turn,
     brief,
     conversation,
     description,
-    film_scene,
     story,
     symbols,
 )
+from soralab.datasets.short_films import FRAMES, film_scene
 from soralab.figures import Watched
 from soralab.llava import Assistant, LLaVA, LLaVAConfig, answer_loss, expand, grid, stage_1, stage_2, template
 from soralab.recipes import RUNS, Trained
@@ -122,8 +121,8 @@ class Shown:
 class Talks:
     """Batches of conversations about pictures and films: two of three about pictures, in a new order each epoch.
 
-    turns: of a conversation; films: without them all are about pictures. By `brief` each is stage 1's pair instead: one instruction, and the caption. By `read` the
-    picture is the language model's story of it, in words.
+    turns: of a conversation; films: without them all are about pictures. By `brief` each is stage 1's pair instead: one
+    instruction, and the caption. By `read` a story in words stands where the picture would.
     """
 
     def __init__(self, shown: dict[str, Shown], seed: int = SEED, batch: int = BATCH, brief: bool = False,
@@ -212,7 +211,8 @@ def taught(
     """
     model, results = fresh(), {}
     for stage, (training, kind, trains) in STAGES.items():
-        count = (steps if stage == "stage_2" else None) or by_profile(smoke=2, laptop=training.steps, gpu=training.steps)
+        count = by_profile(smoke=2, laptop=training.steps, gpu=training.steps)
+        count = (steps if stage == "stage_2" else None) or count
         trains(model)
         batches = Talks(shown, batch=larger(BATCH, 4), **kind)
         model, results[stage] = fit(model, replace(training, steps=count), batches, folder / stage)

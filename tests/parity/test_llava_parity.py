@@ -65,7 +65,8 @@ def tower_in_their_names(theirs, ours):
         at = layer.self_attn
         for kind in ("weight", "bias"):
             state[f"blocks.{k}.attention.to_q.{kind}"] = getattr(at.q_proj, kind)
-            state[f"blocks.{k}.attention.to_kv.{kind}"] = torch.cat([getattr(at.k_proj, kind), getattr(at.v_proj, kind)])
+            keys_values = [getattr(part, kind) for part in (at.k_proj, at.v_proj)]
+            state[f"blocks.{k}.attention.to_kv.{kind}"] = torch.cat(keys_values)
             for a, b in (("attention.to_out", at.out_proj), ("ln_1", layer.layer_norm1), ("ln_2", layer.layer_norm2),
                          ("mlp.0", layer.mlp.fc1), ("mlp.2", layer.mlp.fc2)):  # fmt: skip
                 state[f"blocks.{k}.{a}.{kind}"] = getattr(b, kind)
@@ -174,7 +175,8 @@ def test_the_published_projectors_and_the_whole_of_llava_15():
             patch_size=14, projection_dim=768,
         )  # fmt: skip
         text = transformers.LlamaConfig(vocab_size=32_064, intermediate_size=11_008)
-        whole = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(vision_config=vision, text_config=text))
+        sizes = transformers.LlavaConfig(vision_config=vision, text_config=text)
+        whole = transformers.LlavaForConditionalGeneration(sizes)
         tower = VisionTransformer(CLIPConfig.published("ViT-L/14@336px"))
     assert sum(p.numel() for p in whole.parameters()) == 7_063_427_072
     theirs = sum(p.numel() for p in whole.model.vision_tower.parameters())
