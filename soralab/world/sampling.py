@@ -86,7 +86,7 @@ def _add(rng: Random, scene: Scene, count: int) -> Scene | None:
     """Put `count` things that keep clear of each other into the scene; None if no room was found."""
     for _ in range(20 * count):
         obj = _place(rng, _describe(rng, count), scene)
-        if obj and obj.colour not in (o.colour for o in scene.objects) and _apart(obj, scene):
+        if obj and obj.colour not in (o.colour for o in scene.objects) and apart(obj, scene):
             scene = _with(scene, obj)
         if len(scene.objects) == count:
             return scene
@@ -155,7 +155,7 @@ def _screen(obj: Object, scene: Scene, u: float) -> tuple[float, float, float]:
     return x - scene.camera_x(u), y, radius * obj.reach
 
 
-def _apart(obj: Object, scene: Scene) -> bool:
+def apart(obj: Object, scene: Scene) -> bool:
     """Whether the object keeps clear of all others for the whole clip."""
     for other in scene.objects:
         for (x0, y0, r0, _), (x1, y1, r1, _) in zip(obj.path, other.path, strict=True):
@@ -185,7 +185,7 @@ def _beside(kind: str):
             a, b = b, a
         shift = _between(rng, -0.1, 0.1)  # side by side, not cornerwise: line b up with a
         b = replace(b, y=a.y + shift) if kind == "left of" else replace(b, x=a.x + shift)
-        if not (_apart(b, _with(scene, a)) and _inside(b, scene)):
+        if not (apart(b, _with(scene, a)) and _inside(b, scene)):
             return None
         return _with(scene, a, b, relation=Relation(kind, 0, 1))
 
@@ -217,7 +217,7 @@ def _in_front(rng: Random, scene: Scene) -> Scene | None:
     return _with(scene, back, front, relation=Relation("in front of", 1, 0))
 
 
-def _bump(rng: Random, scene: Scene) -> Scene | None:
+def bump(rng: Random, scene: Scene) -> Scene | None:
     """An equal-mass collision: the first thing stops, the second goes on with its velocity."""
     direction = _pick(rng, ("right", "left"))
     fixed = {"motion": f"slides {direction}", "size": "small", "speed": "fast"}
@@ -236,4 +236,4 @@ def _bump(rng: Random, scene: Scene) -> Scene | None:
 
 
 WIDTH = {**REACH, "triangle": 1.0}  # half the width of an upright shape, in radii
-_RELATED = {"left of": _beside("left of"), "above": _beside("above"), "in front of": _in_front, "bumps into": _bump}
+_RELATED = {"left of": _beside("left of"), "above": _beside("above"), "in front of": _in_front, "bumps into": bump}
