@@ -84,11 +84,15 @@ class ModifiedResNet(nn.Module):
             if isinstance(module, Bottleneck):
                 nn.init.zeros_(module.bn3.weight)  # at first every block passes its input on
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """pixels [batch, 3, image, image] to [batch, embed], not normalised."""
+    def states(self, pixels: Tensor) -> list[Tensor]:
+        """What enters the first stage and what leaves each: stages + 1 maps [batch, channel, height, width]."""
         x = F.relu(self.bn1(self.conv1(pixels)))
         x = F.relu(self.bn2(self.conv2(x)))
-        x = F.avg_pool2d(F.relu(self.bn3(self.conv3(x))), 2)
+        found = [F.avg_pool2d(F.relu(self.bn3(self.conv3(x))), 2)]
         for stage in range(self.stages):
-            x = getattr(self, f"layer{stage + 1}")(x)
-        return self.attnpool(x)
+            found.append(getattr(self, f"layer{stage + 1}")(found[-1]))
+        return found
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels [batch, 3, image, image] to [batch, embed], not normalised."""
+        return self.attnpool(self.states(pixels)[-1])
