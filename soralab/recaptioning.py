@@ -80,6 +80,8 @@ class Captioner(Transformer):
     def __init__(self, config: CaptionerConfig = CaptionerConfig()):
         super().__init__(config)
         self.tower = CLIP(config.clip).image  # F
+        if config.places:
+            self.tower.attnpool = nn.Identity()  # what makes one vector of them is left out
         stages, width = len(config.clip.layers), 4 * config.clip.width
         last = [width * 2**stage for stage in range(stages)][-2:]
         side = config.clip.image // 2 ** (stages + 1)  # of the last stage; the one before has twice as many places
@@ -146,16 +148,28 @@ def caption_loss(model: Captioner, film: Tensor, target: Tensor) -> Tensor:
     return label_smoothing_loss(model(film, shifted(target)), target, epsilon=0.0)
 
 
+class Pooled(nn.Module):
+    """A picture tower whose stages are another's: it makes CLIP's one vector of what a captioner sees."""
+
+    def __init__(self, tower: nn.Module, pool: nn.Module):
+        super().__init__()
+        self.tower, self.pool = tower, pool
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels [batch, 3, image, image] to [batch, embed], not normalised."""
+        return self.pool(self.tower.states(pixels)[-1])
+
+
 class CoCa(nn.Module):
-    """A captioner and the rest of the CLIP whose tower it has: what is trained first, on pictures and their alt texts.
+    """A captioner and the rest of a CLIP, on one tower: what is trained first, on pictures and their alt texts.
 
     CoCa's text encoder is the lower half of its decoder; here it is chapter 04's own, beside the decoder.
     """
 
     def __init__(self, captioner: Captioner, clip: CLIP):
         super().__init__()
+        clip.image = Pooled(captioner.tower, clip.image.attnpool)
         self.captioner, self.clip = captioner, clip
-        clip.image = captioner.tower
 
     def forward(self, film: Tensor, target: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """(L_Con, L_Cap) of pictures film [batch, 1, 3, image, image], their texts as the captioner writes them, target
