@@ -82,6 +82,7 @@ class Captioner(Transformer):
         self.tower = CLIP(config.clip).image  # F
         if config.places:
             self.tower.attnpool = nn.Identity()  # what makes one vector of them is left out
+        self.tower.eval()
         stages, width = len(config.clip.layers), 4 * config.clip.width
         last = [width * 2**stage for stage in range(stages)][-2:]
         side = config.clip.image // 2 ** (stages + 1)  # of the last stage; the one before has twice as many places
@@ -170,6 +171,12 @@ class CoCa(nn.Module):
         super().__init__()
         clip.image = Pooled(captioner.tower, clip.image.attnpool)
         self.captioner, self.clip = captioner, clip
+
+    def train(self, mode: bool = True) -> CoCa:
+        """As of any module, and the tower's norms as a captioner's."""
+        super().train(mode)
+        self.captioner.tower.eval()
+        return self
 
     def forward(self, film: Tensor, target: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """(L_Con, L_Cap) of pictures film [batch, 1, 3, image, image], their texts as the captioner writes them, target

@@ -156,7 +156,7 @@ def test_one_vector_in_place_of_places():
 def test_the_tower_learns_and_its_norms_keep_clips_statistics():
     model = tiny().train()
     before = {name: value.clone() for name, value in model.tower.named_buffers()}
-    assert model.encoder.training and not model.tower.training
+    assert model.encoder.training and not model.tower.training and not Captioner(model.config).tower.bn1.training
     caption_loss(model, 3 * films() + 1, TARGET).backward()
     assert all(torch.equal(value, before[name]) for name, value in model.tower.named_buffers())
     used = [name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
@@ -198,6 +198,7 @@ def test_cocas_two_losses_and_their_one_tower():
     torch.testing.assert_close(cap, caption_loss(captioner, film, TARGET))
     names = [id(p) for p in joint.parameters()]
     assert len(names) == len(set(names))
+    assert not joint.train().captioner.tower.bn1.training and joint.clip.text.training
     con.backward()
     assert captioner.tower.conv1.weight.grad.abs().max() > 0 and captioner.into.weight.grad is None
 
