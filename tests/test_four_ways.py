@@ -410,19 +410,23 @@ def test_the_painter_is_asked_the_same():
 def test_a_column_over_the_seeds():
     three = [made_up(seed, share) for seed, share in zip((1, 2, 3), (0.5, 0.6, 0.4), strict=True)]
     assert experiment.over_seeds(three, "all", 100) == "50 (40–60)"
-    assert experiment.over_seeds(three, "gb", digits=1) == "1.2"
-    assert experiment.over_seeds([*three, made_up(**{"flicker of the still": None})], "flicker of the still") == "–"
+    assert experiment.over_seeds(three, "frames", 100) == "90" and experiment.over_seeds(three, "gb") == "1"
 
 
 def test_the_table_says_what_is_there_and_what_is_not():
-    found = {"ways": rows(), "painter alone": ALONE, "true films, copied": {"all": 0.98, "motion": 1.0, "frames": 1.0,
-             "flicker": 1.3}, "minutes": 12, "films": 60}  # fmt: skip
+    found = {"ways": rows(flicker=5.0, gb=1.6, minutes=12.6, motion=0.8), "painter alone": ALONE, "minutes": 12,
+             "true films, copied": {"all": 0.98, "motion": 1.0, "frames": 1.0, "flicker": 1.3}}  # fmt: skip
     lines = experiment.table(found).splitlines()
     assert len(lines) == 5 and lines[0].split() == " ".join(experiment.HEADS).split()
-    assert lines[1].startswith("the painter alone") and lines[1].split()[3:] == ["10", "5", "95", "60.0", "–"]
+    assert lines[1].split() == ["painter", "alone", "10", "5", "95", "60.0", "–"]
     assert lines[2].split()[4:] == ["50", "50", "90", "2.0", "1.0", "12.0", "58", "2.00", "M", "1.2", "GB"]
-    assert lines[4].startswith("the true films, copied")
+    assert lines[3].split()[3:8] == ["50", "60", "(50–80)", "90", "3.0"] and lines[3].endswith("1.6 GB")
+    assert "12.2" in lines[3] and lines[4].split() == ["true", "films,", "copied", "98", "100", "100", "1.3", "–"]
+    assert max(map(len, lines)) <= 120
     assert experiment.missing(found) == ["14 Make-A-Video", "09 Imagen Video"]
+    one = rows()
+    one["sora"][1]["flicker of the still"] = None
+    assert experiment.table({"ways": one}).splitlines()[2].split()[3:8] == ["50", "50", "90", "2.0", "–"]
     whole = {way: rows()["sora"] for way in experiment.NAMES}
     assert experiment.missing({"ways": whole}) == [] and len(experiment.table({"ways": whole}).splitlines()) == 5
 

@@ -54,7 +54,7 @@ FILMS, STILL = 60, 30  # filmed from the first test prompts; and from prompts of
 APART = 1.25  # the most by which one row's minutes may be more than another's
 NAMES = {
     "align_your_latents": "10 Align your Latents", "make_a_video": "14 Make-A-Video",
-    "imagen_video": "09 Imagen Video", "sora": "16 a transformer, from nothing",
+    "imagen_video": "09 Imagen Video", "sora": "16 a transformer",
 }  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------- one row
@@ -220,40 +220,40 @@ def missing(found: Mapping) -> list[str]:
     return [name for way, name in NAMES.items() if way not in found["ways"]]
 
 
-def over_seeds(rows: Sequence[Mapping], column: str, unit: float = 1.0, digits: int = 0) -> str:
-    """A column's mean over the seeds, with the least and the most: "62 (58–67)"; "–" where a row has none."""
-    values = [one[column] for one in rows]
-    if None in values:
-        return "–"
-    least, most = min(values), max(values)
-    each = [f"{unit * value:.{digits}f}" for value in (mean(values), least, most)]
-    return f"{each[0]} ({each[1]}–{each[2]})" if least < most else each[0]
+def over_seeds(rows: Sequence[Mapping], column: str, unit: float = 1.0) -> str:
+    """A column's mean over the seeds, with the least and the most: "62 (58–67)"."""
+    values = [unit * one[column] for one in rows]
+    least, most = (f"{value:.0f}" for value in (min(values), max(values)))
+    return f"{mean(values):.0f} ({least}–{most})" if least != most else least
 
 
-HEADS = ("all right", "motion", "frames", "flicker", "when still", "minutes", "before", "trained", "memory")
+HEADS = {"all right": 13, "motion": 13, "frames": 13, "flicker": 9, "when still": 12, "minutes": 9, "before": 8,
+         "trained": 9, "memory": 8}  # and how wide each is
 
 
 def table(found: Mapping) -> str:
-    """The table of the page: means over the seeds, with the least and the most of them. Shares are in per cent."""
-    lines = [" " * 31 + "".join(f"{head:>15s}" for head in HEADS)]
-    rows = {"the painter alone": [found[key] for key in ("painter alone",) if key in found]}
-    rows |= {name: found["ways"].get(way, []) for way, name in NAMES.items()}
-    rows["the true films, copied"] = [found[key] for key in ("true films, copied",) if key in found]
-    for name, some in rows.items():
-        if some:
-            lines.append(f"{name:31s}" + "".join(f"{cell:>15s}" for cell in cells(some)))
-    return "\n".join(lines)
+    """The table of the page: means over the seeds, and of the shares, in per cent, the least and the most of them."""
+    rows = {name: [found[name]] for name in ("painter alone", "true films, copied") if name in found}
+    rows |= {name: found["ways"][way] for way, name in NAMES.items() if way in found["ways"]}
+    last = rows.pop("true films, copied", None)
+    lines = {"": list(HEADS), **{name: cells(some) for name, some in rows.items()}}
+    lines |= {"true films, copied": cells(last)} if last else {}
+    return "\n".join(
+        f"{name:22s}" + "".join(f"{cell:>{wide}s}" for cell, wide in zip(line, HEADS.values(), strict=False))
+        for name, line in lines.items()
+    )
 
 
 def cells(rows: Sequence[Mapping]) -> list[str]:
-    """A line of the table."""
+    """A line of the table; what is not trained for it has no minutes."""
     found = [over_seeds(rows, column, 100) for column in ("all", "motion", "frames")]
-    found += [over_seeds([{"flicker of the still": None, **one} for one in rows], column, digits=1)
-              for column in ("flicker", "flicker of the still")]  # fmt: skip
+    for column in ("flicker", "flicker of the still"):
+        known = [one.get(column) for one in rows]
+        found.append("–" if None in known else f"{mean(known):.1f}")
     if "minutes" not in rows[0]:
-        return found + 4 * [""]
+        return found
     before = sum(rows[0]["begins with"].values()) / 60
-    return found + [over_seeds(rows, "minutes", digits=1), f"{before:.0f}", f"{rows[0]['trained'] / 1e6:.2f} M",
+    return found + [f"{mean(one['minutes'] for one in rows):.1f}", f"{before:.0f}", f"{rows[0]['trained'] / 1e6:.2f} M",
                     f"{max(one['gb'] for one in rows):.1f} GB"]  # fmt: skip
 
 
