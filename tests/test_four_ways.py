@@ -161,12 +161,12 @@ def test_a_seed_of_the_films_is_a_seed_of_the_order():
 # --------------------------------------------------------------------------------------------------- equal minutes
 
 
-def test_the_pace_is_the_fastest_step_after_the_first(monkeypatch):
+def test_the_pace_is_the_middle_step_after_the_first(monkeypatch):
     """A batch's drawing is counted, and nothing that comes before the first step."""
     monkeypatch.setattr(trainings, "count", lambda number, few: number)
     clock = Clock(monkeypatch)
-    part, seen = tiny(clock=clock, drawing=(90, 3, 2, 4, 3, 3), step=(80, 9, 8, 7, 9, 9))
-    assert step_seconds(part, nn.Linear(3, 2), coarse=False) == pytest.approx(2 + 7)
+    part, seen = tiny(clock=clock, drawing=(90, 3, 2, 4, 30, 2), step=(80, 9, 8, 7, 9, 70))
+    assert step_seconds(part, nn.Linear(3, 2), coarse=False) == pytest.approx(3 + 9)
     assert [number for number, _ in seen] == list(range(1 + trainings.TIMED))
     part, seen = tiny(clock=clock, drawing=(2,), step=(7,), coarsely=0.5)
     assert step_seconds(part, nn.Linear(3, 2), coarse=True) == pytest.approx(4.5) and all(rough for _, rough in seen)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -35,7 +36,7 @@ from soralab.training.profiles import by_profile
 from soralab.training.progress import progress
 
 FILMS, FINE = 4000, 500  # of a training; and those of them that chapter 10 has at twice as many frames
-TIMED = 5  # steps of which the fastest is a part's pace, after one that is not timed
+TIMED = 5  # steps of which the middle one is a part's pace, after one that is not timed
 DDIM = 25  # steps, where a chapter's films take so many
 
 
@@ -199,7 +200,7 @@ def shortened(training: TrainConfig, steps: int, seed: int) -> TrainConfig:
 
 def step_seconds(part: Part, model: nn.Module, coarse: bool) -> float:
     """Seconds of the processor that a step of a part takes: the drawing of a batch and the step on it, of TIMED of each
-    the fastest."""
+    the middle one."""
     timed, batches, done = count(TIMED, 1), [], []
     draw, drawn = part.batches(1 + timed if coarse else 0), []
     for step in range(1 + timed):
@@ -209,7 +210,7 @@ def step_seconds(part: Part, model: nn.Module, coarse: bool) -> float:
     with TemporaryDirectory() as folder:
         loop.train(model, part.loss, batches.__getitem__, training, folder, parameters=part.parameters(model),
                    on_log=lambda _: done.append(time.process_time()))  # fmt: skip
-    return sum(min(later - sooner for sooner, later in zip(ends, ends[1:], strict=False)) for ends in (drawn, done))
+    return sum(median(later - sooner for sooner, later in zip(ends, ends[1:], strict=False)) for ends in (drawn, done))
 
 
 def planned(parts: Sequence[Part], minutes: float) -> dict[str, dict[str, float]]:
