@@ -59,9 +59,9 @@ SHORT_STEPS, SHORT_BATCH, SHORT_FILMS, PROBED = 100, 8, 400, 64
 # --------------------------------------------------------------------------------------- the layers over time
 
 
-def library(count: int, split: str = "train") -> list[world.Scene]:
+def library(count: int, split: str = "train", seed: int = SEED) -> list[world.Scene]:
     """The first `count` scenes of the simple world, with one thing each."""
-    return [world.sample_scene(SEED, index, "simple", split) for index in range(count)]
+    return [world.sample_scene(seed, index, "simple", split) for index in range(count)]
 
 
 @torch.no_grad()
@@ -99,15 +99,16 @@ class FilmBatches:
     """
 
     def __init__(
-        self, autoencoder: Autoencoder, films: int = FILMS, fine: int = FINE, batch: int = BATCH, coarse: int = 0
-    ):
-        self.scenes, self.batch, self.coarse = library(films), batch, coarse
+        self, autoencoder: Autoencoder, films: int = FILMS, fine: int = FINE, batch: int = BATCH, coarse: int = 0,
+        seed: int = SEED,
+    ):  # fmt: skip
+        self.scenes, self.batch, self.coarse, self.seed = library(films, seed=seed), batch, coarse, seed
         self.whole = encoded(autoencoder, self.scenes, FRAMES)
         self.fine = encoded(autoencoder, self.scenes[:fine], 2 * FRAMES)
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"z" [batch, 9, c, h, w], "ids", "words" [batch, words], "given", "moments" [batch, 9]}."""
-        rng, coarse = Random(f"{SEED}/{step}"), step < self.coarse
+        rng, coarse = Random(f"{self.seed}/{step}"), step < self.coarse
         count = self.batch * COARSE_BATCH // BATCH if coarse else self.batch
         films = [self.film(rng, coarse) for _ in range(count)]
         z, given, moments, which = zip(*films, strict=True)

@@ -84,9 +84,9 @@ SHORT_STEPS, SHORT_BATCH, PROBED = 300, 16, 64
 # ----------------------------------------------------------------------------------------------------- what is learned
 
 
-def library(count: int, split: str = "train") -> list[world.Scene]:
+def library(count: int, split: str = "train", seed: int = SEED) -> list[world.Scene]:
     """The first `count` scenes of the simple world, with one thing each."""
-    return [world.sample_scene(SEED, index, "simple", split) for index in range(count)]
+    return [world.sample_scene(seed, index, "simple", split) for index in range(count)]
 
 
 def films(scenes: list[world.Scene], chunk: int = 200) -> np.ndarray:
@@ -132,16 +132,18 @@ class FilmBatches:
     very noisy. The last stage learns the words for shapes in much noise, where every second of its films is.
     """
 
-    def __init__(self, name: str, count: int = FILMS, batch: int = BATCH, pictures: int = 0, coarse: int = 0):
-        self.name, self.batch, self.pictures, self.coarse = name, batch, pictures, coarse
-        self.scenes = library(count)
+    def __init__(
+        self, name: str, count: int = FILMS, batch: int = BATCH, pictures: int = 0, coarse: int = 0, seed: int = SEED
+    ):
+        self.name, self.batch, self.pictures, self.coarse, self.seed = name, batch, pictures, coarse, seed
+        self.scenes = library(count, seed=seed)
         self.films = films(self.scenes)
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Batch `step`: {"x", "low" [batch, frames, c, h, w], "ids" [batch, words]}, and of pictures, each a film of
         one frame, {"pictures", "names"}. A coarse one has {"moments" [frames], "t" [batch]}, and no pictures; the last
         stage's has {"t"} too."""
-        rng, coarse = Random(f"{SEED}/{self.name}/{step}"), step < self.coarse
+        rng, coarse = Random(f"{self.seed}/{self.name}/{step}"), step < self.coarse
         count = self.batch * COARSE_BATCH // BATCH if coarse else self.batch
         which = [int(rng.random() * len(self.scenes)) for _ in range(count)]
         frames = WINDOW if self.name == SPACE else FRAMES
