@@ -32,12 +32,11 @@ KINDS = {"rate x 10": 0.1, "rate / 10": 0.1, "sign": 0.3, "head": 0.1, "shuffled
 HEADS = {"unet": ("head.",), "transformer": ("embedding.",), "vit": ("head.2.",), "vqvae": ("decoder.7.",),
          "clip": ("W_t.", "image.attnpool.c_proj."), "latent_diffusion": ("unet.head.2.",),
          "navit": ("head.",), "imagen_video": ("unet.head.2.",), "align_your_latents": ("beside.",), "walt": ("head.",),
-         "recaptioning": ("embedding.",),
          "tune_a_video": ("unet.up.",), "sora": ("head.",)}  # fmt: skip
 LABELS = {"unet": ("target", "weights"), "transformer": ("source",), "vit": ("label",), "clip": ("ids",),
           "latent_diffusion": ("ids",), "navit": ("label",), "imagen_video": ("ids",),
           "align_your_latents": ("ids", "words"),
-          "walt": ("ids", "names"), "recaptioning": ("target",), "sora": ("ids",)}  # fmt: skip
+          "walt": ("ids", "names"), "sora": ("ids",)}  # fmt: skip
 
 
 class Enough(Exception):

@@ -36,9 +36,9 @@ CHECKPOINTS = ROOT / "data" / "checkpoints"
 
 SHIPPED = (
     "align_your_latents", "clip", "film_autoencoder", "film_painter", "imagen_base", "imagen_space", "imagen_student",
-    "imagen_time", "latent_autoencoder", "latent_diffusion", "navit", "recaptioning",
-    "recaptioning_expander", "recaptioning_painter", "sora", "sora_autoencoder", "temporal_decoder",
-    "transformer", "unet", "unet_denoiser", "vit", "vqvae", "vqvae_films", "vqvae_prior", "walt", "walt_autoencoder",
+    "imagen_time", "latent_autoencoder", "latent_diffusion", "make_a_video", "make_a_video_prior",
+    "make_a_video_space", "navit", "sora", "sora_autoencoder", "temporal_decoder", "transformer", "unet",
+    "unet_denoiser", "vit", "vqvae", "vqvae_films", "vqvae_prior", "walt", "walt_autoencoder",
 )  # fmt: skip
 """The checkpoints that the course ships."""
 MEASURED = ("sora_pixels",)
@@ -48,8 +48,8 @@ MEASURED = ("sora_pixels",)
 
 
 IN_EIGHT_BITS = (
-    "imagen_base", "imagen_space", "imagen_student", "imagen_time", "recaptioning", "recaptioning_expander",
-    "recaptioning_painter",
+    "imagen_base", "imagen_space", "imagen_student", "imagen_time", "make_a_video", "make_a_video_prior",
+    "make_a_video_space",
 )  # fmt: skip
 """Those whose matrices and kernels are shipped in a byte a weight: they are measured as they are stored."""
 

@@ -41,9 +41,9 @@ RECIPES = {  # checkpoint: the chapter's file, here and in `soralab.experiments`
     "film_painter": "film_painter",
     "temporal_decoder": "align_your_latents",
     "align_your_latents": "align_your_latents",
-    "recaptioning": "recaptioning",
-    "recaptioning_expander": "recaptioning",
-    "recaptioning_painter": "recaptioning",
+    "make_a_video_prior": "make_a_video",
+    "make_a_video_space": "make_a_video",
+    "make_a_video": "make_a_video",
 }
 RUNS = Path("runs")  # where a reader's own trainings lie
 
