@@ -25,9 +25,8 @@ def test_the_terms_of_every_real_data_set_are_stated():
     told = (ROOT / "data" / "README.md").read_text(encoding="utf-8").split("## Licence")[1]
     for name, title in REAL.items():
         assert (ROOT / "soralab" / "datasets" / f"{name}.py").exists() and f"| {title} " in told
-    drawn = {"cells", "what_and_where", "native_sizes", "still_captions", "stills", "frames", "order", "recaptions", "instructions",
-             "question_forms", "short_films",
-             "__init__"}
+    drawn = {"cells", "what_and_where", "native_sizes", "still_captions", "stills", "frames", "order", "recaptions",
+             "instructions", "question_forms", "short_films", "__init__"}
     assert {path.stem for path in (ROOT / "soralab" / "datasets").glob("*.py")} == drawn | set(REAL)
 
 
