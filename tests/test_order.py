@@ -4,13 +4,14 @@ from collections import Counter
 
 import pytest
 import torch
+from tiny_models import randomise
 
 from soralab import world
 from soralab.datasets import order
 from soralab.datasets.order import CLASSES, FRAMES, NAMES, PAIRS, Batches, films, label, name_of, reverse, sample
 from soralab.experiments import vivit_scores as scores
 from soralab.experiments import vivit_sora as beside
-from soralab.vivit import ViViTConfig
+from soralab.vivit import ViViT, ViViTConfig
 
 
 def test_classes_are_motions_with_a_direction_in_time_and_their_reverses():
@@ -172,25 +173,21 @@ def test_what_order_does(monkeypatch, some):
     perfect = Told(both, one_hot(torch.cat([labels, reverse(labels)])))
     found = scores.order_of_time(perfect, 60)
     assert found["turned"] == 1 and 0 < found["shuffled"] < 0.3  # of four moments' orders, 1 in 24 is the film's own
-    assert found["swapped"] < 0.3  # such a film is none that it knows
     deaf = Told(both, one_hot(torch.cat([labels, labels])))
     assert scores.order_of_time(deaf, 60)["turned"] == 0
 
 
-def test_who_looks_inside_tubelets_is_found_out(monkeypatch, some):
-    """A reader of the brightest frame of each tubelet: to it a shuffled film is the same, a swapped one the reverse."""
-    class Inside(torch.nn.Module):
-        config = ViViTConfig()
-
-        def forward(self, x):
-            later = x.unflatten(1, (4, 2)).mean((3, 4, 5)).argmax(2).sum(1) > 1  # [batch]
-            return one_hot(later.long())
-
-    shown = torch.zeros(60, FRAMES, 3, 32, 32, dtype=torch.uint8)
-    labels = torch.arange(60) % 2
-    shown[labels == 0, ::2], shown[labels == 1, 1::2] = 255, 255
-    monkeypatch.setattr(order, "films", lambda seed, indices, split: (shown, labels))
-    assert scores.order_of_time(Inside(), 60) == {"turned": 1, "shuffled": 1, "swapped": 1}
+@torch.no_grad()
+def test_which_order_a_reader_hears():
+    """A bag of pairs hears of the frames in each moment alone, a reader of single frames of the moments alone."""
+    sizes = {"dim": 8, "depth": 1, "heads": 2}
+    pairs = randomise(ViViT(ViViTConfig(2, tubelet=(2, 16, 16), temporal_depth=0, **sizes)))
+    found = scores.order_of_time(pairs, 40)
+    assert found["moments turned"] == 0 and found["turned"] == found["tubelets turned"]
+    assert found["shuffled"] == scores.measure(pairs, "test", 40)["class"]
+    single = randomise(ViViT(ViViTConfig(4, tubelet=(1, 16, 16), **sizes)))
+    found = scores.order_of_time(single, 40)
+    assert found["tubelets turned"] == 0 and found["turned"] == found["moments turned"]
 
 
 def test_a_reader_of_few_frames_is_given_few(some):
@@ -233,6 +230,16 @@ def test_who_is_right_is_counted():
     rows = [{"asked": a, "reader": b, "referee": c} for a, b, c in ("xxx", "xxx", "xxy", "xyx", "xyy", "xyz")]
     assert beside.counts(rows) == {"both": 2, "reader alone": 1, "referee alone": 1, "neither, the same": 1,
                                    "neither, apart": 1}  # fmt: skip
+
+
+def test_a_prompt_of_a_wall_names_no_side():
+    left, right = (f"{world.MOTIONS[-1]} to the {side}" for side in ("left", "right"))
+    assert beside.finds(left, world.MOTIONS[-1]) and beside.finds(right, world.MOTIONS[-1])
+    assert beside.finds(left, left) and not beside.finds(right, left)
+    assert not beside.finds(None, world.MOTIONS[-1]) and not beside.finds("grows", world.MOTIONS[-1])
+    _, texts, scenes = beside.moving(40)
+    walls = [text for text, scene in zip(texts, scenes, strict=True) if scene.objects[0].motion == world.MOTIONS[-1]]
+    assert walls and not any(" left" in text or " right" in text for text in walls)
 
 
 def test_the_table_beside_the_referee(monkeypatch):

@@ -70,6 +70,23 @@ def test_a_reader_begins_from_nothing_or_from_the_picture_model(monkeypatch):
     assert not torch.equal(recipe.begun(config).blocks[2].mlp[0].weight, inside)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", (1, 2, 3, 4))
+def test_moments_are_told_apart_at_the_start(kind):
+    config, readers = ViViTConfig(kind, frames=4, tubelet=(1, 4, 4)), []
+    for apart in (0.0, 0.3):
+        torch.manual_seed(0)
+        readers.append(recipe.begun(config, "central frame", apart))
+    alike, told = readers
+    changed = {name for name, p in alike.named_parameters() if not torch.equal(p, told.get_parameter(name))}
+    assert changed == {"over_moments.positions" if kind == 2 else "positions"}
+    if kind != 2:
+        added = (told.positions - alike.positions)[-4 * 64 :].unflatten(0, (4, 64))
+        torch.testing.assert_close(added, added[:, :1].expand_as(added), atol=1e-6, rtol=0)  # one for all places
+        assert 0.2 < added[:, 0].std() < 0.4 and (added[0] - added[1]).abs().max() > 0.1
+        assert torch.equal(told.positions[: -4 * 64], alike.positions[: -4 * 64])  # the class token's, if any
+
+
 def test_a_training_goes_on_where_it_was_stopped(tmp_path):
     training = replace(recipe.TRAINING, **FEW)
     build = partial(recipe.begun, tiny())
@@ -120,6 +137,7 @@ def test_the_best_of_the_four_is_chosen_by_films_that_are_neither_training_nor_t
     trained = recipe.train("tried", 2)
     assert trained.card["best"] == best and trained.card["held_loss"] == wanted  # the bag is none of the four
     assert trained.card["config"]["model"] == int(best[-1]) and trained.card["steps"] == 2
+    assert set(trained.card["seconds_each"]) == set(recipe.READERS)
     assert trained.log == small / "tried" / best.replace(" ", "_") / "log.jsonl"
     assert set(asked) == {recipe.SEED, recipe.SEED + 1}
 
@@ -136,6 +154,8 @@ def test_everything_is_measured_once(small, monkeypatch):
     """The card has every reader and start; a second measuring reads what the first has found."""
     few = tiny(frames=4)
     monkeypatch.setattr(experiment, "STARTS", {"one": (tiny(), None), "few": (few, None)})
+    monkeypatch.setattr(experiment, "PAIRS_BAG", tiny(2, temporal_depth=0))
+    monkeypatch.setattr(experiment, "SINGLE", {"model 3": (ViViTConfig(3, frames=4, tubelet=(1, 4, 4)), 0.3)})
     monkeypatch.setattr(experiment, "beside_the_referee", lambda model, count: {"prompts": count})
     trained = recipe.train("tried", 2)
     found = experiment.metrics("tried", trained)
@@ -149,7 +169,10 @@ def test_everything_is_measured_once(small, monkeypatch):
     assert set(found["starts"]) == {"one", "few"} and found["starts"]["few"]["macs"] == cost(few)[1]
     assert found["films"] == 20 and found["trained on"] == 32
     assert found["turns"]["test"]["by pair"].keys() == {"orbits clockwise", "spins clockwise"}
-    assert found["sora"] == {"prompts": 3} and set(found["order of time"]) == {"turned", "shuffled", "swapped"}
+    assert found["bag of pairs"]["macs"] == cost(tiny(2, temporal_depth=0))[1]
+    assert found["single frames"]["model 3"]["parameters"] == cost(ViViTConfig(3, frames=4, tubelet=(1, 4, 4)))[0]
+    assert found["sora"] == {"prompts": 3} and set(found["order of time"]) == set(found["models"])
+    assert set(found["order of time"]["model 1"]) == {"turned", "moments turned", "tubelets turned", "shuffled"}
     json.dumps(found, allow_nan=False)
 
     def never(*_):
@@ -162,6 +185,8 @@ def test_everything_is_measured_once(small, monkeypatch):
 
 def test_the_best_is_measured_as_it_is_shipped(small, monkeypatch):
     monkeypatch.setattr(experiment, "STARTS", {})
+    monkeypatch.setattr(experiment, "SINGLE", {})
+    monkeypatch.setattr(experiment, "arm", lambda *_: {})
     for other in ("beside_the_referee", "turns"):
         monkeypatch.setattr(experiment, other, lambda *_: {})
     measured = []

@@ -1,8 +1,8 @@
 """What chapter 08 measures: `soralab evaluate vivit`, and the card's metrics.
 
-The four models and a bag of frames on unseen films, beside what each costs; other starts, from chapter 03's picture
-model, and uniform frames for tubelets; what turns; what order does to the shipped one; and chapter 16's films, read by
-it and by the referee.
+The four models and two bags on unseen films, beside what each costs; the four on single frames; other starts, from
+chapter 03's picture model, and uniform frames for tubelets; what turns; what an order of time does to each of the four;
+and chapter 16's films, read by the shipped one and by the referee.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from soralab.recipes import RUNS, Trained
 from soralab.recipes.vivit import BAG, TRAINING, begun, fit, load, readers
 from soralab.training.loop import TrainConfig
 from soralab.training.profiles import by_profile, device
-from soralab.vivit import ViViT, ViViTConfig, cost
+from soralab.vivit import NAMES, ViViT, ViViTConfig, cost
 
-TEST_FILMS, PROMPTS = 1000, 100
+TEST_FILMS, PROMPTS, APART = 1000, 100, 0.3
+PAIRS_BAG = ViViTConfig(2, temporal_depth=0)  # the paper's: tubelets of two frames, the moments' mean
 STARTS = {  # other beginnings than the readers' own, from nothing: what is trained, and where its weights are from
     "central frame": (ViViTConfig(4), "central frame"),
     "inflated": (ViViTConfig(4), "inflated"),
@@ -34,6 +35,10 @@ STARTS = {  # other beginnings than the readers' own, from nothing: what is trai
     "uniform frames": (ViViTConfig(4, frames=4, tubelet=(1, 4, 4)), "central frame"),
     "uniform frames from nothing": (ViViTConfig(4, frames=4, tubelet=(1, 4, 4)), None),
     "central frame in Model 2": (ViViTConfig(2), "central frame"),
+}
+SINGLE = {  # of single frames, which can meet in the transformer alone: what is trained, and how far moments are apart
+    **{f"model {k}": (ViViTConfig(k, frames=4, tubelet=(1, 4, 4)), APART) for k in NAMES},
+    "model 2, moments alike": (ViViTConfig(2, frames=4, tubelet=(1, 4, 4)), 0.0),
 }
 
 
@@ -65,10 +70,9 @@ def learnt(log: Path) -> list[list[float]]:
     return [[step, round(loss, 4), round(right, 4)] for step, loss, right in lines]
 
 
-def start(kind: str, training: TrainConfig, folder: Path, batch: int, count: int) -> dict:
-    """A training like the readers', from one of STARTS, and what came of it."""
-    config, begin = STARTS[kind]
-    model, result = fit(partial(begun, config, begin), training, folder / kind.replace(" ", "_"), batch=batch)
+def arm(name: str, build: Callable, training: TrainConfig, folder: Path, batch: int, count: int) -> dict:
+    """A training like the readers', of what `build` makes, and what came of it."""
+    model, result = fit(build, training, folder / name.replace(" ", "_"), batch=batch)
     return table_row(model, result.log, count)
 
 
@@ -89,18 +93,28 @@ def metrics(name: str, trained: Trained) -> dict:
     def once(of: str, measure: Callable, *arguments) -> dict:
         return kept(folder / f"{of.replace(' ', '_')}.json", partial(measure, *arguments))
 
-    rows = {}
+    rows, orders = {}, {}
     for key, (model, result) in readers(training, trained.log.parents[1], batch).items():
         shown = trained.model if key == best else model  # the best in eight bits, as it is shipped
         rows[key] = once(key, table_row, shown, result.log, count)
+        if key != BAG:
+            orders[key] = once(f"order {key}", order_of_time, shown, count)
+
+    def trial(name: str, config: ViViTConfig, *begin) -> dict:
+        return once(name, arm, name, partial(begun, config, *begin), training, folder, batch, count)
+
     return {
         "films": count,
         "trained on": training.steps * batch,
         "models": {key: row for key, row in rows.items() if key != BAG},
         "bag": rows[BAG],
-        "starts": {kind: once(f"start {kind}", start, kind, training, folder, batch, count) for kind in STARTS},
+        "bag of pairs": trial("bag of pairs", PAIRS_BAG),
+        "single frames": {
+            kind: trial(f"single {kind}", config, "central frame", apart) for kind, (config, apart) in SINGLE.items()
+        },
+        "starts": {kind: trial(f"start {kind}", *begin) for kind, begin in STARTS.items()},
         "turns": once("turns", turns, training, folder, batch, count),
-        "order of time": once("order", order_of_time, trained.model, count),
+        "order of time": orders,
         "sora": once("sora", beside_the_referee, trained.model, texts),
     }
 

@@ -56,21 +56,18 @@ def measure(model: ViViT, split: str, count: int, pairs: order.Pairs = order.PAI
 
 
 def order_of_time(model: ViViT, count: int) -> dict[str, float]:
-    """What a change of order does to what is read of test films, three shares.
-
-    turned: shown backwards, the film is read as the reverse of what it was read as; shuffled: with its moments (the
-    tubelets) in another order its class is still right; swapped: with each tubelet's own frames backwards, the tubelets
-    where they were, it is read as the reverse.
+    """On test films, how often a film's answer turns into its reverse if the film is shown backwards ("turned"), if
+    moments (tubelets) come backwards and the frames in each as they were ("moments turned"), and if the frames of each
+    moment do and moments come as they were ("tubelets turned"); and how many classes are right with moments shuffled.
     """
     films, labels = order.films(SEED, range(count), "test")
-    n, t = model.config.grid[0], model.config.tubelet[0]
+    moments = films.unflatten(1, (-1, films.shape[1] // model.config.grid[0]))  # [films, moments, frames of each, ...]
     generator = torch.Generator().manual_seed(SEED)
-    shuffles = torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
-    frames = (t * shuffles[..., None] + torch.arange(t)).flatten(1)  # [films, frames]
-    shuffled = films[torch.arange(count)[:, None], frames]
-    swapped = films.unflatten(1, (n, t)).flip(2).flatten(1, 2)
-    said, turned, inside, mixed = (
-        logits(model, shown).argmax(-1) for shown in (films, films.flip(1), swapped, shuffled)
-    )
-    other = order.reverse(said)
-    return {"turned": share(turned == other), "shuffled": share(mixed == labels), "swapped": share(inside == other)}
+    shuffles = torch.stack([torch.randperm(moments.shape[1], generator=generator) for _ in range(count)])
+    shown = {"turned": moments.flip(1, 2), "moments turned": moments.flip(1), "tubelets turned": moments.flip(2)}
+    said = logits(model, films).argmax(-1)
+    turned = {
+        key: share(logits(model, parts.flatten(1, 2)).argmax(-1) == order.reverse(said)) for key, parts in shown.items()
+    }
+    shuffled = logits(model, moments[torch.arange(count)[:, None], shuffles].flatten(1, 2)).argmax(-1)
+    return {**turned, "shuffled": share(shuffled == labels)}

@@ -74,9 +74,20 @@ def fit(
     return model.eval(), result
 
 
-def begun(config: ViViTConfig, start: str | None = None) -> ViViT:
-    """A reader before its first step: from nothing, or from chapter 03's shipped ViT, with tubelets as `start` says."""
-    return ViViT.from_vit(load_vit(), config, start) if start else ViViT(config)
+def begun(config: ViViTConfig, start: str | None = None, apart: float = 0.0) -> ViViT:
+    """A reader before its first step: from nothing, or from chapter 03's shipped ViT, with tubelets as `start` says.
+
+    apart: the deviation of a vector that the positions of each moment get besides. Repeated over time, as `from_vit`
+    leaves them, they tell no moment from another, and the reader is a bag until training has told them apart.
+    """
+    model = ViViT.from_vit(load_vit(), config, start) if start else ViViT(config)
+    moments = apart * torch.randn(config.grid[0], config.dim)
+    with torch.no_grad():
+        if config.model != 2:
+            model.positions[-len(moments) * config.places :] += moments.repeat_interleave(config.places, 0)
+        elif model.over_moments is not None:
+            model.over_moments.positions[1:] += moments
+    return model
 
 
 def readers(training: TrainConfig, folder: Path, batch: int = BATCH) -> dict[str, tuple[ViViT, TrainResult]]:
