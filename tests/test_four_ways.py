@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,13 +12,15 @@ from torch import nn
 from soralab import world
 from soralab.experiments import four_ways as experiment
 from soralab.experiments import four_ways_trainings as trainings
-from soralab.experiments.align_your_latents_scores import still_texts
+from soralab.experiments.align_your_latents_scores import SHOWN, still_texts
 from soralab.experiments.four_ways_trainings import WAYS, Part, Way, fitted, planned, shortened, step_seconds
 from soralab.experiments.sora_scores import NOISE, prompts
 from soralab.figures.curves import read_log
 from soralab.files.checkpoints import read_card
+from soralab.latent_diffusion import Painter
 from soralab.recipes import align_your_latents as chapter_10
 from soralab.recipes import imagen_video as chapter_09
+from soralab.recipes import make_a_video as chapter_14
 from soralab.recipes import sora as chapter_16
 from soralab.training.loop import TrainConfig
 from soralab.world.language import short_caption
@@ -74,19 +77,21 @@ def ways():
     return {name: way(1) for name, way in WAYS.items()}
 
 
-def batches_of(way, number=0):
-    return way.parts[number].batches(0)
-
-
-def scenes_of(batches):
-    return batches.scenes
+def scenes_of(way):
+    return way.parts[0].batches(0).scenes
 
 
 def test_every_way_learns_from_the_same_films(ways):
     """And with another seed from others, all of the split that training may see, and none of them a test film."""
     mine = [world.sample_scene(trainings.films_of(1), k, "simple", "train") for k in range(16)]
-    assert all(scenes_of(batches_of(way)) == mine for way in ways.values())
-    other = scenes_of(batches_of(trainings.imagen_video(2)))
+    assert all(scenes_of(way) == mine for name, way in ways.items() if name != "make_a_video")
+    library = ways["make_a_video"].parts[1].batches(0).library
+    first = trainings.load_autoencoder("film_autoencoder")
+    with torch.no_grad():
+        z = first.encode(world.to_film(world.render(mine, 9, 32, 32))[:, 0])
+    apart = (library.z[:, 0].float()[:, None] - z[None]).square().mean((2, 3, 4))  # drawn from q(z | x), so not equal
+    assert apart.argmin(1).tolist() == list(range(16))
+    other = scenes_of(trainings.imagen_video(2))
     assert len(other) == 16 and not any(scene in mine for scene in other)
     assert len({trainings.films_of(seed) for seed in experiment.SEEDS}) == 3
     assert not {*map(short_caption, mine)} & {*prompts("held_out", 60)[0]}
@@ -101,8 +106,12 @@ def test_the_parts_are_the_recipes_own(ways):
     assert [part.name for part in ways["imagen_video"].parts] == ["imagen_base", "imagen_time", "imagen_space"]
     assert [part.coarse for part in ways["imagen_video"].parts] == [chapter_09.COARSE, 0, 0]
     assert parts["sora"].training is chapter_16.RECIPES["sora"].training
-    for name in ("align_your_latents", *chapter_09.TRAININGS, "sora"):
-        model, part = parts[name].build({}), parts[name]
+    assert parts["make_a_video_frames"].training is chapter_14.PICTURES and parts["make_a_video_frames"].lesson
+    assert parts["make_a_video"].training is chapter_14.TRAINING and parts["make_a_video"].coarse == chapter_14.SHORT
+    assert not any(part.lesson for name, part in parts.items() if name != "make_a_video_frames")
+    done = {"make_a_video_frames": parts["make_a_video_frames"].build({})}
+    for name in ("align_your_latents", *chapter_09.TRAININGS, "make_a_video", "sora"):
+        model, part = parts[name].build(done), parts[name]
         assert sum(p.numel() for p in model.parameters()) == read_card(name)["parameters"]
         assert [p for group in part.parameters(model) for p in group["params"]] != []
 
@@ -112,6 +121,7 @@ def test_batches_are_as_large_as_the_recipes(monkeypatch):
     monkeypatch.setattr(trainings, "FILMS", 8)
     monkeypatch.setattr(trainings, "FINE", 2)
     sizes = {"align_your_latents": [(chapter_10.BATCH, "z")], "sora": [(chapter_16.BATCH, "x0")],
+             "make_a_video": [(chapter_14.PICTURE_BATCH, "z"), (chapter_14.BATCH, "z")],
              "imagen_video": [(chapter_09.BATCH, "x"), (chapter_09.BATCH, "x"),
                               (chapter_09.SPACE_BATCH, "x")]}  # fmt: skip
     for name, expected in sizes.items():
@@ -127,8 +137,38 @@ def test_coarse_batches_are_the_first_ones(ways):
     for name in ("align_your_latents", "imagen_video"):
         batches = ways[name].parts[0].batches(2)
         assert ["t" in batches(step) for step in range(4)] == [True, True, False, False]
+    windows = ways["make_a_video"].parts[1].batches(2)
+    assert [windows(step)["z"].shape[1] for step in range(4)] == [chapter_14.WINDOW] * 2 + [9] * 2
     later = ways["imagen_video"].parts[1].batches(0)
     assert set(later(0)) == {"x", "low", "ids"}, "pictures are the base's alone"
+
+
+def test_films_are_told_what_a_picture_of_their_prompt_looks_like(ways, monkeypatch):
+    """And no more: two prompts that differ in their motion are the same film, of the same noise."""
+    asked = []
+    monkeypatch.setattr(trainings.chapter_14, "looks", lambda texts, prior, seed: asked.append((texts, seed)) or (
+        torch.nn.functional.one_hot(torch.tensor([len(text) for text in texts]), 64).float()))  # fmt: skip
+    way = ways["make_a_video"]
+    done = {}
+    for part in way.parts:
+        done[part.name] = part.build(done)
+    maker = way.maker(done)
+    films = maker.film(["a small red circle slides right", "a small red circle bounces"], 5, steps=1)
+    assert asked == [(["a small red circle"] * 2, 5)] and films.shape == (2, 9, 3, 32, 32)
+    again = maker.film(["a small red circle bounces"], 5, steps=1)
+    torch.testing.assert_close(again[0], films[0], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(films[0], films[1], atol=1e-2) and films.abs().max() <= 1
+
+
+def test_the_lesson_with_frames_is_taken_over(ways):
+    """Into the film decoder's own network, and the painter's weights before it; layers over time learn faster."""
+    frames, films = ways["make_a_video"].parts
+    first = frames.build({})
+    second = films.build({frames.name: first})
+    assert torch.equal(second.picture.tokens.weight, first.tokens.weight)
+    torch.testing.assert_close(first.unet.down[0][0].weight, Painter.load("film_painter").model.unet.down[0][0].weight)
+    scales = {group["scale"] for group in films.parameters(second)}
+    assert min(scales) == pytest.approx(0.2 * chapter_14.OLD) and max(scales) == 1
 
 
 def test_the_transformer_s_batches(ways):
@@ -324,10 +364,14 @@ def test_each_way_in_small(way, tmp_path, ways, monkeypatch):
     monkeypatch.setitem(experiment.WAYS, way, lambda seed: ways[way])
     found = experiment.row(way, 1, tmp_path)
     assert found["seed"] == 1 and found["films"] == 2 and found["minutes"] > 0 and found["gb"] > 0.1
-    assert found["trained"] == sum(read_card(part.name)["parameters"] for part in ways[way].parts)
+    assert found["trained"] == sum(read_card(part.name)["parameters"] for part in ways[way].parts if not part.lesson)
     assert list(found["begins with"]) == list(ways[way].begins_with)
     assert found["asked"] == experiment.judged(Drawn())["asked"]
+    logs = [read_log(tmp_path / way / "seed_1" / part.name / "log.jsonl") for part in ways[way].parts]
+    assert found["minutes"] == pytest.approx(sum(log["core"].sum() for log in logs) / 60, abs=0.006)
+    assert found["gb"] == pytest.approx(max(log["gb"].max() for log in logs), abs=0.001)
     plan = json.loads((tmp_path / way / "plan.json").read_text(encoding="utf-8"))
+    assert found["planned"] == pytest.approx(sum(r["steps"] * r["pace"] for r in plan.values()) / 60, abs=0.006)
     assert found["steps"] == {name: row["steps"] for name, row in plan.items()}
     monkeypatch.setattr(experiment, "planned", lambda *_: pytest.fail("planned twice"))
     monkeypatch.setattr(experiment, "judged", lambda *_: {"judged": "again"})
@@ -467,6 +511,35 @@ def test_without_arguments_what_is_missing_is_made(monkeypatch, tmp_path, capsys
     del started[:]
     experiment.main([])
     assert started == [1]
+
+
+def prose():
+    path = Path(__file__).resolve().parents[1] / "notebooks" / "15_tune_a_video.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def test_the_page_says_what_is_measured():
+    said = prose()
+    for number, sentence in (
+        (experiment.MINUTES == 12, "each gets twelve minutes of one core"),
+        (len(experiment.SEEDS) == 3, "three times, with three seeds"),
+        (trainings.FILMS == 4000, "four thousand films of one thing, the same for all ways"),
+        (trainings.TIMED == 5, "Five steps are timed"),
+        (experiment.FILMS == 60, "the same sixty prompts of the split *test*"),
+        (experiment.STILL == 30, "thirty more films, of things that are told to stay still"),
+        (len(SHOWN) == 3, "three frames of each film, each judged as a picture"),
+    ):
+        assert number and sentence in said, sentence
+
+
+@pytest.mark.skipif(not experiment.FILE.exists(), reason="not measured yet")
+def test_what_is_shipped_can_be_compared(monkeypatch):
+    monkeypatch.setenv("SORALAB_PROFILE", "laptop")
+    found = experiment.load_experiment()
+    experiment.check(found["ways"], found["painter alone"])
+    assert found["minutes"] == experiment.MINUTES and found["films"] == experiment.FILMS
+    assert experiment.missing(found) == [] and found["one film"] == experiment.one_film()
 
 
 def test_the_budget_is_the_profile_s(monkeypatch):

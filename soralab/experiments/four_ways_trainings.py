@@ -11,6 +11,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -23,11 +24,15 @@ from torch import Tensor, nn
 from soralab import sora as transformer
 from soralab import world
 from soralab.align_your_latents import TemporalLayers, VideoLDM
+from soralab.datasets import frames
 from soralab.figures.curves import read_log
 from soralab.imagen_video import Cascade, Stage
-from soralab.latent_diffusion import Painter, load_autoencoder
+from soralab.latent_diffusion import Painter, load_autoencoder, noise
+from soralab.make_a_video import FilmDecoder, Filmmaker
 from soralab.recipes import align_your_latents as chapter_10
+from soralab.recipes import clip as chapter_04
 from soralab.recipes import imagen_video as chapter_09
+from soralab.recipes import make_a_video as chapter_14
 from soralab.recipes import sora as chapter_16
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
@@ -56,6 +61,7 @@ class Part:
 
     training: with all of the recipe's steps. build(parts that are trained already, by name) -> the model, its weights
     drawn from torch's seed. batches(coarse) -> batch_fn, whose first so many batches are coarse; coarse: their share.
+    lesson: whether the next part takes its weights over, and trains them further.
     """
 
     name: str
@@ -65,6 +71,7 @@ class Part:
     parameters: Callable[[nn.Module], list[dict]]
     batches: Callable[[int], Callable[[int], Any]]
     coarse: float = 0.0
+    lesson: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,47 @@ def align_your_latents(seed: int) -> Way:
 
     shipped = (chapter_10.FIRST, chapter_10.PAINTER, chapter_10.DECODER)
     return Way((phi,), maker, shipped, {"steps": count(DDIM)})
+
+
+@dataclass
+class Seeing:
+    """Films from words for chapter 14's decoder: it is told what a picture of them looks like, as the prior guesses
+    that. Of a film's prompt a picture shows no motion, so no word for one reaches it."""
+
+    maker: Any
+    prior: nn.Module
+    shape: tuple[int, ...]  # of a film's latents
+
+    @torch.no_grad()
+    def film(self, prompts: Sequence[str], seed: int, **options: Any) -> Tensor:
+        """Films [prompts, frames, 3, height, width] in [-1, 1]; film k starts from the noise of seed + k."""
+        seen = chapter_14.looks([frames.still(text) for text in prompts], self.prior, seed)
+        start, rate = noise(seed, len(prompts), self.shape), chapter_14.FINE // chapter_14.EVERY
+        return self.maker.decode(self.maker.latents(seen, start, rate, **options)).clamp(-1, 1)
+
+
+def make_a_video(seed: int) -> Way:
+    """Chapter 14: the painter, told a look in place of words, and then films. Its prior is the shipped one; its
+    enlarger makes films larger than those of the other ways, and is left out."""
+    first, clip = load_autoencoder(chapter_14.FIRST), chapter_04.load()[0]
+    library = chapter_14.Library.of(chapter_10.library(count(FILMS, 16), seed=films_of(seed)), first, clip)
+    pictures = chapter_14.PictureBatches(library, count(chapter_14.PICTURE_BATCH))
+    windows, before = chapter_14.FilmBatches(library, count(chapter_14.BATCH)), f"{chapter_14.FILM}_frames"
+    parts = (
+        Part(before, chapter_14.PICTURES, lambda _: chapter_14.decoder(seed), chapter_14.picture_loss,
+             chapter_14.parameters, lambda _: pictures, lesson=True),
+        Part(chapter_14.FILM, chapter_14.TRAINING, lambda done: FilmDecoder(done[before]), chapter_14.loss,
+             partial(chapter_14.parameters, old=chapter_14.OLD), lambda short: changed(windows, short=short),
+             chapter_14.SHORT),
+    )  # fmt: skip
+    shape = (frames.FRAMES, *library.z.shape[2:])
+
+    def maker(done: dict[str, nn.Module]) -> Any:
+        film = Filmmaker(done[chapter_14.FILM], chapter_10.picture_decoder(first))
+        return Seeing(film, chapter_14.load_prior(), shape)
+
+    shipped = (chapter_14.FIRST, chapter_14.PAINTER, "clip", chapter_14.PRIOR)
+    return Way(parts, maker, shipped, {"steps": count(DDIM)})
 
 
 def imagen_video(seed: int) -> Way:
@@ -168,7 +216,7 @@ def sora(seed: int) -> Way:
 
 
 WAYS: dict[str, Callable[[int], Way]] = {
-    "align_your_latents": align_your_latents, "imagen_video": imagen_video, "sora": sora,
+    "align_your_latents": align_your_latents, "make_a_video": make_a_video, "imagen_video": imagen_video, "sora": sora,
 }  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------- equal minutes
@@ -237,12 +285,12 @@ def fitted(
     """Train a part for so many steps, or go on with it, in `folder`: its averaged weights, and what they cost.
 
     {"steps", "core": seconds of the processor, "clock": seconds that it took, "gb": the most memory that the process
-    held until then, "trained": weights}
+    held until then, "trained": weights, none for a lesson}
     """
     torch.manual_seed(seed)
     model = part.build(done)
     groups = part.parameters(model)
-    trained = sum(p.numel() for group in groups for p in group["params"])
+    trained = 0 if part.lesson else sum(p.numel() for group in groups for p in group["params"])
     training = shortened(part.training, steps, seed)
     batches = part.batches(int(part.coarse * steps))
     result = loop.train(model, part.loss, batches, training, folder, parameters=groups, probes=Stopwatch())
