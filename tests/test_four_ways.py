@@ -363,12 +363,13 @@ def test_each_way_in_small(way, tmp_path, ways, monkeypatch):
     """Trained, measured on the painter's prompts, and not made twice; the plan is not either."""
     monkeypatch.setitem(experiment.WAYS, way, lambda seed: ways[way])
     found = experiment.row(way, 1, tmp_path)
-    assert found["seed"] == 1 and found["films"] == 2 and found["minutes"] > 0 and found["gb"] > 0.1
+    assert found["seed"] == 1 and found["films"] == 2 and found["gb"] > 0.1
     assert found["trained"] == sum(read_card(part.name)["parameters"] for part in ways[way].parts if not part.lesson)
     assert list(found["begins with"]) == list(ways[way].begins_with)
     assert found["asked"] == experiment.judged(Drawn())["asked"]
     logs = [read_log(tmp_path / way / "seed_1" / part.name / "log.jsonl") for part in ways[way].parts]
-    assert found["minutes"] == pytest.approx(sum(log["core"].sum() for log in logs) / 60, abs=0.006)
+    core = sum(log["core"].sum() for log in logs)  # a quick machine needs less than the hundredth that is written
+    assert core > 0 and found["minutes"] == pytest.approx(core / 60, abs=0.006)
     assert found["gb"] == pytest.approx(max(log["gb"].max() for log in logs), abs=0.001)
     plan = json.loads((tmp_path / way / "plan.json").read_text(encoding="utf-8"))
     assert found["planned"] == pytest.approx(sum(r["steps"] * r["pace"] for r in plan.values()) / 60, abs=0.006)
@@ -514,7 +515,7 @@ def test_without_arguments_what_is_missing_is_made(monkeypatch, tmp_path, capsys
 
 
 def prose():
-    path = Path(__file__).resolve().parents[1] / "notebooks" / "15_tune_a_video.ipynb"
+    path = Path(__file__).resolve().parents[1] / "notebooks" / "drafts" / "15_tune_a_video.ipynb"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
