@@ -121,7 +121,7 @@ def names(classes: Tensor) -> list[str]:
     return ["; ".join(name_of(k) for k in classes.tolist())]
 
 
-def short_run(seed: int, steps: int = 400, folder: str | Path | None = None) -> dict:
+def short_run(seed: int, steps: int = 800, folder: str | Path | None = None) -> dict:
     """The first steps of the shipped model's training, with half of its rows; the log as columns {"step", "loss", ...}.
 
     Float32 on any machine, and a constant learning rate after the warm-up, so that the band holds for every reader.
