@@ -151,7 +151,7 @@ TRAINING = TrainConfig(steps=2500, lr=4e-3, warmup=50, cooldown=0.4, ema=0.995, 
                        precision="bfloat16")  # fmt: skip
 PICTURES = replace(TRAINING, steps=1800, lr=2e-3)
 BATCH, PICTURE_BATCH = 16, 64
-SHORT_STEPS, SHORT_BATCH, SHORT_FILMS, PROBED = 80, 4, 60, 32
+SHORT_STEPS, SHORT_BATCH, SHORT_FILMS, PROBED = 80, 4, 60, 64
 OLD = 0.3  # what is no layer over time learns films at this share of the rate: it has had its lesson
 EDGE = ("tokens", "head", "unet.time", "unet.down.0", "rate", "known")  # what reads or writes other things than values
 
