@@ -11,9 +11,11 @@ from tiny_models import numbers, randomise
 from torch import nn
 
 from soralab import world
+from soralab.datasets import frames
 from soralab.experiments import make_a_video as experiment
 from soralab.experiments import make_a_video_scores as scores
 from soralab.experiments import publish
+from soralab.experiments.sora_scores import prompts
 from soralab.latent_diffusion import UNet, UNetConfig
 from soralab.make_a_video import Decoder, DecoderConfig, FilmDecoder, Filmmaker, Prior, same_noise
 from soralab.recipes import Trained
@@ -360,7 +362,16 @@ def test_each_look_is_filmed_and_the_painter_paints(monkeypatch):
     found = scores.single_frames(scores.Studio(Maker(), None, None, first, Paint()), 3, steps=7)
     assert [one[0] for one in told] == [1, 1, 2, 2, 3, 3] and painted == [(2, {"steps": 7}), (1, {"steps": 7})]
     assert all(one[2:] == (scores.RATE, {"steps": 7}) for one in told) and told[0][1] == (2, WINDOW)
-    assert set(found) == {"pictures", "painter", "words", "no prior", "true look"} and found["words"] == 0
+    who = {"pictures", "painter", "words", "no prior", "true look"}
+    assert set(found) == who | {"in sight"} and set(found["in sight"]) == who and found["words"] == 0
+
+    texts = prompts("test", 12)[0]
+    apart = [k for k, text in enumerate(texts) if "wall" not in text]
+    monkeypatch.setattr(scores, "right", lambda films, names: (len(films), names))
+    found = scores.single_frames(scores.Studio(Maker(), None, None, first, Paint()), 12, steps=7)
+    names = [frames.still(text) for text in texts]
+    assert 0 < len(apart) < 12 and found["words"] == (12, names) and found["in sight"]["pictures"] == len(apart)
+    assert found["in sight"]["true look"] == (len(apart), [names[k] for k in apart])
 
 
 def test_one_noise_flickers_less_and_true_pixels_not_at_all(monkeypatch):

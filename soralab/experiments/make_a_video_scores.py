@@ -28,7 +28,7 @@ from soralab.recipes.make_a_video import EVERY, FINE, SIDE, STRIDES, WINDOW, Pai
 from soralab.training.data import beside
 from soralab.world import referee
 from soralab.world.reader import read_caption
-from soralab.world.scene import SLIDES
+from soralab.world.scene import SLIDES, WALL
 
 NOISE = 30_000  # seed of all noise
 CHUNK = 20  # films made at once
@@ -72,7 +72,8 @@ def right(films: Tensor, names: Sequence[str]) -> float:
 
 
 def single_frames(studio: Studio, count: int, **options) -> dict[str, float]:
-    """Pictures from the words of test films, motion left out: {"pictures", who made them: `right`}.
+    """Pictures from the words of test films, motion left out: {"pictures", who made them: `right`}; and the same of
+    the prompts without a wall, "in sight", for behind it the thing may be hidden in a true frame as well.
 
     The painter, which was trained with words; and the decoder of films by three frames at a time, told a look: the
     prior's for the words, CLIP's embedding of the words themselves, or that of a true frame.
@@ -86,14 +87,17 @@ def single_frames(studio: Studio, count: int, **options) -> dict[str, float]:
     }  # fmt: skip
     painted = torch.cat([studio.painter.paint(names[k : k + CHUNK], NOISE + k, **options)
                          for k in range(0, count, CHUNK)])  # fmt: skip
-    found = {"pictures": count, "painter": right(painted[:, None], names)}
+    made = {"painter": painted[:, None]}
     for name, seen in told.items():
         start, parts = studio.noise(count, WINDOW), []
         for k in range(0, count, CHUNK):
             part = slice(k, k + CHUNK)
             parts.append(studio.decode(studio.maker.latents(seen[part], start[part], RATE, **options)))
-        found[name] = right(torch.cat(parts), names)
-    return found
+        made[name] = torch.cat(parts)
+    open_ = [k for k, scene in enumerate(scenes) if scene.objects[0].motion != WALL]
+    in_sight = {name: right(films[open_], [names[k] for k in open_]) for name, films in made.items()}
+    return {"pictures": count, **{name: right(films, names) for name, films in made.items()},
+            "in sight": {"pictures": len(open_), **in_sight}}  # fmt: skip
 
 
 def from_words(studio: Studio, count: int, **options) -> dict:

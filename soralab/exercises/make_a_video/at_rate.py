@@ -38,6 +38,8 @@ def cases() -> Iterator[Case]:
     yield Case((80, 30, 8, 6, 10), "3.75 to one")
     yield Case((9, 8, 4, 3, 4), "the last frame is just there")
     yield Case((9, 8, 4, 3, 5), "the film ends too early, by a frame")
+    yield Case((2, 24, 16, 2, 0), "the moment lies in the film, its nearest frame does not")
+    yield Case((4, 24, 11, 2, 1), "the moment lies behind the last frame, which is its nearest")
     yield Case((9, 8, 9, 3, 0), "more frames a second than there are")
     yield Case((9, 8, 16, 3, 0), "twice as many frames a second as there are")
     for _ in range(4):
@@ -111,6 +113,24 @@ def cut_off_at_the_end(length, fps, rate, count, start):
     return [number for number in beyond_the_end(length, fps, rate, count, start) if number < length]
 
 
+def moment_in_the_film(length, fps, rate, count, start):
+    late = start + (count - 1) * fps / rate >= length
+    return [] if late or rate > fps else beyond_the_end(length, fps, rate, count, start)
+
+
+def moment_before_the_last_frame(length, fps, rate, count, start):
+    late = start + (count - 1) * fps / rate > length - 1
+    return [] if late else solution(length, fps, rate, count, start)
+
+
+def step_to_even(length, fps, rate, count, start):
+    return _taken(length, fps, rate, [start + k * round(fps / rate) for k in range(count)])
+
+
+def own_rate_refused(length, fps, rate, count, start):
+    return [] if rate >= fps else solution(length, fps, rate, count, start)
+
+
 def frames_shown_twice(length, fps, rate, count, start):
     numbers = [start + math.floor(k * fps / rate + 0.5) for k in range(count)]
     return _taken(length, max(fps, rate), rate, numbers)
@@ -177,6 +197,15 @@ EXERCISE = Exercise(
                                   "Return [] there."),
         "cut_off_at_the_end": Mistake(cut_off_at_the_end, "where the film is too short your clip has fewer frames than "
                                       "were asked for. Return [] there."),
+        "moment_in_the_film": Mistake(moment_in_the_film, "you ask whether the last moment lies before the film's end. "
+                                      "Round it first: it is the frame's number that must be below length."),
+        "moment_before_the_last_frame": Mistake(moment_before_the_last_frame, "you refuse a last moment that lies "
+                                                "behind the last frame. Round it first: where the last frame is its "
+                                                "nearest, it is there."),
+        "step_to_even": Mistake(step_to_even, "you round the step, and then go k steps. What is lost by rounding once "
+                                "is lost k times (and Python's round takes 2.5 to 2): round each frame's own place."),
+        "own_rate_refused": Mistake(own_rate_refused, "you refuse the film's own rate. Its frames are all there: only "
+                                    "a rate above it shows some twice."),
         "frames_shown_twice": Mistake(frames_shown_twice, "you take a rate above the film's own, and show frames "
                                       "twice: a stutter, told as a rate. Return [] there."),
         "refused_too_early": Mistake(refused_too_early, "you refuse clips that end with the film's last frame. It is "

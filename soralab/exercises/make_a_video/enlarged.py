@@ -18,8 +18,8 @@ def stub(network: Callable, draw: Callable, small: Tensor, alpha: list[float], s
     and always the same ones. alpha, sigma [steps + 1]: the shares of picture and noise at each time, from noise (alpha
     > 0, though small) to picture (sigma 0).
 
-    It begins with the noise for time 0. In a step x_0 follows from x and eps, and x at the next time has x_0 and the
-    noise that is drawn for that time, not eps, in their shares. Film i has the i-th picture of a draw.
+    It begins with the noise for time 0, as it is drawn. In a step x_0 follows from x and eps, and x at the next time
+    has x_0 and the noise that is drawn for that time, not eps, in their shares. Film i has the i-th picture of a draw.
     """
     raise NotImplementedError
 
@@ -148,6 +148,23 @@ def shares_of_the_time_before(network, draw, small, alpha, sigma):
     return _walk(network, draw, small, alpha, sigma, step=step)
 
 
+def sigma_forgotten(network, draw, small, alpha, sigma):
+    def step(x0, eps, noise, k):
+        off = x0 - (1 - sigma[k]) * eps / alpha[k]  # (x - eps) / alpha
+        return alpha[k + 1] * off + sigma[k + 1] * noise
+
+    return _walk(network, draw, small, alpha, sigma, step=step)
+
+
+def start_in_its_share(network, draw, small, alpha, sigma):
+    share = lambda k, batch, frames: sigma[0] * draw(k, batch).repeat_interleave(frames, 0)  # noqa: E731
+    return _walk(network, draw, small, alpha, sigma, start=share)
+
+
+def no_noise_on_the_way(network, draw, small, alpha, sigma):
+    return _walk(network, draw, small, alpha, sigma, step=lambda x0, eps, noise, k: alpha[k + 1] * x0)
+
+
 def eps_for_x0(network, draw, small, alpha, sigma):
     step = lambda x0, eps, noise, k: alpha[k + 1] * eps + sigma[k + 1] * noise  # noqa: E731
     return _walk(network, draw, small, alpha, sigma, step=step)
@@ -206,6 +223,12 @@ EXERCISE = Exercise(
                                 "share. The fresh one comes in its place."),
         "shares_of_the_time_before": Mistake(shares_of_the_time_before, "you mix x_0 and noise in the shares of the "
                                              "time that you come from. They are those of the next one, k + 1."),
+        "sigma_forgotten": Mistake(sigma_forgotten, "you take all of eps from x. There is sigma of it in x: x_0 = (x - "
+                                   "sigma eps) / alpha."),
+        "start_in_its_share": Mistake(start_in_its_share, "you begin with sigma times the noise. It begins with the "
+                                      "noise itself, as it is drawn."),
+        "no_noise_on_the_way": Mistake(no_noise_on_the_way, "on the way no noise comes in. At each next time there is "
+                                       "sigma of a fresh one beside x_0."),
         "eps_for_x0": Mistake(eps_for_x0, "you take the network's answer for the picture. It is the noise: solve x = "
                               "alpha x_0 + sigma eps for x_0."),
     },

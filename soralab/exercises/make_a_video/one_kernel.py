@@ -99,8 +99,9 @@ EXERCISE = Exercise(
     minutes=10,
     statement="""
         A full 3-D convolution looks at 3 × 3 × 3 neighbours at once. The pseudo-3-D one looks at 3 × 3 places first,
-        and then at three frames of what it found (Eq. 2). What it does is a 3-D convolution all the same, only not any
-        one: write down its kernel. Every output channel of the second listens to every channel of the first.
+        and then at three frames of what it found (Eq. 2). What it does is a 3-D convolution all the same, though not
+        every one can be written so: write down its kernel. Every output channel of the second listens to every channel
+        of the first.
         """,
     hints=(
         "Put a single 1 into a single place, frame and channel, and follow it through both. Over which index must you "
