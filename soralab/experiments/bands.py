@@ -16,7 +16,7 @@ from soralab.figures.bands import BANDS, Band
 from soralab.files.atomic import atomic_write, make_folder
 
 # The chapters with a short run.
-NAMES = ("unet", "transformer", "vit", "clip", "vqvae", "latent_diffusion", "navit", "imagen_video",
+NAMES = ("unet", "transformer", "vit", "clip", "vqvae", "latent_diffusion", "navit", "vivit", "imagen_video",
          "align_your_latents", "walt", "make_a_video", "tune_a_video", "sora")
 SEEDS = range(1, 9)
 

@@ -25,6 +25,7 @@ RECIPES = {  # checkpoint: the chapter's file, here and in `soralab.experiments`
     "unet_denoiser": "unet",
     "vit": "vit",
     "navit": "navit",
+    "vivit": "vivit",
     "clip": "clip",
     "vqvae": "vqvae",
     "vqvae_films": "vqvae",

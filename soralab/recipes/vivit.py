@@ -131,7 +131,7 @@ def names(classes: Tensor) -> list[str]:
     return ["; ".join(order.NAMES[k] for k in classes.tolist())]
 
 
-def short_run(seed: int, steps: int = 180, folder: str | Path | None = None) -> dict:
+def short_run(seed: int, steps: int = 320, folder: str | Path | None = None) -> dict:
     """The first steps of Model 4's training; the log as columns {"step", "loss", ...}.
 
     Float32 on any machine, and a constant learning rate after the warm-up, so that the band holds for every reader.

@@ -1,0 +1,133 @@
+"""Chapter 08's sentences with numbers are held to the card of its checkpoint, and to the recipe."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from soralab.datasets import order
+from soralab.figures.curves import wilson
+from soralab.files.checkpoints import read_card
+from soralab.recipes import vivit as recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+CARD = read_card("vivit")
+METRICS = CARD["metrics"]
+MODELS, SINGLE, FILMS = METRICS["models"], METRICS["single frames"], METRICS["films"]
+ALIKE = "model 2, moments alike"
+
+
+@pytest.fixture(scope="module")
+def said() -> str:
+    cells = json.loads((ROOT / "notebooks" / "08_vivit.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert "MEASURED" not in text
+    return re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", text)  # without links
+
+
+def percent(share: float) -> int:
+    return round(100 * share)
+
+
+def of_kind(row: dict, kind: str) -> float:
+    """The share of films of these pairs that are told from their reverse."""
+    rights, films = zip(*(of for pair, of in row["test"]["by pair"].items() if pair.startswith(kind)), strict=True)
+    return sum(rights) / sum(films)
+
+
+def test_the_recipe_is_what_the_page_says(said):
+    steps = recipe.short_run.__defaults__[0]
+    assert f"There are {steps} steps of {recipe.BATCH} films each" in said
+    assert order.CLASSES == 14 and "Each of 14 classes" in said
+    assert CARD["best"] == min((name for name in MODELS), key=CARD["held_loss"].get)
+
+
+def test_four_models_and_two_bags(said):
+    classes = [row["test"]["class"] for row in MODELS.values()]
+    held = [row["held_out"]["class"] for row in MODELS.values()]
+    assert (percent(min(classes)), max(classes)) == (98, 0.998) and "98 to 99.8 % of the classes" in said
+    assert (percent(min(held)), percent(max(held))) == (95, 99) and "95 to 99 % where a film has" in said
+    assert percent(METRICS["bag of pairs"]["test"]["class"]) == 99 and "the bag of pairs, with 99 %" in said
+    assert max(row["test"]["direction"] for row in MODELS.values()) >= 0.97
+    right = round(METRICS["bag"]["test"]["direction"] * FILMS)
+    low, high = wilson(right, FILMS)
+    assert low < 0.5 < high and abs(right / FILMS - 0.5) < 0.03 and METRICS["bag"]["test"]["both ways"] == 0
+    assert "The bag of frames stands at a coin, as it must" in said
+
+
+def test_what_they_read(said):
+    rows = METRICS["order of time"].values()
+    assert max(row["moments turned"] for row in rows) < 0.01 and "fewer than one answer in a hundred turns" in said
+    shuffled = [percent(row["shuffled"]) for row in rows]
+    tubelets = [percent(row["tubelets turned"]) for row in rows]
+    assert (min(shuffled), max(shuffled)) == (96, 99) and "96 to 99 % of the classes are still right" in said
+    assert (min(tubelets), max(tubelets)) == (96, 99) and "96 to 99 % of the answers turn round" in said
+
+
+def test_single_frames(said):
+    four = {name: row for name, row in SINGLE.items() if name != ALIKE}
+    assert min(row["test"]["direction"] for row in four.values()) >= 0.98
+    assert "each tells at least 98 % of the films from their reverse" in said
+    classes = {name: percent(row["test"]["class"]) for name, row in four.items()}
+    assert classes == {"model 1": 88, "model 2": 98, "model 3": 98, "model 4": 78}
+    assert "Models 3 and 2 have 98 % of the classes right, model 1 has 88, model 4 has 78" in said
+    shares = sorted(row["test"]["class"] for row in four.values())
+    (_, four_high), (one_low, one_high), (two_low, _) = (wilson(round(s * FILMS), FILMS) for s in shares[:3])
+    assert four_high < one_low and one_high < two_low and "far wider than the intervals" in said
+    ends = {name: percent(row["learnt"][-1][2]) for name, row in four.items()}
+    assert ends == {"model 1": 90, "model 2": 99, "model 3": 99, "model 4": 82}
+    assert "models 2 and 3 told 99 %, model 1 told 90, model 4 told 82" in said
+    assert percent(SINGLE[ALIKE]["test"]["class"]) == 67 and "67 % in place of 98" in said
+    assert percent(SINGLE["model 2"]["macs"] / 1e8) == 61 and "At 61 million multiply-adds" in said
+
+
+def test_which_motions_have_a_direction(said):
+    rows = [*MODELS.values(), *(SINGLE[f"model {k}"] for k in (1, 2, 3, 4))]
+    assert min(of_kind(row, kind) for row in rows for kind in ("slides", "passes", "bounces")) > 0.97
+    assert "Slides, walls and bounces are told by everybody" in said
+    grows = {name: of_kind(row, "grows") for name, row in MODELS.items()}
+    alone = {name: of_kind(row, "grows") for name, row in SINGLE.items() if name != ALIKE}
+    assert min(grows, key=grows.get) == min(alone, key=alone.get) == "model 2"
+    assert (percent(grows["model 2"]), percent(alone["model 2"])) == (89, 88)
+    assert "with tubelets (89 %) as with single frames (88 %)" in said
+    assert min(share for name, share in alone.items() if name != "model 2") > 0.985
+    assert "on single frames they tell 99 % or more" in said
+
+
+def test_where_tubelets_start(said):
+    starts = METRICS["starts"]
+    four = [MODELS["model 4"], *(starts[name] for name in ("central frame", "inflated", "tubelets drawn anew"))]
+    shares = sorted(row["test"]["class"] for row in four)
+    assert (shares[0], shares[-1]) == (0.98, 0.991) and "between 98.0 and 99.1 % of the classes" in said
+    assert max(starts[name]["test"]["class"] for name in ("central frame", "inflated")) < shares[2]
+    (low, high), (least, _) = (wilson(round(share * FILMS), FILMS) for share in (shares[0], shares[-1]))
+    assert least < high and "the intervals of all four touch" in said
+    two = wilson(round(starts["central frame in Model 2"]["test"]["class"] * FILMS), FILMS)
+    assert two[0] < MODELS["model 2"]["test"]["class"] < two[1] and "changes as little" in said
+    frames = [percent(starts[name]["test"]["class"]) for name in ("uniform frames", "uniform frames from nothing")]
+    assert frames == [34, 43] and "34 % of the classes after these steps, and from nothing 43" in said
+    assert "model 4 has 98.0 to 99.1 % from four starts" in said and "model 4 has 78 and 34" in said
+
+
+def test_what_turns(said):
+    turns = METRICS["turns"]
+    assert turns["test"]["pair"] > 0.99 and "An orbit is told from a spin in nearly every film" in said
+    low, high = wilson(round(turns["test"]["direction"] * FILMS), FILMS)
+    assert low < 0.5 < high and "which way it turns is told by a coin" in said
+    assert f"The loss ends at {turns['learnt'][-1][1]:.2f}" in said
+
+
+def test_reader_and_referee(said):
+    sora = METRICS["sora"]
+    assert sora["prompts"] == 100 and sora["true"]["both"] == 100
+    assert sora["made"] == {"both": 95, "reader alone": 0, "referee alone": 5, "neither, the same": 0,
+                            "neither, apart": 0}  # fmt: skip
+    differ = sora["differ"]
+    assert len(differ) == 5 and all(row["referee"] == row["asked"] for row in differ) and "There are five" in said
+    slides = [row for row in differ if row["reader"] == "slides right"]
+    assert len(slides) == 3 and all(row["asked"] == "shrinks" for row in slides)
+    assert 'Three of the reader\'s five answers are "slides right" about something that shrinks' in said
+    assert sum("moon" in row["text"] for row in slides) == 2 and "Look at the two moons" in said
+    assert 0.94 < min(row["sure"] for row in differ) < 0.95 and "never less than 94 % sure" in said
+    assert "it never finds the motion where the referee does not" in said
