@@ -229,8 +229,8 @@ def test_what_is_no_band_is_refused(tmp_path):
         with pytest.raises(ValueError, match=says):
             maker.write_band("x", lambda seed, wrong=wrong: wrong, folder=tmp_path)
     assert not (tmp_path / "x.json").exists()
-    with pytest.raises(SystemExit, match="'vivit': it takes one of unet"):
-        maker.main("vivit")
+    with pytest.raises(SystemExit, match="'triton_attention': it takes one of unet"):
+        maker.main("triton_attention")
 
 
 def test_samples_stand_below_the_curve():
