@@ -38,7 +38,7 @@ STARTS = {  # other beginnings than the readers' own, from nothing: what is trai
 }
 SINGLE = {  # of single frames, which can meet in the transformer alone: what is trained, and how far moments are apart
     **{f"model {k}": (ViViTConfig(k, frames=4, tubelet=(1, 4, 4)), APART) for k in NAMES},
-    "model 2, moments alike": (ViViTConfig(2, frames=4, tubelet=(1, 4, 4)), 0.0),
+    "model 2, nearly alike": (ViViTConfig(2, frames=4, tubelet=(1, 4, 4)), 0.0),
 }
 
 

@@ -131,6 +131,19 @@ def places_first(q, k, v, n_t):
     return _both(q, k, v, q.shape[2] // n_t, _over_time, _over_space)
 
 
+def sizes_exchanged(q, k, v, n_t):
+    return _both(q, k, v, q.shape[2] // n_t)
+
+
+def first_half_twice(q, k, v, n_t):
+    one = [x.chunk(2, dim=1)[0] for x in (q, k, v)]
+    return torch.cat([_over_space(*one, n_t), _over_time(*one, n_t)], dim=1)
+
+
+def joined_in_reverse(q, k, v, n_t):
+    return _both(q, k, v, n_t).roll(q.shape[1] // 2, 1)
+
+
 def not_folded_back(q, k, v, n_t):
     def second(q, k, v, n_t):
         return attention(*(x.unflatten(2, (n_t, -1)).transpose(2, 3) for x in (q, k, v))).flatten(2, 3)
@@ -204,6 +217,12 @@ EXERCISE = Exercise(
                                        "themselves are divided: axis 1, not the last one."),
         "places_first": Mistake(places_first, "you read the tokens as places first, then times: (s t). They run over "
                                 "time, then places: (t s)."),
+        "sizes_exchanged": Mistake(sizes_exchanged, "you fold with n_t for n_s: your times have n_t places. There are "
+                                   "n_t times, of n_s places each."),
+        "first_half_twice": Mistake(first_half_twice, "both kinds are done with the first half of the heads. The "
+                                    "second half has queries, keys and values of its own."),
+        "joined_in_reverse": Mistake(joined_in_reverse, "what the second half of the heads found comes first in your "
+                                     "answer. Each head's answer stays at its head's place."),
         "not_folded_back": Mistake(not_folded_back, "over space it is right; what comes of the heads over time lies "
                                    "place by place: bring time back in front of the places before you flatten."),
         "folded_without_transpose": Mistake(folded_without_transpose, "your heads over time meet n_t tokens that stand "

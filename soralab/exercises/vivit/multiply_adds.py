@@ -107,6 +107,10 @@ MISTAKES = {
     "one_projection_for_two": (_for(3, lambda n_t, n_s, d, k, m: k * _layer(n_t * n_s, n_s + n_t, d)), "the four "
                                "projections of model 3 are counted once a layer. Its attention over time has its own: "
                                "that is why it has more parameters than model 1."),
+    "two_mlps": (_for(3, lambda n_t, n_s, d, k, m: k * _layer(n_t * n_s, n_s + n_t, d, attention=8, mlp=16)), "your "
+                 "model 3 has an MLP behind each of its attentions. There is one for both (Eq. 6)."),
+    "one_projection": (_all(attention=1), "three of attention's four projections are missing: to queries, keys, "
+                       "values, and to its output."),
     "model_3_as_joint": (_for(3, lambda n_t, n_s, d, k, m: k * _layer(n_t * n_s, 2 * n_t * n_s, d, attention=8)),
                          "in your model 3 every token asks all tokens, twice. Over space it asks the n_s of its frame, "
                          "over time the n_t of its place."),

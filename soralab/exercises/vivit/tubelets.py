@@ -118,6 +118,12 @@ def played_backwards(film, kernel, bias):
     return solution(film, kernel.flip(2), bias)
 
 
+def channels_last(film, kernel, bias):
+    (t, h, w), cut = kernel.shape[2:], _cut(film, kernel)
+    pixels = rearrange(cut, "b (p t) c (q h) (r w) -> b (p q r) (t h w c)", t=t, h=h, w=w)
+    return pixels @ kernel.flatten(1).T + bias
+
+
 def first_frame_alone(film, kernel, bias):
     return solution(_cut(film, kernel)[:, :: kernel.shape[2]], kernel[:, :, :1], bias)
 
@@ -175,6 +181,8 @@ EXERCISE = Exercise(
                                "the pixels as they lie is right."),
         "played_backwards": Mistake(played_backwards, "you turn the kernel over in time: each tubelet is read "
                                     "backwards."),
+        "channels_last": Mistake(channels_last, "your pixels and the kernel's numbers are in different orders: a "
+                                 "Conv3d's kernel has the channel first, `patchify` has it last."),
         "first_frame_alone": Mistake(first_frame_alone, "you read the first frame of each tubelet alone. All t of them "
                                      "count, each by its own numbers of the kernel."),
     },
