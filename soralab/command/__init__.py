@@ -1,4 +1,4 @@
-"""The command `soralab`: a film from a prompt, what stands behind it, and the course's exercises and sessions.
+"""The command `soralab`: a film from a prompt, answers about films, what stands behind both, exercises and sessions.
 
 One file a verb: `declare(verbs)` names its arguments, `run(options)` does the work and may return an exit code. A
 mistake of the caller's (ValueError), of the file system (OSError) or of the arithmetic (FloatingPointError) becomes one
@@ -12,9 +12,9 @@ import argparse
 import os
 import sys
 
-from soralab.command import doctor, evaluate, film, hint, patches, progress, session, slides, train, world
+from soralab.command import ask, doctor, evaluate, film, hint, patches, progress, session, slides, train, world
 
-VERBS = (film, train, evaluate, world, patches, hint, progress, session, slides, doctor)  # in the order of the help
+VERBS = (film, ask, train, evaluate, world, patches, hint, progress, session, slides, doctor)  # in the help's order
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,8 +8,8 @@ refused with the nearest forms.
 
 from __future__ import annotations
 
-import difflib
 import re
+from collections import Counter
 
 from soralab.datasets.short_films import DOES
 from soralab.world.language import SYNONYMS, words
@@ -46,8 +46,10 @@ DETAILED = ("Describe the SHOW in detail", "Tell everything that the SHOW shows"
 FORMS |= dict.fromkeys((*BRIEF, *DETAILED), BOTH)
 _SAME = {word: meant for word, meant in SYNONYMS.items() if word != "moves"} | {
     "color": "colour", "colored": "colour", "things": "objects", "thing": "object", "bigger": "larger",
+    "image": "picture", "photo": "picture", "video": "film", "clip": "film",
 }  # fmt: skip
 _SHORT = {"whats": ("what", "is"), "wheres": ("where", "is")}
+NAMED = 3  # unknown words, and nearest questions, that a refusal names
 
 
 class QuestionError(ValueError):
@@ -67,6 +69,8 @@ def _pattern(form: str) -> re.Pattern:
 
 
 _PATTERNS = {form: _pattern(form) for form in FORMS}
+_WORDS = {word for text in (*FORMS, *NAMES, *(value for values in SLOTS.values() for value in values))
+          for word in words(re.sub(r"\b[A-Z]{2,}\b", "", text))}  # fmt: skip
 
 
 def form_of(question: str) -> str | None:
@@ -75,39 +79,52 @@ def form_of(question: str) -> str | None:
     return next((form for form, pattern in _PATTERNS.items() if pattern.fullmatch(said)), None)
 
 
-def read_question(text: str, show: str) -> str:
-    """A typed question about a "picture" or a "film" in the grammar's words, as the model is given it.
+def read_question(text: str, show: str | None = None) -> str:
+    """A typed question about a "picture" or a "film" in the grammar's words, as the model is given it; without `show`
+    about either.
 
     Capitals, punctuation, and words such as "ball" for "circle" are taken. Raises QuestionError, in one line: for no
-    question, for one that has none of FORMS (with the nearest ones), and for one that is asked of the other.
+    question, for one that has none of FORMS (with the words that none of them has, and the nearest questions), and for
+    one that is asked of the other.
     """
-    said = [part for word in words(re.sub(r"['\u2019]s\b", "s", text)) for part in _SHORT.get(word, (word,))]
+    said = [part for word in words(re.sub(r"['\u2019]s\b", " is", text)) for part in _SHORT.get(word, (word,))]
     said = [_SAME.get(word, word) for word in said]
-    here = [form for form in FORMS if show in FORMS[form]]
+    said = [show if show and word in BOTH else word for word in said]  # what is shown is called what it is
+    here = [form for form in FORMS if show is None or show in FORMS[form]]
+    near = sorted(here, key=lambda form: -_likeness(said, form))[:NAMED]
+    nearest = "; ".join(f'"{example(form, show or "picture")}"' for form in near)
     if not said:
         raise QuestionError(f'the question is empty; try "{example(here[0])}"')
     known = form_of(" ".join(said))
     if known is None:
-        near = sorted(here, key=lambda form: -_likeness(said, form))[:3]
-        raise QuestionError(f"the question has no form that was learnt; the nearest: {_listed(near)}")
+        raise QuestionError(f"the question has no form that was learnt{_unknown(said)}; the nearest: {nearest}")
     if known not in here:
-        near = sorted(here, key=lambda form: -_likeness(said, form))[:2]
-        raise QuestionError(f'"{known}" is asked of a {FORMS[known][0]}, and this is a {show}; here: {_listed(near)}')
+        other = f'"{example(known)}" is asked of a {FORMS[known][0]}'
+        raise QuestionError(f"{other}, and this is a {show}; here: {nearest}")
     return " ".join(said)
 
 
-def example(form: str) -> str:
-    """A question of a form, with the first value in each slot."""
-    text = form.replace("NAME", NAMES[2])
+def example(form: str, show: str = "picture") -> str:
+    """A question of a form, about a picture or a film, with the first values in its slots."""
+    name = NAMES[1] if "shape" in form.lower() else NAMES[2]  # nobody asks which shape the circle has
+    text = form.replace("NAME", name).replace("SHOW", show)
     for slot, values in SLOTS.items():
-        text = re.sub(rf"\b{slot}\b", values[0], text)
+        each = iter(values)
+        text = re.sub(rf"\b{slot}\b", lambda _, each=each: next(each), text)
     return text
 
 
+def _unknown(said: list[str]) -> str:
+    """The words that no question has: ", nor the word 'purple'"."""
+    new = [repr(word) for word in dict.fromkeys(said) if word not in _WORDS][:NAMED]
+    return f", nor the word{'s' * (len(new) > 1)} {', '.join(new)}" if new else ""
+
+
 def _likeness(said: list[str], form: str) -> float:
-    """How much the words of a question are those of a form: 0 to 1."""
-    return difflib.SequenceMatcher(None, said, words(example(form))).ratio()
+    """How much of the words of a question and a form together are the words of both, a word that k forms have counting
+    1 / k: 0 to 1."""
+    both, either = ({*words(example(form))} & {*said}, {*words(example(form))} | {*said})
+    return sum(1 / _RARE.get(word, 1) for word in both) / sum(1 / _RARE.get(word, 1) for word in either)
 
 
-def _listed(forms: list[str]) -> str:
-    return "; ".join(f'"{example(form)}"' for form in forms)
+_RARE = Counter(word for form in FORMS for word in {*words(example(form))})

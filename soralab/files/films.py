@@ -174,6 +174,8 @@ def read_film(path: str | os.PathLike, frames: int | None = None, height: int | 
         taken.append(frame)
         if len(taken) == frames:
             break
+    if index < 0:
+        raise ValueError(f"{path.name} has no frames: name another film")
     if not taken or len(taken) < (frames or 1) and not fewer:
         wanted = f"{frames or 'any'} from frame {start}" + (f", every {step}" if step > 1 else "")
         raise ValueError(f"{path.name} has {index + 1} frames, too few to take {wanted}: take fewer, or "
