@@ -6,8 +6,8 @@ from functools import partial
 
 import torch
 
-from soralab.experiments.llava_arms import arms, blind, nothing
-from soralab.experiments.llava_scores import Exam, exchanged, measure, mistakes, speed
+from soralab.experiments.llava_arms import SIGHTS, arms, blind, nothing
+from soralab.experiments.llava_scores import Exam, exchanged, measure, mistakes, speed, totals
 from soralab.experiments.tune_a_video_scores import interval
 from soralab.files.atomic import kept
 from soralab.llava import Assistant
@@ -43,8 +43,8 @@ def metrics(name: str, trained: Trained) -> dict:
         return measure(Assistant(model.to(device()), tower(), TOKENS), asked)
 
     def unsighted() -> dict:
-        table, model = blind(folder, own, asked)
-        return {"test": table, "twins": exchanged(model, count["twins"], nothing)}
+        steps, model = blind(folder, own, asked)
+        return {"steps": steps, "twins": exchanged(model, count["twins"], nothing)}
 
     measures = {
         "test": lambda: measure(assistant, asked),
@@ -59,11 +59,21 @@ def metrics(name: str, trained: Trained) -> dict:
     }
     found = {of: kept(folder / f"{of.replace(' ', '_')}.json", measure_it) for of, measure_it in measures.items()}
     found["swapped"]["blind"] = found["blind"]["twins"]
+    unseeing, short = found["blind"]["steps"], found["arms"]
+    begun = {"without stage 1": "penultimate layer", "after stage 1": "after stage 1"}
     return found | {
-        "blind": found["blind"]["test"],
-        "arms": {arm: row["right"] for arm, row in found["arms"].items()},
-        "probe": {arm: row["probe"] for arm, row in found["arms"].items()},
+        "blind": last(unseeing),
+        "blind steps": {steps: totals(table) for steps, table in unseeing.items()},
+        "arms": {name: last(short[name]["steps"]) for name in SIGHTS},
+        "probe": {name: short[name]["probe"] for name in SIGHTS},
+        "vectors": {name: short[name]["vectors"] for name in SIGHTS},
+        "begun": {name: short[arm]["steps"] for name, arm in begun.items()},
     }
+
+
+def last(steps: dict[str, dict]) -> dict:
+    """What was found after all steps of a training."""
+    return steps[max(steps, key=int)]
 
 
 def evaluate(name: str = "llava", checkpoint: str | None = None) -> str:

@@ -77,6 +77,11 @@ def measure(assistant: Assistant, exams: Sequence[Exam], sight: Callable[[Tensor
     return counted(exams, [exam.answers(assistant, sight) for exam in exams])
 
 
+def totals(table: dict[str, dict]) -> dict[str, dict[str, int]]:
+    """{group: {"right", "of"}}: of a table the counts of all kinds together."""
+    return {name: rows["all"] for name, rows in table.items()}
+
+
 def mistakes(assistant: Assistant, exams: Sequence[Exam], each: int = 2) -> list[tuple[str, str, str]]:
     """The first questions that were answered wrong, `each` of a group: (question, truth, answer)."""
     found: dict[str, list] = {}
