@@ -47,7 +47,7 @@ def test_all_begin_after_the_reading_with_one_new_w_or_with_stage_1s(own):
     language = {name for name in read.state_dict() if not name.startswith("W.")}
     assert all(same(model, read) - {"W.bias"} == language for model in (new, short, after))  # a bias begins at zero
     assert same(new, again) == same(after, taught) == {*language, "W.weight", "W.bias"}
-    assert float(new.W.weight.detach().abs().max()) == pytest.approx((6 / (264 + 128)) ** 0.5, rel=0.01)  # Xavier's, as ever
+    assert float(new.W.weight.detach().abs().max()) == pytest.approx((6 / (264 + 128)) ** 0.5, rel=0.01)  # Xavier's
     assert "W.weight" not in same(new, after) and short.W.in_features == short.config.width == 64
     for model in (new, short, after):
         assert all(p.requires_grad for p in model.parameters())
