@@ -32,11 +32,11 @@ KINDS = {"rate x 10": 0.1, "rate / 10": 0.1, "sign": 0.3, "head": 0.1, "shuffled
 HEADS = {"unet": ("head.",), "transformer": ("embedding.",), "vit": ("head.2.",), "vqvae": ("decoder.7.",),
          "clip": ("W_t.", "image.attnpool.c_proj."), "latent_diffusion": ("unet.head.2.",),
          "navit": ("head.",), "vivit": ("head.",), "imagen_video": ("unet.head.2.",),
-         "align_your_latents": ("beside.",), "walt": ("head.",), "make_a_video": ("picture.unet.head.2.",),
-         "tune_a_video": ("unet.up.",), "sora": ("head.",)}  # fmt: skip
+         "align_your_latents": ("beside.",), "walt": ("head.",), "llava": ("W.",),
+         "make_a_video": ("picture.unet.head.2.",), "tune_a_video": ("unet.up.",), "sora": ("head.",)}  # fmt: skip
 LABELS = {"unet": ("target", "weights"), "transformer": ("source",), "vit": ("label",), "clip": ("ids",),
           "latent_diffusion": ("ids",), "navit": ("label",), "vivit": ("label",), "imagen_video": ("ids",),
-          "align_your_latents": ("ids", "words"), "make_a_video": ("seen",),
+          "align_your_latents": ("ids", "words"), "llava": ("Z",), "make_a_video": ("seen",),
           "walt": ("ids", "names"), "sora": ("ids",)}  # fmt: skip
 
 

@@ -36,7 +36,7 @@ CHECKPOINTS = ROOT / "data" / "checkpoints"
 
 SHIPPED = (
     "align_your_latents", "clip", "film_autoencoder", "film_painter", "imagen_base", "imagen_space", "imagen_student",
-    "imagen_time", "latent_autoencoder", "latent_diffusion", "make_a_video", "make_a_video_prior",
+    "imagen_time", "latent_autoencoder", "latent_diffusion", "llava", "make_a_video", "make_a_video_prior",
     "make_a_video_space", "navit", "sora", "sora_autoencoder", "temporal_decoder", "transformer", "unet",
     "unet_denoiser", "vit", "vivit", "vqvae", "vqvae_films", "vqvae_prior", "walt", "walt_autoencoder",
 )  # fmt: skip
@@ -48,7 +48,7 @@ MEASURED = ("sora_pixels",)
 
 
 IN_EIGHT_BITS = (
-    "imagen_base", "imagen_space", "imagen_student", "imagen_time", "make_a_video", "make_a_video_prior",
+    "imagen_base", "imagen_space", "imagen_student", "imagen_time", "llava", "make_a_video", "make_a_video_prior",
     "make_a_video_space", "vivit",
 )  # fmt: skip
 """Those whose matrices and kernels are shipped in a byte a weight: they are measured as they are stored."""

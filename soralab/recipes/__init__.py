@@ -42,6 +42,7 @@ RECIPES = {  # checkpoint: the chapter's file, here and in `soralab.experiments`
     "film_painter": "film_painter",
     "temporal_decoder": "align_your_latents",
     "align_your_latents": "align_your_latents",
+    "llava": "llava",
     "make_a_video_prior": "make_a_video",
     "make_a_video_space": "make_a_video",
     "make_a_video": "make_a_video",
