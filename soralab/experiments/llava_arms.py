@@ -27,13 +27,14 @@ from soralab.recipes.llava import (
     Shown,
     Talks,
     fit,
+    lasting,
     library,
     seen,
     taught,
     tower,
 )
 from soralab.training.loop import TrainConfig, TrainResult
-from soralab.training.profiles import by_profile, device, larger
+from soralab.training.profiles import device, larger
 
 PICTURES = 5000  # of the library, that these trainings see
 ARM = replace(STAGE_2, steps=350, ema=0.98)
@@ -76,7 +77,7 @@ def begun(folder: Path, width: int, after: str = "read") -> LLaVA:
 
 def training(config: TrainConfig) -> TrainConfig:
     """A short training's config, by the profile."""
-    return replace(config, steps=by_profile(smoke=2, laptop=config.steps, gpu=config.steps), save_every=100)
+    return replace(lasting(config), save_every=100)
 
 
 def halfway(

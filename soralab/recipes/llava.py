@@ -201,6 +201,12 @@ STAGES = {  # in their order: how each is trained, what it reads, and what learn
 }
 
 
+def lasting(training: TrainConfig, steps: int | None = None) -> TrainConfig:
+    """The training with so many steps; without a number with as many as the profile gives it."""
+    full = training.steps
+    return replace(training, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
+
+
 def taught(
     shown: dict[str, Shown], folder: Path, steps: int | None = None, upto: str = "stage_2"
 ) -> tuple[LLaVA, dict[str, loop.TrainResult]]:
@@ -211,11 +217,9 @@ def taught(
     """
     model, results = fresh(), {}
     for stage, (training, kind, trains) in STAGES.items():
-        count = by_profile(smoke=2, laptop=training.steps, gpu=training.steps)
-        count = (steps if stage == "stage_2" else None) or count
         trains(model)
-        batches = Talks(shown, batch=larger(BATCH, 4), **kind)
-        model, results[stage] = fit(model, replace(training, steps=count), batches, folder / stage)
+        batches, lasts = Talks(shown, batch=larger(BATCH, 4), **kind), steps if stage == "stage_2" else None
+        model, results[stage] = fit(model, lasting(training, lasts), batches, folder / stage)
         if stage == upto:
             break
     return model, results
