@@ -1,16 +1,12 @@
 """Chapter 13's sentences with numbers are held to the card of its checkpoint, and to the recipe."""
 
-import json
-import re
-from pathlib import Path
-
 import pytest
+from prose import prose_of
 
 from soralab.figures.curves import wilson
 from soralab.files.checkpoints import read_card
 from soralab.recipes import llava as recipe
 
-ROOT = Path(__file__).resolve().parents[1]
 CARD = read_card("llava")
 METRICS = CARD["metrics"]
 TEST, BLIND = METRICS["test"], METRICS["blind"]
@@ -18,10 +14,7 @@ TEST, BLIND = METRICS["test"], METRICS["blind"]
 
 @pytest.fixture(scope="module")
 def said() -> str:
-    cells = json.loads((ROOT / "notebooks" / "13_llava.ipynb").read_text(encoding="utf-8"))["cells"]
-    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    assert "MEASURED" not in text
-    return re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", text)  # without links
+    return prose_of("13_llava")
 
 
 def percent(count: dict) -> int:

@@ -1,26 +1,19 @@
 """Chapter 14's sentences with numbers are held to the cards of its checkpoints, and to the recipe."""
 
-import json
-import re
-from pathlib import Path
-
 import pytest
+from prose import prose_of
 
 from soralab.figures.curves import wilson
 from soralab.files.checkpoints import read_card
 from soralab.recipes import make_a_video as recipe
 
-ROOT = Path(__file__).resolve().parents[1]
 CARD, SPACE = read_card("make_a_video"), read_card("make_a_video_space")
 METRICS = CARD["metrics"]
 
 
 @pytest.fixture(scope="module")
 def said() -> str:
-    cells = json.loads((ROOT / "notebooks" / "14_make_a_video.ipynb").read_text(encoding="utf-8"))["cells"]
-    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    assert "MEASURED" not in text
-    return re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", text)  # without links
+    return prose_of("14_make_a_video")
 
 
 def test_the_recipe_is_what_the_page_says(said):

@@ -1,10 +1,7 @@
 """Chapter 08's sentences with numbers are held to the card of its checkpoint, and to the recipe."""
 
-import json
-import re
-from pathlib import Path
-
 import pytest
+from prose import prose_of
 
 from soralab.datasets import order
 from soralab.experiments import vivit as experiment
@@ -12,7 +9,6 @@ from soralab.figures.curves import wilson
 from soralab.files.checkpoints import read_card
 from soralab.recipes import vivit as recipe
 
-ROOT = Path(__file__).resolve().parents[1]
 CARD = read_card("vivit")
 METRICS = CARD["metrics"]
 MODELS, SINGLE, FILMS = METRICS["models"], METRICS["single frames"], METRICS["films"]
@@ -21,10 +17,7 @@ ALIKE = "model 2, nearly alike"
 
 @pytest.fixture(scope="module")
 def said() -> str:
-    cells = json.loads((ROOT / "notebooks" / "08_vivit.ipynb").read_text(encoding="utf-8"))["cells"]
-    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    assert "MEASURED" not in text
-    return re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", text)  # without links
+    return prose_of("08_vivit")
 
 
 def percent(share: float) -> int:
