@@ -179,3 +179,13 @@ def test_an_arms_exam_is_seen_as_the_arm_is_taught(own, tmp_path, monkeypatch):
         row = arms.arm(name, tmp_path / name, own, 4)
         assert set(row["steps"]) == {"1", "2"} and row["steps"]["2"]["one thing"]["of"] > 0
     assert shapes == {516: (4, 1, 4, 516), 64: (4, 1, 1, 64)}
+
+
+def test_a_number_of_steps_is_stage_2s_alone(tmp_path, monkeypatch):
+    """The reading and stage 1 last as the profile says, whatever is asked for."""
+    monkeypatch.setenv("SORALAB_PROFILE", "smoke")
+    lasted = []
+    monkeypatch.setattr(recipe, "fit", lambda model, training, *rest: (model, lasted.append(training.steps)))
+    recipe.taught({}, tmp_path, steps=7)
+    recipe.taught({}, tmp_path, upto="stage_1")
+    assert lasted == [2, 2, 7, 2, 2]
