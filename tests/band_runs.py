@@ -33,10 +33,12 @@ HEADS = {"unet": ("head.",), "transformer": ("embedding.",), "vit": ("head.2.",)
          "clip": ("W_t.", "image.attnpool.c_proj."), "latent_diffusion": ("unet.head.2.",),
          "navit": ("head.",), "vivit": ("head.",), "imagen_video": ("unet.head.2.",),
          "align_your_latents": ("beside.",), "walt": ("head.",), "llava": ("W.",),
+         "recaptioning": ("embedding.",),
          "make_a_video": ("picture.unet.head.2.",), "tune_a_video": ("unet.up.",), "sora": ("head.",)}  # fmt: skip
 LABELS = {"unet": ("target", "weights"), "transformer": ("source",), "vit": ("label",), "clip": ("ids",),
           "latent_diffusion": ("ids",), "navit": ("label",), "vivit": ("label",), "imagen_video": ("ids",),
-          "align_your_latents": ("ids", "words"), "llava": ("Z",), "make_a_video": ("seen",),
+          "align_your_latents": ("ids", "words"), "recaptioning": ("target",), "llava": ("Z",),
+          "make_a_video": ("seen",),
           "walt": ("ids", "names"), "sora": ("ids",)}  # fmt: skip
 
 

@@ -304,6 +304,24 @@ def test_arms_differ_in_captions_alone_and_are_kept(tmp_path, monkeypatch):
     assert painters.summary(table["alt texts"], "web, 1", "shows") == (0.5, 0.0)
 
 
+def test_the_pictures_of_the_page_are_read_as_they_were_painted(tmp_path, monkeypatch):
+    shown, heard = dict(zip(painters.SHOWN, numbers(3, 6, 3, 8, 8), strict=True)), []
+
+    def painted(name, asked, **walk):
+        heard.append(asked)
+        return shown[name]
+
+    monkeypatch.setattr(painters, "taught", lambda shelf, name, seed, folder: (name, 0.0))
+    monkeypatch.setattr(painters, "painted", painted)
+    found = painters.examples(None, tmp_path)
+    kinds = [scores.prompts(kind, things, 1)[0] for things in (1, 2) for kind in ("web", "short", "descriptive")]
+    assert [[text] for text in found["asked"]] == kinds and heard == [found["asked"]] * 3
+    read = painters.pictures_of(json.loads(json.dumps(found)))
+    assert list(read) == list(painters.SHOWN) and set(painters.SHOWN) <= set(painters.ARMS)
+    for name, pictures in read.items():
+        assert (pictures - shown[name].clamp(-1, 1)).abs().max() < 1 / 127
+
+
 def test_the_interval_over_seeds_is_students():
     rows = [{"scores": {"a": {"all": value}}} for value in (0.5, 0.6, 0.7)]
     middle, half = painters.summary(rows, "a", "all")

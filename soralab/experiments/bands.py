@@ -17,7 +17,7 @@ from soralab.files.atomic import atomic_write, make_folder
 
 # The chapters with a short run.
 NAMES = ("unet", "transformer", "vit", "clip", "vqvae", "latent_diffusion", "navit", "vivit", "imagen_video",
-         "align_your_latents", "walt", "llava", "make_a_video", "tune_a_video", "sora")
+         "align_your_latents", "walt", "recaptioning", "llava", "make_a_video", "tune_a_video", "sora")
 SEEDS = range(1, 9)
 
 

@@ -132,17 +132,21 @@ def painters(painter: Painter, folder: Path, few: int, short: dict) -> dict:
     start = Painter.load(PICTURES_PAINTER, device())
     writers = {"short": Recaptioner(short_captioner()[0]), "descriptive": Recaptioner.load(NAME, device())}
     both = {"chapter 06": start, "descriptions": painter}
-    shelf = {} if not short else {"count": 40}
+    some = {} if not short else {"count": 40}
     options = {"count": few, **short}
+
+    def shelf() -> painting.Shelf:
+        return painting.shelf(start, writers, folder, **some)
 
     def table() -> dict:
         seeds = by_profile(smoke=(1,), laptop=painting.SEEDS, gpu=painting.SEEDS)
-        return painting.arms(painting.shelf(start, writers, folder, **shelf), folder / "arms", seeds, **options)
+        return painting.arms(shelf(), folder / "arms", seeds, **options)
 
     return {
         "scores": partial(scores, painter, 2 * few),
         "expansion": partial(painting.expansion, both, Expander.load(EXPANDER, device()), 2 * few),
         "arms": table,
+        "examples": lambda: painting.examples(shelf(), folder / "arms", **short),
         "relation": partial(relation.rows, start, folder / "relation", **options | {"count": 2 * few}),
     }
 

@@ -6,18 +6,22 @@ pictures. They differ in what the pictures are called alone.
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from statistics import mean, stdev
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from soralab.datasets import recaptions, stills
 from soralab.experiments.latent_diffusion_scores import painted
-from soralab.experiments.recaptioning_scores import TEST_SEED, WALK, marks, scores
+from soralab.experiments.recaptioning_scores import KINDS, TEST_SEED, WALK, marks, prompts, scores
 from soralab.files.atomic import kept
 from soralab.latent_diffusion import Painter
 from soralab.recaptioning import Expander
@@ -60,16 +64,26 @@ def shelf(start: Painter, writers: dict[str, Callable], folder: Path, count: int
     return Shelf(start, encoded(start.autoencoder, shown), web_texts(scenes), written)
 
 
-def arm(shelf: Shelf, name: str, seed: int, folder: Path, steps: int = SHORT_RUN.steps, count: int = 100) -> dict:
-    """One painter, trained and judged: {"seconds", "scores"}."""
+def taught(shelf: Shelf, name: str, seed: int, folder: Path, steps: int = SHORT_RUN.steps) -> tuple[Painter, float]:
+    """One painter, trained or gone on with in `folder`, and the seconds that it took."""
     captions, ratio = ARMS[name]
     torch.manual_seed(seed)
     model = forgetful(shelf.start)
     prompt = named(shelf.web, shelf.written[captions], ratio, model.config.words, seed)
     training = replace(SHORT_RUN, steps=steps, seed=seed, save_every=steps)
     result = fit_painter(model, training, LatentBatches(shelf.latents, prompt), folder)
-    painter = Painter(model.to(shelf.latents.device), shelf.start.autoencoder, SIDE)
-    return {"seconds": round(result.seconds), "scores": scores(painter, count)}
+    return Painter(model.to(shelf.latents.device), shelf.start.autoencoder, SIDE), result.seconds
+
+
+def arm(shelf: Shelf, name: str, seed: int, folder: Path, steps: int = SHORT_RUN.steps, count: int = 100) -> dict:
+    """One painter, trained and judged: {"seconds", "scores"}."""
+    painter, seconds = taught(shelf, name, seed, folder, steps)
+    return {"seconds": round(seconds), "scores": scores(painter, count)}
+
+
+def place(folder: Path, name: str, seed: int) -> Path:
+    """Where an arm's run lies."""
+    return folder / f"{name.replace(', ', '_').replace(' ', '_').replace('%', 'percent')}_{seed}"
 
 
 def arms(shelf: Shelf, folder: Path, seeds: Sequence[int] = SEEDS, **options) -> dict[str, list[dict]]:
@@ -77,7 +91,7 @@ def arms(shelf: Shelf, folder: Path, seeds: Sequence[int] = SEEDS, **options) ->
     rows: dict[str, list[dict]] = {name: [] for name in ARMS}
     for seed in seeds:
         for name in ARMS:
-            where = folder / f"{name.replace(', ', '_').replace(' ', '_').replace('%', 'percent')}_{seed}"
+            where = place(folder, name, seed)
             rows[name].append(kept(where.with_suffix(".json"), partial(arm, shelf, name, seed, where, **options)))
     return rows
 
@@ -88,6 +102,33 @@ def summary(rows: Sequence[dict], cell: str, column: str) -> tuple[float, float]
     values = [row["scores"][cell][column] for row in rows]
     t = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}.get(len(values), 0.0)
     return mean(values), t * stdev(values) / len(values) ** 0.5 if t else 0.0
+
+
+# ------------------------------------------------------------------------------------------------- pictures of the page
+
+SHOWN = ("alt texts", "short, 95 %", "descriptive, 95 %")
+
+
+def examples(shelf: Shelf, folder: Path, **options) -> dict:
+    """What the painters of SHOWN, of the first seed, make of the first prompt of each kind that they are scored with,
+    of one thing and of two: {"asked", "png": a row of pictures for each painter, in base64}."""
+    asked = [prompts(kind, things, 1)[0][0] for things in (1, 2) for kind in KINDS]
+    walk, rows = {**WALK, "steps": by_profile(smoke=2, laptop=10, gpu=10)}, []
+    for name in SHOWN:
+        painter, _ = taught(shelf, name, SEEDS[0], place(folder, name, SEEDS[0]), **options)
+        made = painted(painter, asked, seed=120_000, **walk).cpu()
+        rows.append(torch.cat(list(made.clamp(-1, 1)), dim=-1))
+    sheet, buffer = torch.cat(rows, dim=-2).add(1).mul(127.5).round().byte().permute(1, 2, 0), BytesIO()
+    Image.fromarray(sheet.numpy()).save(buffer, format="PNG")
+    return {"asked": asked, "png": b64encode(buffer.getvalue()).decode()}
+
+
+def pictures_of(found: dict) -> dict[str, Tensor]:
+    """The pictures of `examples`: {name of an arm: [prompts, 3, 32, 32]}, in [-1, 1]."""
+    with Image.open(BytesIO(b64decode(found["png"]))) as picture:
+        sheet = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) / 127.5 - 1
+    rows = sheet.split(sheet.shape[1] // len(SHOWN), dim=1)
+    return {name: torch.stack(row.split(row.shape[1], dim=2)) for name, row in zip(SHOWN, rows, strict=True)}
 
 
 # ------------------------------------------------------------------------------------------------------ longer prompts
@@ -122,3 +163,4 @@ def lengthened(expander: Expander, asked: Sequence[str], seed: int = 1) -> dict:
         "placed": round(sum(any(recaptions.told_places(text)) for text in first) / count, 4),
         "examples": [[*row] for row in zip(asked[:6], first[:6], second[:6], strict=True)],
     }
+

@@ -37,11 +37,12 @@ CHECKPOINTS = ROOT / "data" / "checkpoints"
 SHIPPED = (
     "align_your_latents", "clip", "film_autoencoder", "film_painter", "imagen_base", "imagen_space", "imagen_student",
     "imagen_time", "latent_autoencoder", "latent_diffusion", "llava", "make_a_video", "make_a_video_prior",
-    "make_a_video_space", "navit", "sora", "sora_autoencoder", "temporal_decoder", "transformer", "unet",
-    "unet_denoiser", "vit", "vivit", "vqvae", "vqvae_films", "vqvae_prior", "walt", "walt_autoencoder",
+    "make_a_video_space", "navit", "recaptioning", "recaptioning_expander", "sora", "sora_autoencoder",
+    "temporal_decoder", "transformer", "unet", "unet_denoiser", "vit", "vivit", "vqvae", "vqvae_films", "vqvae_prior",
+    "walt", "walt_autoencoder",
 )  # fmt: skip
 """The checkpoints that the course ships."""
-MEASURED = ("sora_pixels",)
+MEASURED = ("recaptioning_painter", "sora_pixels")
 """Those of which it ships the card alone: what was measured with them is told, and no chapter needs the tensors.
 
 `soralab.recipes` makes all of both, and a test keeps them equal."""
@@ -49,7 +50,7 @@ MEASURED = ("sora_pixels",)
 
 IN_EIGHT_BITS = (
     "imagen_base", "imagen_space", "imagen_student", "imagen_time", "llava", "make_a_video", "make_a_video_prior",
-    "make_a_video_space", "vivit",
+    "make_a_video_space", "recaptioning", "recaptioning_expander", "transformer", "vivit",
 )  # fmt: skip
 """Those whose matrices and kernels are shipped in a byte a weight: they are measured as they are stored."""
 
