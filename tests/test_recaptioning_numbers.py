@@ -1,0 +1,92 @@
+"""Chapter 12's sentences with numbers are held to the cards of its checkpoints, and to the recipe."""
+
+import math
+
+import pytest
+from prose import prose_of
+
+from soralab.files.checkpoints import read_card
+from soralab.recaptioning import TOKENS
+from soralab.recipes import recaptioning as recipe
+
+CARD, EXPANDER, PAINTER = (read_card(name) for name in ("recaptioning", "recaptioning_expander", "recaptioning_painter"))
+METRICS = CARD["metrics"]
+
+
+@pytest.fixture(scope="module")
+def said() -> str:
+    return prose_of("12_recaptioning")
+
+
+def claims(row: dict, *kinds: str) -> dict[str, int]:
+    """The counts of a table's row, over some kinds of claim, by default over all."""
+    chosen = [row["kinds"][kind] for kind in kinds or row["kinds"]]
+    total = {fate: sum(kind[fate] for kind in chosen) for fate in ("right", "wrong", "invented", "missed")}
+    return total | {"made": total["right"] + total["wrong"] + total["invented"]}
+
+
+def test_the_goals_are_reached():
+    for split in ("test, 1", "test, 2"):
+        assert METRICS["pictures"][split]["precision"] >= 0.97 and METRICS["pictures"][split]["recall"] >= 0.95
+    for split in ("held_out, 1", "held_out, 2"):
+        assert min(METRICS["pictures"][split][score] for score in ("precision", "recall")) >= 0.90
+
+
+def test_the_recipe_is_what_the_page_says(said):
+    assert len(TOKENS) == 124 and "There are 124 tokens" in said and f"ln 124 = {math.log(124):.1f}" in said
+    assert (recipe.SHORT_STEPS, recipe.SHORT_BATCH) == (200, 32) and "200 steps of 32 pictures" in said
+    assert CARD["steps"] == recipe.TRAINING.steps == 2600 and "The shipped one had 2,600 steps" in said
+
+
+def test_four_voices(said):
+    voices = METRICS["voices"]
+    web, base, short, full = (voices[name] for name in ("web", "base", "short", "descriptive"))
+    assert web["texts"] == 500 and "these 500 pictures" in said
+    assert 0.77 < web["precision"] < 0.83 and 0.3 < web["recall"] < 0.37
+    assert "right in four claims of five, and tell a third of what is there" in said
+    shapes, webs = claims(base, "shape"), claims(web, "shape")
+    assert (shapes["made"], shapes["wrong"] + shapes["invented"]) == (515, 0)
+    assert (webs["made"], webs["wrong"] + webs["invented"]) == (540, 22)
+    assert "of 515 shapes that it names not one is wrong, where the web had 22 of 540 wrong or invented" in said
+    assert claims(base, "motion") == {"right": 0, "wrong": 0, "invented": 218, "missed": 0, "made": 218}
+    assert "218 times the base tells what moves or stands still" in said and claims(web, "motion")["invented"] > 100
+    named = claims(short)
+    assert named["wrong"] + named["invented"] == claims(short, "shape")["wrong"] == 1
+    assert claims(short, "shape")["made"] == 500 and "right but for one shape in 500" in said
+    assert claims(full)["wrong"] == claims(full)["invented"] == claims(full)["missed"] == 0
+
+
+def test_what_it_gets_wrong(said):
+    two, held = (METRICS["pictures"][f"{split}, 2"] for split in ("test", "held_out"))
+    assert claims(two)["made"] == 4000 and claims(two)["wrong"] == 2
+    assert claims(two, "size")["wrong"] == claims(two, "relation")["wrong"] == 1
+    assert "Of 4,000 claims about two things two are wrong: a size and a relation" in said
+    assert (claims(held, "shape")["wrong"], claims(held, "shape")["made"]) == (81, 1000)
+    assert claims(held, "colour")["wrong"] == 6 and "81 of 1,000 shapes are wrong and 6 colours" in said
+    assert all(claims(row)["invented"] == 0 for row in METRICS["pictures"].values())
+    assert "In pictures nothing is ever invented" in said
+
+
+def test_what_a_captioner_needs(said):
+    trials = METRICS["trials"]
+    places, vector = trials["places"], trials["one vector"]
+    assert [claims(vector, kind)["wrong"] for kind in ("shape", "size", "colour")] == [50, 58, 0]
+    assert [claims(places, kind)["wrong"] for kind in ("shape", "size", "colour")] == [0, 1, 0]
+    assert claims(vector, "shape")["made"] == claims(vector, "size")["made"] == 498
+    assert "50 shapes of 498 and 58 sizes are wrong, where from places it is none and one" in said
+    assert [claims(row, "relation")["right"] for row in (places, vector)] == [128, 127] and places["texts"] == 250
+    assert "128 of 250 from places, and 127 from one vector" in said
+    shares = [round(100 * trials[name]["precision"]) for name in ("1,000 captions", "no end of captions", "100 captions")]
+    assert shares == [90, 91, 82]
+    assert "bring 90 % precision, ever new ones 91. A hundred bring 82" in said
+    assert claims(trials["100 captions"], "background")["wrong"] == 49 and "49 of 250 backgrounds wrong" in said
+
+
+def test_films(said):
+    row = METRICS["films"]["test"]
+    things = claims(row, "shape", "colour", "size")
+    assert things["wrong"] + things["invented"] <= 1 and "What the things are is told as in pictures" in said
+    assert (claims(row, "motion")["wrong"], row["texts"]) == (45, 500) and "Motion is wrong in 45 films of 500" in said
+    speed, turn = claims(row, "speed"), claims(row, "turn")
+    assert (speed["right"], speed["made"], turn["right"], turn["made"]) == (339, 402, 65, 88)
+    assert "339 of 402 claims about speed and 65 of 88 about turns are right" in said
