@@ -170,7 +170,7 @@ def expander(training: TrainConfig, folder: Path) -> tuple[Transformer, TrainRes
 
 PICTURES, RATIO, NULL = 12_000, 0.95, 0.1
 PAINTER_TRAINING = TrainConfig(
-    steps=1500, lr=1.5e-3, warmup=50, cooldown=0.4, ema=0.99, seed=SEED, log_every=25, save_every=100
+    steps=4500, lr=1.5e-3, warmup=50, cooldown=0.4, ema=0.99, seed=SEED, log_every=25, save_every=100
 )
 
 
