@@ -37,6 +37,7 @@ from soralab.recipes.recaptioning import (
     EXPANDER,
     NAME,
     PAINTER,
+    PAINTER_TRAINING,
     PICTURES_PAINTER,
     SHORT,
     SHORT_TRAINING,
@@ -46,6 +47,7 @@ from soralab.recipes.recaptioning import (
     steps_of,
     tuned,
 )
+from soralab.recipes.recaptioning import painter as taught
 from soralab.training.profiles import by_profile, device
 
 TRIAL = replace(TRAINING, steps=300, warmup=50, ema=0.98)
@@ -142,8 +144,14 @@ def painters(painter: Painter, folder: Path, few: int, short: dict) -> dict:
         seeds = by_profile(smoke=(1,), laptop=painting.SEEDS, gpu=painting.SEEDS)
         return painting.arms(shelf(), folder / "arms", seeds, **options)
 
+    def sooner() -> dict:
+        third = steps_of(replace(PAINTER_TRAINING, steps=PAINTER_TRAINING.steps // 3), short.get("steps"))
+        model, result, _ = taught(third, folder / "sooner", *some.values())
+        return {"steps": result.steps} | scores(Painter(model.to(device()), start.autoencoder, SIDE), 2 * few)
+
     return {
         "scores": partial(scores, painter, 2 * few),
+        "sooner": sooner,
         "expansion": partial(painting.expansion, both, Expander.load(EXPANDER, device()), 2 * few),
         "arms": table,
         "examples": lambda: painting.examples(shelf(), folder / "arms", **short),
