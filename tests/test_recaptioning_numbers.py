@@ -95,6 +95,28 @@ def test_films(said):
     assert "339 of 402 claims about speed and 65 of 88 about turns are right" in said
 
 
+def means(cell: str, column: str, scale: float = 100) -> list[int]:
+    """Of each arm, in their order."""
+    return [round(scale * painters.summary(rows, cell, column)[0]) for rows in PAINTER["metrics"]["arms"].values()]
+
+
+def test_the_reports_table_in_small(said):
+    arms = PAINTER["metrics"]["arms"]
+    assert list(arms) == list(painters.ARMS) and all(len(rows) == 3 for rows in arms.values())
+    one, two, web = means("descriptive, 1", "all"), means("descriptive, 2", "all"), means("web, 1", "shows")
+    assert one == [3, 8, 72, 76, 81, 79] and "are right in 3 and 8 %, those of descriptions in 72 to 81" in said
+    assert (min(web), max(web)) == (55, 62) and "the six are alike, at 55 to 62 %" in said
+    assert (one[2], one[-1], two[2], two[-1]) == (72, 79, 11, 18)
+    assert "from 72 to 79 % of one thing, and from 11 to 18 of two" in said
+    spread = [max(row["scores"]["descriptive, 1"]["all"] for row in rows)
+              - min(row["scores"]["descriptive, 1"]["all"] for row in rows) for rows in arms.values()]  # fmt: skip
+    assert max(spread) == pytest.approx(0.20) and "differ by up to 20 points" in said
+    clip = means("descriptive, 1", "CLIP", 1)
+    assert sorted(clip[:2]) == [37, 40] and "37 and 40 against 70" in said
+    shares = [painters.summary(rows, "descriptive, 1", "CLIP")[0] for rows in arms.values()][2:]
+    assert max(shares) - min(shares) < 1 and min(shares) > 69 and "one point from row to row" in said
+
+
 def test_longer_prompts(said):
     table = PAINTER["metrics"]["expansion"]
     shares = {(name, things): [round(100 * row[way]["all"]) for way in ("off", "on")]
