@@ -11,7 +11,7 @@ frame by itself, and its decoder alone looks back.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
@@ -26,16 +26,16 @@ from soralab.blocks import (
     Space,
     TimestepEmbedding,
     grid_positions,
-    modulate,
     patchify,
     rotary_angles,
     sincos_grid,
     unpatchify,
 )  # fmt: skip
-from soralab.blocks.dit import Block, initialise
+from soralab.blocks.dit import Block, initialise, read_out
 from soralab.blocks.film_codec import FilmCodec
 from soralab.clip import PromptEncoder
 from soralab.diffusion import SAMPLERS, RectifiedFlow, guide
+from soralab.dit import SIZES
 from soralab.files.checkpoints import config_of, load_model
 from soralab.kernels import attention
 
@@ -116,6 +116,10 @@ class SoraConfig:
         """The same transformer without the autoencoder: one patch is 8 x 8 pixels of one frame."""
         return cls(**{**asdict(cls()), "channels": 3, "patch": (1, 8, 8), "size": (9, 32, 32), **changes})
 
+    def sized(self, name: str) -> SoraConfig:
+        """The same at the width, depth and heads of one of DiT's sizes: S, B, L or XL (2212.09748, table 1)."""
+        return replace(self, **SIZES[name])
+
 
 class Sora(nn.Module):
     """The spacetime-patch diffusion transformer: noisy latents, a time and a prompt in, a prediction out.
@@ -170,9 +174,7 @@ class Sora(nn.Module):
         c = F.silu(self.time(t) + whole)
         for block in self.blocks:
             tokens = block(tokens, c, words, word_mask[:, None, None], mask, angles, attend)
-        shift, scale = self.modulation(c).chunk(2, dim=-1)
-        tokens = self.head(modulate(self.norm(tokens), shift, scale))
-        return unpatchify(tokens, self.config.patch, size)
+        return unpatchify(read_out(self, tokens, c), self.config.patch, size)
 
 
 # ------------------------------------------------------------------------------------------------- prompt to film

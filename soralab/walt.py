@@ -22,12 +22,11 @@ from soralab.blocks import (
     Space,
     TimestepEmbedding,
     grid_positions,
-    modulate,
     patchify,
     rotary_angles,
     unpatchify,
 )  # fmt: skip
-from soralab.blocks.dit import Block, initialise
+from soralab.blocks.dit import Block, initialise, read_out
 from soralab.blocks.film_codec import FilmCodec
 from soralab.clip import PromptEncoder
 from soralab.diffusion import LinearBeta, ddim, diffusion_loss, guide, sample_times
@@ -245,8 +244,7 @@ class Walt(nn.Module):
         for k, block in enumerate(self.blocks):
             attend = self.attend(size, k)
             tokens = block(tokens, c, words, word_mask[:, None, None], None, angles, attend, base=base)
-        shift, scale = self.modulation(c).chunk(2, dim=-1)
-        return unpatchify(self.head(modulate(self.norm(tokens), shift, scale)), (1, p, p), (frames, *sides))
+        return unpatchify(read_out(self, tokens, c), (1, p, p), (frames, *sides))
 
 
 # ------------------------------------------------------------- training (3.3) and films longer than training's (3.4)

@@ -1,4 +1,5 @@
-"""The block of a diffusion transformer: DiT's (2212.09748, figure 3), with words, as chapters 11 and 16 stack it."""
+"""The block of a diffusion transformer, DiT's (2212.09748, figure 3) with words, as chapters 11 and 16 stack it; how
+its weights are drawn, and how its tokens are read out."""
 
 from __future__ import annotations
 
@@ -15,23 +16,24 @@ class Block(nn.Module):
     """A DiT block with adaLN-Zero, and cross-attention to the words in its middle (`cross` False: none).
 
     The six modulations are made from c by `modulation`, DiT's layer by default; `initialise` sets it to zero, so that
-    the block starts as the identity.
+    the block starts as the identity. `gelu` as for FeedForward.
     """
 
     def __init__(
-        self, dim: int, heads: int, qk_norm: bool = False, cross: bool = True, modulation: nn.Module | None = None
-    ):
+        self, dim: int, heads: int, qk_norm: bool = False, cross: bool = True, modulation: nn.Module | None = None,
+        gelu: str = "none",
+    ):  # fmt: skip
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.attention = Attention(dim, heads, qk_norm=qk_norm)
         self.norm_words = nn.LayerNorm(dim) if cross else None
         self.cross = Attention(dim, heads, qk_norm=qk_norm) if cross else None
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
-        self.mlp = FeedForward(dim)
+        self.mlp = FeedForward(dim, gelu=gelu)
         self.modulation = nn.Linear(dim, 6 * dim) if modulation is None else modulation
 
     def forward(
-        self, x: Tensor, c: Tensor, words: Tensor, word_mask: Tensor | None, mask: Tensor | None = None,
+        self, x: Tensor, c: Tensor, words: Tensor | None, word_mask: Tensor | None, mask: Tensor | None = None,
         angles: Tensor | None = None, attend: Callable | None = None, attend_words: Callable | None = None,
         base: Tensor | float = 0.0,
     ) -> Tensor:  # fmt: skip
@@ -44,6 +46,13 @@ class Block(nn.Module):
         if self.cross is not None:
             x = x + self.cross(self.norm_words(x), words, word_mask, attend=attend_words)
         return torch.addcmul(x, gate2[:, None], self.mlp(modulate(self.norm2(x), shift2, scale2)))
+
+
+def read_out(model: nn.Module, tokens: Tensor, c: Tensor) -> Tensor:
+    """DiT's final layer: the tokens [b, n, dim] under `model.norm`, modulated by `model.modulation` of c [b, dim], and
+    through `model.head`."""
+    shift, scale = model.modulation(c).chunk(2, dim=-1)
+    return model.head(modulate(model.norm(tokens), shift, scale))
 
 
 def initialise(model: nn.Module, zero: Iterable[nn.Linear]) -> None:

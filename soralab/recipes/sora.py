@@ -64,8 +64,8 @@ class Recipe:
         return "sora_autoencoder" if self.kind == "v" else None
 
     def large(self) -> Recipe:
-        """The same recipe at DiT-S's sizes (2212.09748, table 1), for the gpu profile."""
-        return replace(self, config=replace(self.config, dim=384, depth=12, heads=6))
+        """The same recipe at DiT-S's sizes, for the gpu profile."""
+        return replace(self, config=self.config.sized("S"))
 
 
 TRAINING = TrainConfig(steps=26_000, lr=4e-3, warmup=200, cooldown=0.3, ema=0.999, seed=SEED, log_every=50)
@@ -105,10 +105,10 @@ def prompt(scene: world.Scene, rng: Random, null: float = NULL) -> str:
     return wordings(scene)[wording(rng, null)]
 
 
-def used(indices: Iterable[int]) -> Iterator[world.Scene]:
+def used(indices: Iterable[int], split: str = "train") -> Iterator[world.Scene]:
     """The scenes of the library that training uses, of these indices: all that turn, few of what is learnt soon."""
     for index in indices:
-        scene = world.sample_scene(SEED, index, LEVEL)
+        scene = world.sample_scene(SEED, index, LEVEL, split)
         if index % EVERY.get(scene.objects[0].motion, REST) == 0:
             yield scene
 
