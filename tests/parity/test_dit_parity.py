@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from soralab.blocks import grid_positions, sincos_grid
 from soralab.diffusion import guide
-from soralab.dit import DiT, bits, guided, places, reverse, sample
+from soralab.dit import DiT, DiTConfig, bits, guided, places, reverse, sample, told_block
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -184,3 +185,38 @@ def test_the_divergence_is_torchs():
     theirs = kl_divergence(Normal(mean, least.sqrt()), guess)
     theirs[0] = -guess.log_prob(x0.double())[0]
     torch.testing.assert_close(ours.double(), theirs.flatten(1).mean(1) / math.log(2), rtol=1e-4, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------ the blocks that have plain norms
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("way", ["in-context", "cross-attention"])
+def test_blocks_with_plain_norms_are_torchs_layers(way):
+    """ViT's block is torch's encoder layer with the norm first; one that looks at the condition, its decoder layer."""
+    ours = told_block(DiTConfig(dim=DIM, heads=HEADS, conditioning=way))
+    for seed, parameter in enumerate(ours.parameters()):
+        parameter.copy_(numbers(*parameter.shape, seed=seed) * (0.3 if parameter.ndim < 2 else DIM**-0.5))
+    kind = nn.TransformerEncoderLayer if way == "in-context" else nn.TransformerDecoderLayer
+    theirs = kind(DIM, HEADS, 4 * DIM, 0.0, nn.GELU("tanh"), 1e-6, batch_first=True, norm_first=True).eval()
+    shift1, scale1, shift2, scale2 = ours.modulation[0].vectors.chunk(4)
+    layers = {"self_attn": ours.attention, "multihead_attn": ours.cross}
+    for name, layer in layers.items():
+        if layer is not None:
+            attention = getattr(theirs, name)
+            attention.in_proj_weight.copy_(torch.cat([layer.to_q.weight, layer.to_kv.weight]))
+            attention.in_proj_bias.copy_(torch.cat([layer.to_q.bias, layer.to_kv.bias]))
+            attention.out_proj.load_state_dict(layer.to_out.state_dict())
+    theirs.linear1.load_state_dict(ours.mlp[0].state_dict())
+    theirs.linear2.load_state_dict(ours.mlp[2].state_dict())
+    last = theirs.norm2 if way == "in-context" else theirs.norm3
+    for norm, shift, scale in ((theirs.norm1, shift1, scale1), (last, shift2, scale2)):
+        norm.weight.copy_(1 + scale)
+        norm.bias.copy_(shift)
+    x, c, both = numbers(2, 10, DIM, seed=50), numbers(2, DIM, seed=51), numbers(2, 2, DIM, seed=52)
+    if ours.cross is not None:
+        theirs.norm2.load_state_dict(ours.norm_words.state_dict())
+        theirs.norm2.eps = ours.norm_words.eps
+    want = theirs(x) if ours.cross is None else theirs(x, both)
+    assert (want - x).abs().max() > 0.5
+    torch.testing.assert_close(ours(x, c, both, None), want, rtol=1e-5, atol=1e-5)
