@@ -97,7 +97,8 @@ def test_a_run_is_measured_on_the_way(tmp_path):
     assert marks.tolist() == [2, 4, 8, 16, 32, 64] and len(recipe.MARKS) > len(USUAL)
     last = torch.stack([simple_loss(model, {key: value[2 * k : 2 * k + 2] for key, value in few(seed=99).items()},
                                     torch.Generator().manual_seed(k)) for k in range(16)])  # fmt: skip
-    assert log["held"][-1] == pytest.approx(float(last.mean().detach()), rel=1e-5)  # the average's, and the model is the average
+    # What the log holds is the average's, and the model that is given back is the average.
+    assert log["held"][-1] == pytest.approx(float(last.mean().detach()), rel=1e-5)
     assert not model.training
 
 

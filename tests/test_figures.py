@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from soralab import figures
-from soralab.figures import diagrams, strip, style
+from soralab.figures import diagrams, four_blocks, strip, style
 from soralab.figures.films import _padded
 from soralab.figures.grids import GAP, MARGIN, lay_out
 from soralab.figures.pictures import RAMP, Board
@@ -426,6 +426,19 @@ def test_the_plan_of_sora_is_legible_and_names_its_chapters():
     numbers = {word for word in words if len(word) == 2 and word.isdigit()}
     assert numbers == {"02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "16", "17"}
     assert figures.sora_parts().width == 900
+
+
+def test_the_four_blocks_are_legible_and_coloured_where_they_are_told():
+    words = assert_legible(four_blocks._draw())
+    count = {layer: words.count(layer) for layer in (*four_blocks.BLOCKS, "self-attention", "MLP", "layer norm", "+")}
+    assert list(count.values()) == [1, 2, 1, 1, 4, 4, 9, 9]  # cross-attention names a block, and is in it
+    assert (words.count("scale, shift"), words.count("gate"), words.count("α"), words.count("γ, β")) == (4, 2, 2, 4)
+    figure = four_blocks._draw()
+    coloured = [patch for patch in figure.axes[0].patches if hasattr(patch, "get_boxstyle")
+                and matplotlib.colors.to_hex(patch.get_edgecolor()).upper() == style.VERMILLION
+                and patch.get_height() == four_blocks.TALL]  # fmt: skip
+    assert len(coloured) == 1 + 4 + 2
+    assert figures.dit_blocks().width == 860
 
 
 def test_the_patches_diagram_counts_tokens_and_numbers():

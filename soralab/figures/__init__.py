@@ -4,8 +4,8 @@ shows it.
 Films play in place (`show_film`, `show_films`) or lie as strips (`film_strip`, `film_strips`); pictures
 stand in grids (`image_grid`, `before_after`) or beside their texts (`pairs_table`); runs are held against
 reference runs (`loss_curve`, `verdict`) and shares against their intervals (`bars_with_intervals`,
-`wilson`); `road_map`, `road_strip`, `sora_parts` and
-`patches_diagram` draw the course's plans. `explorer` puts
+`wilson`); `road_map`, `road_strip`, `sora_parts`,
+`dit_blocks` and `patches_diagram` draw the course's plans. `explorer` puts
 sliders on what was drawn beforehand. For a plot of your own:
 `fig, axes = figure()`, then `picture(fig, alt="what it shows")`.
 """
@@ -15,6 +15,7 @@ from soralab.figures.curves import bars_with_intervals, ema, loss_curve, read_lo
 from soralab.figures.diagrams import road_map, sora_parts
 from soralab.figures.explorer import explorer
 from soralab.figures.films import film_strip, film_strips, show_film, show_films
+from soralab.figures.four_blocks import dit_blocks
 from soralab.figures.grids import before_after, image_grid
 from soralab.figures.pairs import pairs_table
 from soralab.figures.patches import patches_diagram
@@ -32,6 +33,7 @@ __all__ = [
     "Watched",
     "bars_with_intervals",
     "before_after",
+    "dit_blocks",
     "ema",
     "explorer",
     "figure",
