@@ -96,11 +96,11 @@ def told_block(config: DiTConfig) -> Block:
     start at zero.
     """
     dim, kind = config.dim, config.conditioning
-    modulation = nn.Linear(dim, 6 * dim)
-    if kind == "adaLN":
-        modulation = nn.Sequential(nn.Linear(dim, 4 * dim), OpenGates())
-    elif kind != "adaLN-Zero":
-        modulation = nn.Sequential(Constant(4 * dim), OpenGates())
+    if kind == "adaLN-Zero":
+        modulation = nn.Linear(dim, 6 * dim)
+    else:
+        vectors = nn.Linear(dim, 4 * dim) if kind == "adaLN" else Constant(4 * dim)
+        modulation = nn.Sequential(vectors, OpenGates())
     return Block(dim, config.heads, cross=kind == "cross-attention", modulation=modulation, gelu="tanh")
 
 

@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import replace
-from functools import partialmethod
+from functools import cache, partialmethod
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -12,10 +14,12 @@ from tiny_models import PROMPT
 
 from soralab import latent_diffusion, sora
 from soralab.experiments import EXPERIMENTS, clip_scores, experiment, latent_diffusion_scores, sora_scores
+from soralab.experiments import dit as dits
 from soralab.experiments import sora_autoencoder as copying
 from soralab.experiments import sora_guess as guessing
 from soralab.experiments import vqvae_scores as codes
 from soralab.recipes import RECIPES, recipe
+from soralab.recipes import dit as dit_recipe
 from soralab.training import loop, profiles
 from soralab.training.probes import Probes
 from soralab.vqvae import load as load_vqvae
@@ -104,7 +108,16 @@ def evaluated(name, **options):
     return lambda: experiment(name).evaluate(name, **options)
 
 
+def small_dit():
+    """A comparison's row of a DiT that is small, on the films of a smoke run; two steps of training go before it."""
+    films = cache(dits.data)
+    with TemporaryDirectory() as folder:
+        run = dit_recipe.Run(replace(dit_recipe.BASE, dim=16, depth=1, heads=2), replace(dit_recipe.TRAINING, steps=2))
+        return {key: value for key, value in dits.measured(run, Path(folder), films).items() if key != "seconds"}
+
+
 MEASURES = {
+    "dit": small_dit,
     "sora": in_two_steps(lambda: sora_scores.table("sora", "sora_pixels", 1)),
     "sora_autoencoder": lambda: copying.measure(there(sora.load_autoencoder()), 4),
     "the guesses": lambda: guessing.guesses(

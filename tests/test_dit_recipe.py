@@ -68,7 +68,8 @@ def test_runs_are_of_the_sizes_that_are_named():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SORALAB_PROFILE", "laptop")
         runs = {size: Run.of(size, STEPS[size], 7) for size in SIZES}
-    assert [run.training.steps for run in runs.values()] == [6000, 3000, 1500, 750]
+    assert [run.training.steps for run in runs.values()] == [6144, 4096, 2048, 1024]
+    assert not any(steps % 32 for steps in (*STEPS.values(), experiment.COMPARED_STEPS))  # so a mark is at a log's line
     assert {run.training.lr for run in runs.values()} == {1e-3} and {run.training.seed for run in runs.values()} == {7}
     for size, run in runs.items():
         assert size == f"{run.config.depth} x {run.config.dim}" and run.config.dim == 32 * run.config.heads
@@ -144,7 +145,7 @@ def test_every_seed_is_trained_for_each_way(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "measured", lambda run, where, films: made.append(
         (run.config.conditioning, run.training.seed, run.training.steps, run.config.dim)) or {"k": 1})  # fmt: skip
     experiment.conditioning(None, tmp_path)
-    assert sorted(made) == sorted((way, seed, 1000, 96) for way in CONDITIONINGS for seed in (1, 2, 3))
+    assert sorted(made) == sorted((way, seed, 1024, 96) for way in CONDITIONINGS for seed in (1, 2, 3))
     assert len(list(tmp_path.glob("*.json"))) == 12
 
 

@@ -35,9 +35,9 @@ SIZES = {  # blocks x width: the paper's ladder in small, each about three times
     "5 x 128": {"depth": 5, "dim": 128, "heads": 4},
     "6 x 192": {"depth": 6, "dim": 192, "heads": 6},
 }
-STEPS = {"2 x 64": 6000, "3 x 96": 3000, "5 x 128": 1500, "6 x 192": 750}  # the larger one is, the fewer
-MARKS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # shares of a run's steps after which it is measured
-TRAINING = TrainConfig(steps=1000, lr=1e-3, warmup=100, cooldown=0.0, ema=0.99, precision="float32")
+STEPS = {"2 x 64": 6144, "3 x 96": 4096, "5 x 128": 2048, "6 x 192": 1024}  # the larger one is, the fewer
+MARKS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # shares of a run's steps, which 32 divides: it is measured there
+TRAINING = TrainConfig(steps=1024, lr=1e-3, warmup=100, cooldown=0.0, ema=0.99, precision="float32")
 
 
 @dataclass(frozen=True)
