@@ -269,7 +269,7 @@ def dit_loss(model: DiT, x0: Tensor, y: Tensor, generator: torch.Generator) -> t
     eps = noise_like(x0, generator)
     t, s = steps.double() / PROCESS.steps, (steps - 1).double() / PROCESS.steps
     x_t = PROCESS.add_noise(x0, eps, t)
-    answer = model(x_t, t.to(x0), y)
+    answer = model(x_t, t.float().to(x0.device), y)
     said = answer[:, :, : x0.shape[2]]
     simple = (said - eps).square().flatten(1).mean(1)
     if not model.config.learned_variance:
@@ -319,7 +319,7 @@ def sample(network: Network, x: Tensor, steps: int = 250, generator: torch.Gener
     """From noise x [batch, time, channel, height, width] to latents: DDPM's sampling with the learned variance."""
     grid = time_grid(steps)
     for t, s in zip(grid[:-1], grid[1:], strict=True):
-        answer = network(x, t.expand(len(x)).to(x))
+        answer = network(x, t.expand(len(x)).float().to(x.device))
         mean, log_variance = reverse(answer, x, t.expand(len(x)), s.expand(len(x)))
         x = mean if s == 0 else mean + (log_variance / 2).exp() * noise_like(x, generator)
     return x
@@ -327,4 +327,4 @@ def sample(network: Network, x: Tensor, steps: int = 250, generator: torch.Gener
 
 def _wide(values: Tensor, x: Tensor) -> Tensor:
     """[batch] to [batch, 1, ...], in x's type and beside it."""
-    return values.to(x).reshape(-1, *[1] * (x.ndim - 1))
+    return values.to(x.dtype).to(x.device).reshape(-1, *[1] * (x.ndim - 1))

@@ -53,7 +53,7 @@ def code_length(model: DiT, held: Mapping[str, Tensor], steps: Sequence[int] = r
         x0, y = held["x0"][film.to(held["x0"].device)], held["y"][film.to(held["x0"].device)]
         t, s = part.double() / PROCESS.steps, (part - 1).double() / PROCESS.steps
         x_t = PROCESS.add_noise(x0, noise_like(x0, generator), t)
-        answer = model(x_t, t.to(x0), y)
+        answer = model(x_t, t.float().to(x0.device), y)
         noise, place = answer.chunk(2, dim=2)
         ends = {"learned": place, "least": torch.full_like(place, -1), "largest": torch.ones_like(place)}
         for name, end in ends.items():
