@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from tiny_models import numbers, randomise
 
 from soralab import dit
+from soralab.blocks import unpatchify
+from soralab.blocks.dit import read_out
 from soralab.diffusion import LinearBeta
 from soralab.dit import (
     CONDITIONINGS,
@@ -174,11 +176,13 @@ def test_tokens_of_the_condition_are_taken_away_again():
     """In context the two stand behind the picture's; what is decoded is the picture's."""
     model = tiny(conditioning="in-context")
     seen = []
-    handle = model.blocks[0].register_forward_hook(lambda block, given, out: seen.append((given[0], out)))
-    model(X, T, Y)
-    handle.remove()
-    given, _ = seen[0]
-    assert given.shape[1] == 4 + 2
+    for block in model.blocks:
+        block.register_forward_hook(lambda block, given, out: seen.append((given[0], out)))
+    answer = model(X, T, Y)
+    given, last = seen[0][0], seen[-1][1]
+    assert given.shape[1] == last.shape[1] == 4 + 2
+    c = F.silu(model.time(T - 0.001) + model.label(Y))
+    torch.testing.assert_close(answer, unpatchify(read_out(model, last[:, :4], c), (1, 2, 2), (1, 4, 4)))
     torch.testing.assert_close(given[:, 4], model.time(T - 0.001))
     torch.testing.assert_close(given[:, 5], model.label(Y))
 
