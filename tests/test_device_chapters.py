@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from functools import cache, partialmethod
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,11 +13,13 @@ from test_device import here_and_there, small  # noqa: F401  (the fixture of bot
 from tiny_models import PROMPT
 
 from soralab import latent_diffusion, sora
+from soralab.diffusion import samplers
 from soralab.experiments import EXPERIMENTS, clip_scores, experiment, latent_diffusion_scores, sora_scores
 from soralab.experiments import dit as dits
 from soralab.experiments import sora_autoencoder as copying
 from soralab.experiments import sora_guess as guessing
 from soralab.experiments import vqvae_scores as codes
+from soralab.experiments.make_a_video_scores import enlarged
 from soralab.recipes import RECIPES, recipe
 from soralab.recipes import dit as dit_recipe
 from soralab.training import loop, profiles
@@ -25,12 +27,20 @@ from soralab.training.probes import Probes
 from soralab.vqvae import load as load_vqvae
 
 SLIGHT = {"BATCH": 4, "FIRST_BATCH": 4, "DENOISER_BATCH": 4, "FILM_BATCH": 4, "SHORT_BATCH": 4, "SPACE_BATCH": 4,
-          "PROBED": 8, "PICTURES": 16}
+          "COARSE_BATCH": 4, "PICTURE_BATCH": 4, "PRIOR_BATCH": 4, "PROBED": 8, "PICTURES": 16}
+
+
+@pytest.fixture(autouse=True)
+def in_three_steps(monkeypatch):
+    """Samplers take three steps at most: a first, one that knows of a step before it, and a last."""
+    steps = samplers._steps
+    monkeypatch.setattr(samplers, "_steps", lambda process, n, *grid: steps(process, min(n, 3), *grid))
 
 
 @pytest.fixture
 def slight(monkeypatch):
     """Batches of four, few pictures, less of a network: where a tensor lies does not depend on how many there are."""
+    monkeypatch.setattr(recipe("walt"), "Run", partial(recipe("walt").Run, batch=4))
     for name in RECIPES:
         for constant in SLIGHT.keys() & vars(recipe(name)).keys():
             value = getattr(recipe(name), constant)
@@ -40,7 +50,8 @@ def slight(monkeypatch):
     monkeypatch.setattr(loop, "autocast_dtype", lambda precision, device: None)
     begin = Probes.__init__
     monkeypatch.setattr(Probes, "__init__", lambda probes, loss_fn, batch, steps, swap, groups, sample: begin(
-        probes, loss_fn, batch, steps, swap, 4, sample))  # fmt: skip
+        probes, loss_fn, batch, steps, swap, 2, sample))  # fmt: skip
+    monkeypatch.setattr(recipe("imagen_student"), "HALVINGS", (16,))
     painter, films = recipe("latent_diffusion"), recipe("sora").RECIPES
     monkeypatch.setattr(painter, "CONFIG", replace(painter.CONFIG, unet=replace(painter.CONFIG.unet, width=16)))
     for name in films:
@@ -94,16 +105,6 @@ def there(model):
     return model.to(profiles.device())
 
 
-def in_two_steps(act):
-    """The same with films of two steps: the 18 others do as the second does."""
-    def measured():
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sora.Filmmaker, "film", partialmethod(sora.Filmmaker.film, steps=2))
-            return act()
-
-    return measured
-
-
 def evaluated(name, **options):
     return lambda: experiment(name).evaluate(name, **options)
 
@@ -118,7 +119,7 @@ def small_dit():
 
 MEASURES = {
     "dit": small_dit,
-    "sora": in_two_steps(lambda: sora_scores.table("sora", "sora_pixels", 1)),
+    "sora": lambda: sora_scores.table("sora", "sora_pixels", 1),
     "sora_autoencoder": lambda: copying.measure(there(sora.load_autoencoder()), 4),
     "the guesses": lambda: guessing.guesses(
         sora.Filmmaker.load("sora", profiles.device()), PROMPT, guessing.sliding()[:3], 1, times=(0.9, 0.3))[1],
@@ -128,9 +129,10 @@ MEASURES = {
     "codes": lambda: codes.around_codes(there(load_vqvae()), torch.zeros(1, 3, 32, 32)).shape,
     "binding": lambda: clip_scores.binding(there(recipe("clip").load()[0]), recipe("clip").load()[1], 4),
     "walt": evaluated("walt", count=1),
+    "make_a_video_space": lambda: enlarged(there(recipe("make_a_video").load_enlarger()), 1),
     **{name: evaluated(name) for name in EXPERIMENTS
        if name not in {"sora", "sora_pixels", "sora_autoencoder", "transformer", "latent_diffusion", "walt",
-                       "referee"}},
+                       "make_a_video_space", "referee"}},
 }  # fmt: skip
 
 

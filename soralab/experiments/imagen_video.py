@@ -65,13 +65,18 @@ def pair(cascade: Cascade, student: Cascade, count: int) -> dict[str, dict]:
     return {"teacher": by_stage(cascade, texts)[0], "student": by_stage(student, texts)[0]}
 
 
+def loss_of(stage: Stage, name: str) -> float:
+    """A stage's held-out loss, on as many films as the profile says."""
+    return held_loss(stage, name, by_profile(smoke=4, laptop=128, gpu=128))
+
+
 def metrics(name: str, trained: Trained) -> dict:
     """The card's: a stage's loss, or everything that is measured of the cascade with the student's.
 
     What was measured already lies in runs/NAME_experiments, and is not measured again.
     """
     if name != STUDENT:
-        return {"loss": held_loss(trained.model, name, by_profile(smoke=4, laptop=128, gpu=128))}
+        return {"loss": loss_of(trained.model, name)}
     cascade = Cascade(*(load_stage(stage).to(device()) for stage in (BASE, TIME, SPACE)))
     student = Cascade(trained.model, cascade.time, cascade.space, student=HALVINGS[-1])
     count = sizes()
@@ -100,7 +105,7 @@ def evaluate(name: str = STUDENT, checkpoint: str | None = None) -> str:
     """The shipped cascade's scores after each stage, with the teacher and with the student, measured now; of another
     checkpoint than the student's, the stage's held-out loss."""
     if name != STUDENT:
-        return f"held-out loss {held_loss(load_stage(checkpoint or name).to(device()), name):.4f}"
+        return f"held-out loss {loss_of(load_stage(checkpoint or name).to(device()), name):.4f}"
     count = sizes()["few"]
     cascade = Cascade(*(load_stage(stage).to(device()) for stage in (BASE, TIME, SPACE)))
     student = Cascade(load_stage(checkpoint or name).to(device()), cascade.time, cascade.space, student=HALVINGS[-1])

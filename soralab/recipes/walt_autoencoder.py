@@ -58,5 +58,6 @@ def train(name: str = NAME, steps: int | None = None) -> Trained:
     config = replace(CONFIG, steps=steps or by_profile(smoke=2, laptop=CONFIG.steps, gpu=CONFIG.steps))
     result = loop.train(model, autoencoder_loss, batch, config, RUNS / name, parameters=parameters(model))
     result.ema.copy_to(model)
-    model.eval().fit_scale(world.clips(SEED, range(256), FRAMES, level="full")[0])
+    films = by_profile(smoke=16, laptop=256, gpu=256)
+    model.eval().fit_scale(world.clips(SEED, range(films), FRAMES, level="full")[0])
     return Trained.of(model, model.config, result, data_seed=SEED, batch=SIDES[32])
