@@ -19,7 +19,6 @@ from soralab.experiments import dit as dits
 from soralab.experiments import sora_autoencoder as copying
 from soralab.experiments import sora_guess as guessing
 from soralab.experiments import vqvae_scores as codes
-from soralab.experiments.make_a_video_scores import enlarged
 from soralab.recipes import RECIPES, recipe
 from soralab.recipes import dit as dit_recipe
 from soralab.training import loop, profiles
@@ -129,10 +128,9 @@ MEASURES = {
     "codes": lambda: codes.around_codes(there(load_vqvae()), torch.zeros(1, 3, 32, 32)).shape,
     "binding": lambda: clip_scores.binding(there(recipe("clip").load()[0]), recipe("clip").load()[1], 4),
     "walt": evaluated("walt", count=1),
-    "make_a_video_space": lambda: enlarged(there(recipe("make_a_video").load_enlarger()), 1),
     **{name: evaluated(name) for name in EXPERIMENTS
        if name not in {"sora", "sora_pixels", "sora_autoencoder", "transformer", "latent_diffusion", "walt",
-                       "make_a_video_space", "referee"}},
+                       "referee"}},
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from soralab.experiments.make_a_video_scores import (
 from soralab.experiments.sora_scores import COLUMNS
 from soralab.files.atomic import kept
 from soralab.files.checkpoints import read_card
-from soralab.latent_diffusion import Painter, load_autoencoder
+from soralab.latent_diffusion import Painter, UNet, load_autoencoder
 from soralab.make_a_video import Filmmaker
 from soralab.recipes import RUNS, Trained
 from soralab.recipes import clip as chapter_04
@@ -50,6 +50,11 @@ def studio(maker: Filmmaker, first: str) -> Studio:
     return Studio(maker, *(part.to(device()) for part in parts), Painter.load(PAINTER, device()))
 
 
+def enlargements(network: UNet) -> dict[str, dict]:
+    """True films made larger, as many and in as many steps as the profile says."""
+    return enlarged(network, max(2, sizes()["few"] // 2), steps=by_profile(smoke=2, laptop=20, gpu=20))
+
+
 def metrics(name: str, trained: Trained) -> dict:
     """The card's: of the prior, of the enlarger, or of the decoder of films, which needs the prior's checkpoint.
 
@@ -59,7 +64,7 @@ def metrics(name: str, trained: Trained) -> dict:
     if name == PRIOR:
         return cosines(trained.model, chapter_04.load()[0].to(device()), count["pairs"])
     if name != FILM:
-        return enlarged(trained.model, max(2, count["few"] // 2), steps=by_profile(smoke=2, laptop=20, gpu=20))
+        return enlargements(trained.model)
     first = trained.card["autoencoder"]
     decode = picture_decoder(load_autoencoder(first).to(device()))
     all_of_it = studio(Filmmaker(trained.model, decode), first)
@@ -86,7 +91,7 @@ def evaluate(name: str = FILM, checkpoint: str | None = None) -> str:
         found = cosines(load_prior(checkpoint or name).to(device()), chapter_04.load()[0].to(device()), count["pairs"])
         return "\n".join(f"{key:8s}{value:g}" for key, value in found.items())
     if name != FILM:
-        table = enlarged(load_enlarger(checkpoint or name).to(device()), max(2, count["few"] // 2))
+        table = enlargements(load_enlarger(checkpoint or name).to(device()))
         rows = {key: row for key, row in table.items() if key != "films"}
         return "\n".join(f"{key:14s}{row['psnr']:8.2f} dB   flicker {row['flicker']:.2f}" for key, row in rows.items())
     all_of_it = studio(load(checkpoint or name, device()), read_card(checkpoint or name)["autoencoder"])
