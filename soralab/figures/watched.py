@@ -13,19 +13,22 @@ from soralab.figures.bands import BANDS, verdict
 from soralab.figures.curves import read_log
 from soralab.training.ema import EMA
 from soralab.training.probes import Probes
+from soralab.training.profiles import by_profile
 
 
 class Watched(Probes):
     """The probes of a short run that has a band: if it is wrong, it says so at the first mark, a tenth of its steps.
 
     name: of the band. sample(model) -> what the averaged model makes at each mark, pictures [n, channel, height,
-    width] in [-1, 1] or texts; truth: what it should make. The rest goes to `Probes`.
+    width] in [-1, 1] or texts; truth: what it should make. The rest goes to `Probes`. Under the smoke profile, where a
+    run is too short for its band, two groups of examples are enough.
     """
 
     def __init__(self, name: str, loss_fn: Callable, batch: dict[str, Tensor] | list[dict[str, Tensor]], steps: int,
                  swap: Sequence[str] = (), groups: int = 16, sample: Callable[[nn.Module], Any] | None = None,
                  truth: Any = None):
         super().__init__(loss_fn, batch, steps, swap, groups, sample)
+        self.groups = self.groups[: by_profile(smoke=2, laptop=None, gpu=None)]
         self.name, self.steps, self.truth, self.records = name, steps, truth, []
 
     def __call__(self, record: dict, model: nn.Module, average: EMA) -> dict[str, float]:
