@@ -166,7 +166,7 @@ def read_film(path: str | os.PathLike, frames: int | None = None, height: int | 
             continue
         if len(taken) == MAX_FRAMES:
             raise ValueError(f"{path.name} has more than {MAX_FRAMES} frames: say how many to take")
-        frame = _resized(frame, height, width)
+        frame = resized(frame, height, width)
         if (len(taken) + 1) * frame.shape[-2] * frame.shape[-1] > MAX_VALUES:
             size = f"{frame.shape[-1]}x{frame.shape[-2]}"
             raise ValueError(f"{path.name} is too large to be held whole ({size} pixels a frame): take fewer "
@@ -311,7 +311,7 @@ def _upright(picture: np.ndarray, frame) -> np.ndarray:
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-def _resized(frame: np.ndarray, height: int | None, width: int | None):
+def resized(frame: np.ndarray, height: int | None, width: int | None):
     """uint8 [h, w, 3] -> float tensor [3, height, width] in [-1, 1], cut from the middle and averaged."""
     import torch
     from torch.nn import functional as F
