@@ -15,6 +15,7 @@ import pytest
 ENV = {
     "SORALAB_PROFILE": "smoke",        # seconds a chapter; what is compared must not depend on the profile
     "SORALAB_PROGRESS": "off",         # exercises that tests solve are not the reader's
+    "SORALAB_DATASET": "",             # on the world
     "TQDM_DISABLE": "1",               # no dead progress bars in stored outputs
     "CUDA_VISIBLE_DEVICES": "",        # the processor's numbers are the checked ones
     "OMP_NUM_THREADS": "1",            # two processes with two threads each on two cores are slower than one

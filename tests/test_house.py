@@ -289,7 +289,7 @@ def test_every_module_that_a_reader_is_told_to_run_runs():
 
 
 @pytest.mark.parametrize("name, right", [
-    ("soralab", True), ("soralab.datasets.mnist", True), ("soralab.experiments.sora", False),
+    ("soralab", True), ("soralab.experiments.transformer", True), ("soralab.experiments.sora", False),
     ("soralab.recipes.transformer", False), ("soralab.no_such", False), ("soralab.figures", False),
 ])
 def test_a_module_that_cannot_be_run_is_told_apart(name, right):

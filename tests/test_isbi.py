@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from soralab.datasets import isbi
+from soralab.datasets.registry import DOWNLOADS
 from soralab.experiments import unet_isbi, unet_scores
 from soralab.unet import UNet, UNetConfig
 
@@ -45,12 +46,12 @@ def test_what_is_read_is_what_lies_there(shelf):
 def test_without_the_slices_one_sentence_says_where_they_come_from_and_go(tmp_path, monkeypatch):
     monkeypatch.setenv("SORALAB_DATA", str(tmp_path))
     assert not isbi.available()
-    with pytest.raises(FileNotFoundError, match="ISBI 2012 challenge") as error:
+    with pytest.raises(FileNotFoundError, match="`soralab data get isbi2012` fetches it") as error:
         isbi.load()
     text = str(error.value)
     assert str(tmp_path / "isbi2012" / "membrane" / "train") in text and "SORALAB_DATA" in text and "\n" not in text
     monkeypatch.delenv("SORALAB_DATA")
-    assert isbi.folder() == isbi.DOWNLOADS / "isbi2012" / "membrane" / "train"
+    assert isbi.folder() == DOWNLOADS / "isbi2012" / "membrane" / "train"
 
 
 def test_what_is_not_as_it_should_be_is_named(shelf):

@@ -60,7 +60,7 @@ def test_torchvision_reads_the_same(made):
     datasets = pytest.importorskip("torchvision.datasets")
     unpack()
     for split in COUNTS:
-        theirs = datasets.MNIST(str(mnist.root()), train=split == "train")
+        theirs = datasets.MNIST(str(mnist.folder().parents[1]), train=split == "train")
         digits, labels = mnist.load(split)
         assert torch.equal(((digits[:, 0] + 1) * 127.5).round().to(torch.uint8), theirs.data)
         assert torch.equal(labels, theirs.targets)
@@ -70,7 +70,7 @@ def test_what_is_missing_is_told_with_the_mend(made):
     (mnist.folder() / "t10k-labels-idx1-ubyte.gz").unlink()
     assert not mnist.available()
     mnist.load("train")
-    with pytest.raises(FileNotFoundError, match=r"t10k-labels.*python -m soralab.datasets.mnist.*SORALAB_DATA"):
+    with pytest.raises(FileNotFoundError, match="t10k-labels.*: `soralab data get mnist` fetches it, or set SORALAB"):
         mnist.load("test")
 
 

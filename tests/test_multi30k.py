@@ -46,7 +46,7 @@ def test_files_of_different_length_are_refused(few):
 def test_what_is_missing_or_unknown_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("SORALAB_DATA", str(tmp_path))
     assert not multi30k.available()
-    with pytest.raises(FileNotFoundError, match="train.de.gz is not in .*multi30k.*raw: get the files from"):
+    with pytest.raises(FileNotFoundError, match="train.de.gz is not in .*multi30k.*raw: `soralab data get multi30k`"):
         multi30k.sentences("train", "de")
     with pytest.raises(ValueError, match="split is 'tset'; it takes one of train, val, test"):
         multi30k.sentences("tset", "de")

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from soralab.datasets import pets
+from soralab.datasets.registry import DOWNLOADS
 from soralab.navit import NaViT, NaViTConfig, collate, pack, resized, sample_side
 
 HERE = os.environ.get("SORALAB_DATA")
@@ -48,14 +49,14 @@ def test_what_is_missing_or_broken_is_named(few, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="count is 3; it takes 1 to 2"):
         pets.sizes(3)
     (few / "a_tall.jpg").write_bytes(b"\xff\xd8\xff no photograph")
-    with pytest.raises(ValueError, match="a_tall.jpg is damaged .*OxfordIIITPet"):
+    with pytest.raises(ValueError, match="a_tall.jpg is damaged .*: remove it, and `soralab data get oxford_pets`"):
         pets.sizes()
     monkeypatch.setenv("SORALAB_DATA", str(tmp_path / "empty"))
     assert not pets.available()
     with pytest.raises(FileNotFoundError, match="there is no photograph in .*oxford_pets.*SORALAB_DATA"):
         pets.load([(8, 8)])
     monkeypatch.delenv("SORALAB_DATA")
-    assert pets.folder() == pets.DOWNLOADS / "oxford_pets" / "oxford-iiit-pet" / "images"
+    assert pets.folder() == DOWNLOADS / "oxford_pets" / "oxford-iiit-pet" / "images"
 
 
 @real

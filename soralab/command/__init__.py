@@ -12,9 +12,11 @@ import argparse
 import os
 import sys
 
-from soralab.command import ask, doctor, evaluate, film, hint, patches, progress, session, slides, train, world
+from soralab.command import ask, data, doctor, evaluate, film, hint, patches, progress, session, slides, train, world
 
-VERBS = (film, ask, train, evaluate, world, patches, hint, progress, session, slides, doctor)  # in the help's order
+VERBS = (  # in the help's order
+    film, ask, train, evaluate, data, world, patches, hint, progress, session, slides, doctor,
+)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:

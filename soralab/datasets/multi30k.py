@@ -1,16 +1,16 @@
 """Multi30k's sentences (Elliott et al. 2016, 1605.00459), and the byte-pair pieces that they are cut into.
 
-The texts are for research and not part of the course: the reader puts them in a folder, as
+The texts are for research and not part of the course: `soralab data get multi30k` fetches German and English, as
 
     FOLDER/multi30k/raw/train.de.gz, train.en.gz, val.de.gz, val.en.gz, test_2016_flickr.de.gz, test_2016_flickr.en.gz
 
-with FOLDER the one that the environment variable SORALAB_DATA names, or data/downloads in the repository.
+with FOLDER as `soralab.datasets.registry` has it; French and Czech (.fr.gz, .cs.gz) lie beside them in data/task1/raw
+of multi30k/dataset on GitHub.
 """
 
 from __future__ import annotations
 
 import gzip
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -18,10 +18,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from soralab.blocks import bpe
+from soralab.datasets.registry import mend, place
 from soralab.files.damage import damage_named
 
-DOWNLOADS = Path(__file__).resolve().parents[2] / "data" / "downloads"
-WHERE_FROM = "get the files from the folder data/task1/raw of multi30k/dataset on GitHub"
+NAME = "multi30k"
 SPLITS = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 LANGUAGES = ("de", "en", "fr", "cs")
 UNKNOWN = "<unknown>"
@@ -30,8 +30,8 @@ _CHUNK = re.compile(r" ?\w+| ?[^\w\s]+")
 
 
 def folder() -> Path:
-    """Where the texts are looked for: multi30k/raw in SORALAB_DATA, or in data/downloads."""
-    return Path(os.environ.get("SORALAB_DATA") or DOWNLOADS) / "multi30k" / "raw"
+    """Where the texts are looked for."""
+    return place(NAME) / "raw"
 
 
 def available(*languages: str) -> bool:
@@ -50,8 +50,11 @@ def sentences(split: str, language: str) -> list[str]:
             raise ValueError(f"{name} is {value!r}; it takes one of {', '.join(known)}")
     path = folder() / f"{SPLITS[split]}.{language}.gz"
     if not path.is_file():
-        raise FileNotFoundError(f"{path.name} is not in {path.parent}: {WHERE_FROM}, and put them there")
-    with damage_named(path, WHERE_FROM), gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines:
+        raise FileNotFoundError(f"{path.name} is not in {path.parent}: {mend(NAME)}")
+    with (
+        damage_named(path, f"remove it, and {mend(NAME)}"),
+        gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines,
+    ):
         return [line.strip() for line in lines]
 
 

@@ -1,34 +1,29 @@
 """The Oxford-IIIT pets: photographs of cats and dogs, hardly two of one size (Parkhi et al. 2012, CC BY-SA 4.0).
 
-Not part of the course: the reader puts them in a folder, as
+Not part of the course: `soralab data get oxford_pets` fetches them, 811 MB, as
 
     FOLDER/oxford_pets/oxford-iiit-pet/images/NAME.jpg        (or FOLDER/oxford_pets_mini/..., a part of them)
 
-with FOLDER the one that the environment variable SORALAB_DATA names, or data/downloads in the repository.
+with FOLDER as `soralab.datasets.registry` has it.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from soralab.datasets.registry import mend, place
 from soralab.files.damage import damage_named
 
-DOWNLOADS = Path(__file__).resolve().parents[2] / "data" / "downloads"
-WHERE_FROM = (
-    "get them with torchvision.datasets.OxfordIIITPet(FOLDER / 'oxford_pets', download=True), where there is a network"
-)
+NAME = "oxford_pets"
 
 
 def folder() -> Path:
     """Where the photographs are looked for: oxford_pets, or else oxford_pets_mini, as said at the top."""
-    root = Path(os.environ.get("SORALAB_DATA") or DOWNLOADS)
-    names = [name for name in ("oxford_pets", "oxford_pets_mini") if (root / name).is_dir()] or ["oxford_pets"]
-    return root / names[0] / "oxford-iiit-pet" / "images"
+    return place(NAME) / "oxford-iiit-pet" / "images"
 
 
 def available() -> bool:
@@ -52,7 +47,7 @@ def load(sizes: list[tuple[int, int]]) -> list[Tensor]:
 
 
 def _opened(path: Path, read):
-    with damage_named(path, WHERE_FROM), Image.open(path) as picture:
+    with damage_named(path, f"remove it, and {mend(NAME)}"), Image.open(path) as picture:
         return read(picture)
 
 
@@ -60,8 +55,7 @@ def _files(count: int | None) -> list[Path]:
     """The files; raises FileNotFoundError that says where they come from, ValueError for more than there are."""
     found = sorted(folder().glob("*.jpg"))
     if not found:
-        raise FileNotFoundError(f"there is no photograph in {folder()}: {WHERE_FROM}, or set SORALAB_DATA to the "
-                                "folder that holds oxford_pets/")  # fmt: skip
+        raise FileNotFoundError(f"there is no photograph in {folder()}: {mend(NAME)}")
     if count is not None and not 1 <= count <= len(found):
         raise ValueError(f"count is {count}; it takes 1 to {len(found)}")
     return found[:count]

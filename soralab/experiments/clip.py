@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from soralab.blocks.bpe import Tokenizer
 from soralab.clip import CLIP
-from soralab.datasets import flickr8k
+from soralab.datasets import flickr
 from soralab.experiments.clip_binding import exchanged
 from soralab.experiments.clip_classifiers import classifiers
 from soralab.experiments.clip_scores import binding, measure
@@ -38,7 +38,7 @@ def metrics(name: str, trained: Trained) -> dict:
         "scale": [[int(s), round(float(v), 2)] for s, v in zip(log["step"], log["scale"], strict=True)],
         "classifiers": classifiers(folder / "classifiers", model, words, **few),
         "short runs": short_runs(folder / "short_runs", **short),
-        "flickr8k": photos(folder / "flickr8k", **steps) if flickr8k.available() else None,
+        "flickr8k": photos(folder / "flickr8k", **steps) if flickr.available() else None,
     }
 
 

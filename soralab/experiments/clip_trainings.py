@@ -13,7 +13,7 @@ from torch import Tensor
 
 from soralab.blocks.bpe import Tokenizer
 from soralab.clip import CLIP
-from soralab.datasets import flickr8k
+from soralab.datasets import flickr
 from soralab.datasets.still_captions import Pairs, sample, to_pixels
 from soralab.experiments.clip_scores import images, recall, retrieval, texts
 from soralab.recipes.clip import SEED, TRAINING, config, fit, tokenizer
@@ -83,7 +83,7 @@ def photos(folder: Path, steps: int = 300, merges: int = 1000) -> dict:
 
     Raises FileNotFoundError where there are none.
     """
-    train, test = flickr8k.load("train", 36), flickr8k.load("test", 32)
+    train, test = flickr.load("train", 36), flickr.load("test", 32)
     vocabulary = Tokenizer.learn((line for lines in train[1] for line in lines), merges)
     words, sizes = partial(vocabulary, cut=True), config(vocabulary=len(vocabulary), context=48)
     training = replace(SHORT, steps=steps, save_every=steps)

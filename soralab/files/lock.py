@@ -11,14 +11,15 @@ FAR = 1 << 30  # the byte that Windows locks, behind the text, which others must
 
 
 @contextlib.contextmanager
-def alone(folder: str | os.PathLike, name: str) -> Iterator[None]:
-    """Inside the block no other process is in `alone(folder, name)`. Raises OSError of one line that names the other.
+def alone(folder: str | os.PathLike, name: str, what: str = "training") -> Iterator[None]:
+    """Inside the block no other process is in `alone(folder, name)`. Raises OSError of one line that names the other,
+    a `what`.
 
     The file folder/NAME.lock holds this process's number while the block runs. One that a crash left behind locks
     nothing. On a file system without locks the block runs unguarded.
     """
     path = Path(folder) / f"{name}.lock"
-    file = _open(path)
+    file = _open(path, what)
     try:
         with contextlib.suppress(OSError):  # a full disk: the lock stands all the same
             file.truncate(0)
@@ -35,7 +36,7 @@ def alone(folder: str | os.PathLike, name: str) -> Iterator[None]:
                 path.unlink(missing_ok=True)
 
 
-def _open(path: Path):
+def _open(path: Path, what: str):
     """The lock's file, open and locked."""
     while True:
         file = open(path, "a+", encoding="ascii")
@@ -46,7 +47,7 @@ def _open(path: Path):
                 file.seek(0)
                 other = file.read().strip() or "unknown"
                 file.close()
-                raise OSError(f"another training runs in {path.parent} (process {other}): wait for its end, or stop "
+                raise OSError(f"another {what} runs in {path.parent} (process {other}): wait for its end, or stop "
                               "it") from error
         try:
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):

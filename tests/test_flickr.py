@@ -5,7 +5,7 @@ import os
 import pytest
 from PIL import Image
 
-from soralab.datasets import flickr8k
+from soralab.datasets import flickr
 
 
 @pytest.fixture
@@ -27,47 +27,47 @@ def few(tmp_path, monkeypatch):
 
 
 def test_pictures_are_their_middle_squares(few):
-    assert flickr8k.available()
-    pictures, lines = flickr8k.load("test", 8)
+    assert flickr.available()
+    pictures, lines = flickr.load("test", 8)
     assert pictures.shape == (2, 3, 8, 8) and lines[1] == [f"wide sentence {k} ." for k in range(5)]
     assert (pictures[0] == 255).all()
     assert (pictures[1, 2, :, 1:-1] == 255).all() and (pictures[1, 0, :, 1:-1] == 0).all()
 
 
 def test_a_picture_that_is_not_there_is_left_out(few):
-    pictures, lines = flickr8k.load("train", 8)
+    pictures, lines = flickr.load("train", 8)
     assert len(pictures) == len(lines) == 1
     for file in (few / "Images").iterdir():
         file.unlink()
-    with pytest.raises(FileNotFoundError, match="none of the 2 pictures of train is in .*Images: get the images"):
-        flickr8k.load("train")
+    with pytest.raises(FileNotFoundError, match="none of the 2 pictures of train is in .*Images: `soralab data"):
+        flickr.load("train")
 
 
 def test_a_part_will_do(few):
     few.rename(few.with_name("flickr8k_mini"))
-    assert flickr8k.available() and len(flickr8k.load("val")[0]) == 1
+    assert flickr.available() and len(flickr.load("val")[0]) == 1
 
 
 def test_what_is_missing_or_broken_is_named(few):
     with pytest.raises(ValueError, match="split is 'dev'; it takes one of train, val, test"):
-        flickr8k.load("dev")
+        flickr.load("dev")
     token = few / "Flickr8k.token.txt"
     token.write_text("wide.png#0\ta dog .\n", encoding="utf-8")
     with pytest.raises(ValueError, match="wide.png has 1 sentences; it takes 5"):
-        flickr8k.load("train")
+        flickr.load("train")
     token.write_text("wide.png a dog\n", encoding="utf-8")
     with pytest.raises(ValueError, match="Flickr8k.token.txt, line 1: got 'wide.png a dog', takes NAME.jpg#0"):
-        flickr8k.load("train")
+        flickr.load("train")
     token.unlink()
-    assert not flickr8k.available()
-    with pytest.raises(FileNotFoundError, match="there is no .*Flickr8k.token.txt: get the images"):
-        flickr8k.load("train")
+    assert not flickr.available()
+    with pytest.raises(FileNotFoundError, match="there is no .*Flickr8k.token.txt: `soralab data get flickr8k` says"):
+        flickr.load("train")
 
 
 @pytest.mark.skipif("SORALAB_DATA" not in os.environ, reason="SORALAB_DATA names no folder with the real pictures")
 def test_the_real_pictures():
-    if not flickr8k.available():
+    if not flickr.available():
         pytest.skip("no flickr8k in SORALAB_DATA")
-    pictures, lines = flickr8k.load("test", 32)
+    pictures, lines = flickr.load("test", 32)
     assert len(pictures) == len(lines) and pictures.float().std() > 30
     assert all(len(several) == 5 for several in lines)
