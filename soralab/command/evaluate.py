@@ -14,7 +14,16 @@ def declare(verbs):
 
 
 def run(options) -> None:
-    """Print its table."""
+    """Print its table; of the set that SORALAB_DATASET names, beside the world's."""
+    from soralab.datasets.registry import SWITCH, chosen
     from soralab.experiments import experiment
+
+    if chosen():
+        from soralab.experiments.real import evaluate
+
+        if options.checkpoint:
+            raise ValueError(f"--checkpoint is {options.checkpoint!r}, which was trained on the world: unset {SWITCH}")
+        print(evaluate(options.name, chosen()))
+        return
 
     print(experiment(options.name).evaluate(options.name, options.checkpoint))

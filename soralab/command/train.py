@@ -1,4 +1,4 @@
-"""`soralab train`: a model of the course, trained by its recipe and measured."""
+"""`soralab train`: a model of the course, trained by its recipe and measured; on real data by SORALAB_DATASET."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ def declare(verbs):
 
 def run(options) -> None:
     """Train it, and say where the checkpoint lies."""
+    from soralab.datasets.registry import chosen
     from soralab.experiments import EXPERIMENTS, make
     from soralab.files.atomic import check_writable, make_folder
     from soralab.files.lock import alone
     from soralab.recipes import RECIPES, RUNS, recipe
 
+    if chosen():
+        print(_on_real(options, chosen()))
+        return
     if options.name in set(EXPERIMENTS) - set(RECIPES):
         raise ValueError(f"NAME is {options.name!r}, which has nothing to train: it is code alone")
     recipe(options.name)
@@ -30,3 +34,16 @@ def run(options) -> None:
         check_writable(make_folder(folder) / options.name)  # told now, not after hours of training
     with alone(RUNS / options.name, "command"):
         print(f"saved {make(options.name, options.folder, options.steps)}")
+
+
+def _on_real(options, real) -> str:
+    """The table of a training on the set that SORALAB_DATASET names."""
+    from soralab.experiments.real import chapter, make, place
+    from soralab.files.atomic import check_writable, make_folder
+    from soralab.files.lock import alone
+
+    chapter(options.name, real)
+    folder = make_folder(options.folder or place(options.name, real))
+    check_writable(folder / "found.json")
+    with alone(folder, "command"):
+        return make(options.name, real, folder, options.steps)

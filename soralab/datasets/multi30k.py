@@ -26,7 +26,7 @@ SPLITS = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 LANGUAGES = ("de", "en", "fr", "cs")
 UNKNOWN = "<unknown>"
 SPACE = "\u2581"  # stands for the space before a word, so that pieces can be put together again
-_CHUNK = re.compile(r" ?\w+| ?[^\w\s]+")
+_CHUNK = re.compile(r" ?[\w\u0900-\u0963]+| ?[^\w\s]+")  # Devanagari's vowel signs are no \w, and end no word
 
 
 def folder() -> Path:

@@ -68,10 +68,10 @@ def paths(split: str = "train", fold: int = 1) -> dict[Path, str]:
 
 
 def load(
-    split: str = "train", fold: int = 1, frames: int = 8, step: int = 2, side: int = 32
+    split: str = "train", fold: int = 1, frames: int = 8, step: int = 2, side: int = 32, count: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The first `frames` frames of each film, every `step`-th, their middle squares made smaller: [n, frames, 3, side,
-    side] in [-1, 1], and their classes [n], as `classes` orders them.
+    side] in [-1, 1], and their classes [n], as `classes` orders them. count: at most so many, spread over the list.
 
     Raises as `paths` does, and ValueError for a film that is too short or damaged.
     """
@@ -79,11 +79,13 @@ def load(
     unknown = sorted(set(there.values()) - set(numbers))
     if unknown:
         raise ValueError(f"{unknown[0]} is no class of classInd.txt: {mend(NAME)}")
+    every = torch.linspace(0, len(there) - 1, min(count or len(there), len(there))).long().tolist()
+    chosen = [list(there.items())[k] for k in every]
     films = []
-    for path in there:
+    for path, _ in chosen:
         with damage_named(path, f"remove it, and {mend(NAME)}"):
             films.append(read_film(path, frames, side, side, step=step))
-    return torch.stack(films), torch.tensor([numbers[class_] for class_ in there.values()])
+    return torch.stack(films), torch.tensor([numbers[class_] for _, class_ in chosen])
 
 
 def _lines(name: str) -> list[str]:

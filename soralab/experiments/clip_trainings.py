@@ -13,7 +13,7 @@ from torch import Tensor
 
 from soralab.blocks.bpe import Tokenizer
 from soralab.clip import CLIP
-from soralab.datasets import flickr
+from soralab.datasets.by_kind import captioned
 from soralab.datasets.still_captions import Pairs, sample, to_pixels
 from soralab.experiments.clip_scores import images, recall, retrieval, texts
 from soralab.recipes.clip import SEED, TRAINING, config, fit, tokenizer
@@ -59,7 +59,7 @@ def short_runs(folder: Path, steps: int = SHORT.steps, scenes: int = 8000, count
 
 
 class Photos:
-    """Batches of Flickr8k's pictures, each with one of its five texts, cropped at random to nine tenths."""
+    """Batches of pictures, each with one of its texts (Flickr8k has five), cropped at random to nine tenths."""
 
     def __init__(self, pictures: Tensor, lines: list[list[str]], words: Callable, batch: int, context: int):
         self.pictures, self.lines, self.words, self.context = pictures, lines, words, context
@@ -73,17 +73,18 @@ class Photos:
         crop = side * 9 // 10
         top, left = torch.randint(side - crop + 1, (2,), generator=rng).tolist()
         pixels = to_pixels(self.pictures[which])[..., top : top + crop, left : left + crop]
-        said = torch.randint(5, (self.batch,), generator=rng).tolist()
-        lines = [self.lines[k][j] for k, j in zip(which.tolist(), said, strict=True)]
+        said = torch.randint(60, (self.batch,), generator=rng).tolist()  # 60 is a multiple of 1 to 6, and so fair
+        lines = [self.lines[k][j % len(self.lines[k])] for k, j in zip(which.tolist(), said, strict=True)]
         return {"pixels": F.interpolate(pixels, (32, 32), mode="bilinear"), "ids": self.words(lines, self.context)}
 
 
-def photos(folder: Path, steps: int = 300, merges: int = 1000) -> dict:
-    """A small CLIP on Flickr8k: what it finds among pictures that it learned from and among new ones.
+def photos(folder: Path, steps: int = 300, merges: int = 1000, name: str = "flickr8k") -> dict:
+    """A small CLIP on Flickr8k, or another set of its kind: what it finds among pictures that it learned from and among
+    new ones.
 
     Raises FileNotFoundError where there are none.
     """
-    train, test = flickr.load("train", 36), flickr.load("test", 32)
+    train, test = captioned(name, "train", 36), captioned(name, "test", 32)
     vocabulary = Tokenizer.learn((line for lines in train[1] for line in lines), merges)
     words, sizes = partial(vocabulary, cut=True), config(vocabulary=len(vocabulary), context=48)
     training = replace(SHORT, steps=steps, save_every=steps)

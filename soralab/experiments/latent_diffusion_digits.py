@@ -44,13 +44,14 @@ def as_pictures(digits: Tensor) -> Tensor:
     return F.pad(digits, (2, 2, 2, 2), value=-1.0).expand(-1, 3, -1, -1).contiguous()
 
 
-def mnist_digits(folder: Path, steps: int = MNIST_TRAINING.steps, count: int = 500) -> dict:
-    """Digits painted on demand, and read by a network that learned from true ones: shares that are read as asked.
+def mnist_digits(folder: Path, steps: int = MNIST_TRAINING.steps, count: int = 500, name: str = "mnist") -> dict:
+    """Digits (or Fashion-MNIST's clothes) painted on demand, and read by a network that learned from true ones: shares
+    that are read as asked.
 
-    Raises FileNotFoundError where there is no MNIST.
+    Raises FileNotFoundError where there is no such set.
     """
-    digits, labels = mnist.load("train")
-    tests, wanted = (part[:count] for part in mnist.load("test"))
+    digits, labels = mnist.load("train", name)
+    tests, wanted = (part[:count] for part in mnist.load("test", name))
     first, painter, reader = digit_models(folder, digits, labels, steps)
     ids = torch.arange(count)[:, None] % 10 + 1
     table = {"true": accuracy(reader, tests, wanted),

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from soralab.datasets import mnist
+from soralab.datasets.by_kind import CLASSES as TEN
+from soralab.datasets.by_kind import labelled
 from soralab.datasets.what_and_where import CLASSES, Batches, frames
 from soralab.experiments.vit_scores import TEST_FRAMES, accuracy
 from soralab.recipes.vit import BATCH, CONFIG, SEED, TRAINING, fit
@@ -118,7 +119,10 @@ def world_crossing(folder: Path, steps: dict[int, int] = WORLD_STEPS, count: int
     return crossing(folder, pool, frames(SEED, range(count), split="test"), CLASSES, steps)
 
 
-def mnist_crossing(folder: Path, steps: dict[int, int] = MNIST_STEPS, count: int = 10_000) -> dict:
-    """The same on MNIST and `count` of its test digits. Raises FileNotFoundError where there are none."""
-    digits, labels = mnist.load("test")
-    return crossing(folder, mnist.load("train"), (digits[:count], labels[:count]), mnist.CLASSES, steps)
+def mnist_crossing(
+    folder: Path, steps: dict[int, int] = MNIST_STEPS, count: int = 10_000, name: str = "mnist"
+) -> dict:
+    """The same on MNIST, or another set of its kind, and `count` of its test pictures. Raises FileNotFoundError where
+    there are none."""
+    pictures, labels = labelled(name, "test")
+    return crossing(folder, labelled(name, "train"), (pictures[:count], labels[:count]), TEN, steps)

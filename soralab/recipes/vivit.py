@@ -59,16 +59,18 @@ def loss(model: ViViT, batch: dict[str, Tensor], generator: torch.Generator):
 
 def fit(
     build: Callable[[], nn.Module], training: TrainConfig, folder: Path, probes: Probes | None = None,
-    batch: int = BATCH, pairs: order.Pairs = order.PAIRS,
+    batch: int = BATCH, pairs: order.Pairs = order.PAIRS, batches: Callable | None = None,
 ) -> tuple[ViViT, TrainResult]:
     """Train what `build` makes from the training's seed, or go on with it: the averaged model and the result.
+
+    batches: other films than the world's.
 
     The blocks' matrices train with Muon; embeddings, positions, norms and the head with AdamW.
     """
     torch.manual_seed(training.seed)
     model = build()
     groups = muon_groups(model, inside="blocks", scale=0.6)
-    batches = order.Batches(SEED, batch, pairs)
+    batches = batches or order.Batches(SEED, batch, pairs)
     result = loop.train(model, loss, batches, training, folder, parameters=groups, probes=probes)
     result.ema.copy_to(model)
     return model.eval(), result
