@@ -1,7 +1,8 @@
 """Chapters on real data, by one switch: `SORALAB_DATASET=mnist soralab train vit`, and then `soralab evaluate vit`.
 
 The same networks and trainings as on the world, on a set of `soralab.datasets.registry` that the reader has; what comes
-of it stands in a table under what the shipped card found on the world. It is kept in runs/NAME_on_SET/found.json.
+of it stands in a table under what the shipped card found on the world. It is kept in runs/NAME_on_SET/found.json; where
+nothing was trained yet, `evaluate` shows what came of the set when the course was made, if anything did (SHIPPED).
 The columns mean the same in both parts of a table; how far two numbers can be compared, each chapter's page says.
 """
 
@@ -20,6 +21,7 @@ from soralab.experiments.clip_trainings import SHORT, photos
 from soralab.experiments.latent_diffusion_digits import MNIST_TRAINING, mnist_digits
 from soralab.experiments.real_films import DIRECTIONS, TRAINING, arrow_of_time
 from soralab.experiments.real_vqvae import copies
+from soralab.experiments.transformer import load_experiment
 from soralab.experiments.transformer_multi30k import MULTI30K, train_multi30k
 from soralab.experiments.unet_isbi import ISBI_STEPS, isbi_runs
 from soralab.experiments.vit_crossing import MNIST_STEPS, mnist_crossing
@@ -111,6 +113,13 @@ CHAPTERS = {  # by the checkpoint that the card is of
     "latent_diffusion": Chapter(("mnist", "fashionmnist"), MNIST_TRAINING.steps, _painted, _world_painted),
     "vivit": Chapter(by_kind.FILMED, TRAINING.steps, arrow_of_time, _world_films),
 }  # fmt: skip
+SHIPPED: dict[str, tuple[str, Callable[[dict], Rows]]] = {  # what was found when the course was made: on which set
+    "unet": ("isbi2012", lambda card: _errors(card["isbi"])),
+    "transformer": ("multi30k", lambda card: {"the same network": {"BLEU": load_experiment("multi30k")["BLEU"]}}),
+    "vit": ("mnist", lambda card: _crossing(card["mnist"])),
+    "clip": ("flickr8k", lambda card: _found(card["flickr8k"])),
+    "latent_diffusion": ("mnist", lambda card: _on_demand(card["mnist"])),
+}
 
 
 def chapter(name: str, chosen: DataSet) -> Chapter:
@@ -143,22 +152,43 @@ def place(name: str, chosen: DataSet) -> Path:
 
 
 def evaluate(name: str, chosen: DataSet) -> str:
-    """The table of what the last training on a set found. Raises FileNotFoundError where there was none."""
+    """The table of what the last training on a set found, or SHIPPED. Raises FileNotFoundError where neither is."""
     chapter(name, chosen)
     path = place(name, chosen) / "found.json"
     if not path.is_file():
+        if SHIPPED.get(name, ("",))[0] == chosen.name:
+            return table(name, chosen, {"steps": None, "rows": shipped(name)})
         raise FileNotFoundError(f"{name} was not yet trained on {chosen.name}: `{SWITCH}={chosen.name} soralab train "
                                 f"{name}` does it")  # fmt: skip
     return table(name, chosen, json.loads(path.read_text(encoding="utf-8")))
 
 
-def table(name: str, chosen: DataSet, found: dict) -> str:
+def shipped(name: str) -> Rows:
+    """A real set's rows as they were found when the course was made."""
+    return SHIPPED[name][1](read_card(name)["metrics"])
+
+
+def beside(name: str, chosen: str, found: Rows) -> Rows:
     """The world's rows, from the shipped card, and below them a set's."""
-    on = CHAPTERS[name]
-    rows = {f"the world, {key}": row for key, row in on.world(read_card(name)["metrics"]).items()}
-    rows |= {f"{chosen.name}, {key}": row for key, row in found["rows"].items()}
+    rows = {f"the world, {key}": row for key, row in CHAPTERS[name].world(read_card(name)["metrics"]).items()}
+    return rows | {f"{chosen}, {key}": row for key, row in found.items()}
+
+
+def card_lines() -> list[str]:
+    """The table of the data card: each row of SHIPPED with the world's before it, a line each."""
+    return [
+        f"| `{name}` | {key} | " + "; ".join(f"{column} {_number(value, CHAPTERS[name].digits)}"
+                                             for column, value in row.items()) + " |"
+        for name, (chosen, _) in SHIPPED.items() for key, row in beside(name, chosen, shipped(name)).items()
+    ]  # fmt: skip
+
+
+def table(name: str, chosen: DataSet, found: dict) -> str:
+    """What was found on a set, beside the world's, as text."""
+    on, rows = CHAPTERS[name], beside(name, chosen.name, found["rows"])
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    width, head = max(map(len, rows)) + 2, f"{name} on {chosen.name}, {found['steps']} steps"
+    how = f"{found['steps']} steps" if found["steps"] else "as it was found when the course was made"
+    width, head = max(map(len, rows)) + 2, f"{name} on {chosen.name}, {how}"
     lines = [head, " " * width + "".join(f"{column:>{len(column) + 3}s}" for column in columns)]
     for key, row in rows.items():
         cells = (_number(row.get(column), on.digits).rjust(len(column) + 3) for column in columns)
