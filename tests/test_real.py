@@ -64,15 +64,15 @@ def films(here, monkeypatch):
     folder = here / "data" / "films"
     folder.mkdir(parents=True)
     for k in range(20):
-        film = np.zeros((16, 32, 32, 3), np.uint8)
-        for t in range(16):
+        film = np.zeros((18, 32, 32, 3), np.uint8)
+        for t in range(18):
             film[t, :, t : t + 8] = 255 - k
         np.save(folder / f"{k}.npy", film)
     return "films"
 
 
 SETS = {"vit": digits, "vqvae": digits, "latent_diffusion": digits, "clip": photographs, "transformer": sentences,
-        "vivit": films}  # fmt: skip
+        "vivit": films, "sora_autoencoder": films}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -125,7 +125,8 @@ def test_the_worlds_rows_are_the_shipped_cards(name):
 
 
 def test_what_the_registry_says_of_chapters_is_what_the_switch_does():
-    numbers = {"unet": 1, "transformer": 2, "vit": 3, "clip": 4, "vqvae": 5, "latent_diffusion": 6, "vivit": 8}
+    numbers = {"unet": 1, "transformer": 2, "vit": 3, "clip": 4, "vqvae": 5, "latent_diffusion": 6, "vivit": 8,
+               "sora_autoencoder": 16}  # fmt: skip
     for one in registry.DATASETS.values():
         runs = {numbers[name] for name, chapter in real.CHAPTERS.items() if one.name in chapter.sets}
         others = {"mnist": {10}, "oxford_pets": {7}}.get(one.name, set())  # which have no switch

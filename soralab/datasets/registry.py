@@ -119,12 +119,12 @@ DATASETS = {one.name: one for one in (
     DataSet("tatoeba_hin_eng", "some 3,100 sentences in Hindi and English", "CC BY 2.0 FR, authors on each line",
             "https://www.manythings.org/anki/", (2,)),
     DataSet("ucf101", "13,320 films of 101 things that people do, 320 x 240",
-            "for research, with citation (Soomro 2012)", "https://www.crcv.ucf.edu/data/UCF101.php", (8,)),
+            "for research, with citation (Soomro 2012)", "https://www.crcv.ucf.edu/data/UCF101.php", (8, 16)),
     DataSet("movingmnist", "10,000 films of two digits that move, grey, 20 frames of 64 x 64",
-            "none stated; cite Srivastava 2015", "http://www.cs.toronto.edu/~nitish/unsupervised_video/", (8,)),
+            "none stated; cite Srivastava 2015", "http://www.cs.toronto.edu/~nitish/unsupervised_video/", (8, 16)),
     DataSet("pictures", "a folder of your own pictures, with what each shows in words", "yours", "", (4,),
             ask="your own pictures", puts={"*": 1}, own=True),
-    DataSet("films", "a folder of your own films, frame folders or .npz files", "yours", "", (8,),
+    DataSet("films", "a folder of your own films, frame folders or .npz files", "yours", "", (8, 16),
             ask="your own films", puts={"*": 1}, own=True),
 )}  # fmt: skip
 

@@ -19,7 +19,7 @@ from soralab.datasets.registry import SWITCH, DataSet
 from soralab.experiments.clip_scores import POOL
 from soralab.experiments.clip_trainings import SHORT, photos
 from soralab.experiments.latent_diffusion_digits import MNIST_TRAINING, mnist_digits
-from soralab.experiments.real_films import DIRECTIONS, TRAINING, arrow_of_time
+from soralab.experiments.real_films import DIRECTIONS, TRAINING, arrow_of_time, copied_films
 from soralab.experiments.real_vqvae import copies
 from soralab.experiments.transformer import load_experiment
 from soralab.experiments.transformer_multi30k import MULTI30K, train_multi30k
@@ -28,8 +28,10 @@ from soralab.experiments.vit_crossing import MNIST_STEPS, mnist_crossing
 from soralab.files.atomic import atomic_write, make_folder
 from soralab.files.checkpoints import read_card
 from soralab.recipes import RUNS
+from soralab.recipes.sora_autoencoder import CONFIG as CODEC
 from soralab.recipes.vqvae import TRAINING as COPYING
 from soralab.training.profiles import by_profile
+from soralab.world import LEVELS
 
 Rows = dict[str, dict[str, float]]
 
@@ -112,6 +114,8 @@ CHAPTERS = {  # by the checkpoint that the card is of
                      lambda card: {"copies": {key: card["test"][key] for key in ("bits", "psnr", "codes used")}}, 1),
     "latent_diffusion": Chapter(("mnist", "fashionmnist"), MNIST_TRAINING.steps, _painted, _world_painted),
     "vivit": Chapter(by_kind.FILMED, TRAINING.steps, arrow_of_time, _world_films),
+    "sora_autoencoder": Chapter(by_kind.FILMED, CODEC.steps, copied_films,
+                                lambda card: {level: {"psnr": card[f"psnr_{level}"]} for level in LEVELS}, 1),
 }  # fmt: skip
 SHIPPED: dict[str, tuple[str, Callable[[dict], Rows]]] = {  # what was found when the course was made: on which set
     "unet": ("isbi2012", lambda card: _errors(card["isbi"])),
