@@ -52,7 +52,7 @@ def _written(archive: Path, stage: Path) -> dict[str, str]:
                              f"({human_bytes(archive.stat().st_size)}): it is not what was published")  # fmt: skip
         target = stage / name
         make_folder(target.parent)
-        digests[name] = _copied(archive, file, target, size)
+        digests[name] = _copied(file, target)
     return digests
 
 
@@ -86,16 +86,11 @@ def _inside(archive: Path, name: str) -> str:
     return str(path)
 
 
-def _copied(archive: Path, file: IO[bytes], target: Path, size: int) -> str:
-    """Write one file of `size` bytes; returns its SHA-256."""
-    digest, left = hashlib.sha256(), size
+def _copied(file: IO[bytes], target: Path) -> str:
+    """Write one file, which its archive's reader ends where it says it does; returns its SHA-256."""
+    digest = hashlib.sha256()
     with open(target, "wb") as out:
-        while chunk := file.read(min(1 << 20, left + 1)):
-            left -= len(chunk)
-            if left < 0:
-                break
+        while chunk := file.read(1 << 20):
             digest.update(chunk)
             out.write(chunk)
-    if left:
-        raise ValueError(f"{archive} is damaged ({target.name} has not the size it says): remove it and fetch it again")
     return digest.hexdigest()
