@@ -2,8 +2,9 @@
 
 One file a verb: `declare(verbs)` names its arguments, `run(options)` does the work and may return an exit code. A
 mistake of the caller's (ValueError), of the file system (OSError) or of the arithmetic (FloatingPointError) becomes one
-line on stderr that names the mend, and exit code 2. A verb imports torch inside `run`, after the arguments have been
-checked, so a typing error is answered at once.
+line on stderr that names the mend, and exit code 2; so does a machine without the memory, or with a package that does
+not import. A verb imports torch inside `run`, after the arguments have been checked, so a typing error is answered at
+once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import os
 import sys
 
 from soralab.command import ask, data, doctor, evaluate, film, hint, patches, progress, session, slides, train, world
+from soralab.files.damage import out_of_memory
+from soralab.training.memory import peak_gb
 
 VERBS = (  # in the help's order
     film, ask, train, evaluate, data, world, patches, hint, progress, session, slides, doctor,
@@ -36,6 +39,18 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"soralab: {' '.join(_sentence(error).split())}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"soralab: there is not enough memory, after {peak_gb():.1f} GB: close other programs, or ask for less "
+              "at a time", file=sys.stderr)  # fmt: skip
+        return 2
+    except ImportError as error:
+        if (error.name or "").startswith("soralab"):
+            raise
+        print(f"soralab: a package does not import ({str(error).splitlines()[0]}): `soralab doctor` says which, and "
+              "what to do", file=sys.stderr)  # fmt: skip
         return 2
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from soralab.datasets.registry import mend, place
-from soralab.files.damage import damage_named
+from soralab.files.damage import damage_named, picture
 
 SENTENCES = 5  # of each picture
 FILES = {  # set: (folder of the pictures, the sentences, the names of each split)
@@ -61,22 +61,25 @@ def sentences(name: str = "flickr8k") -> dict[str, list[str]]:
 def load(split: str = "train", side: int = 32, name: str = "flickr8k") -> tuple[Tensor, list[list[str]]]:
     """Pictures uint8 [n, 3, side, side], the middle square of each made smaller, and their five sentences each.
 
-    split: "train", "val" or "test", in the file's order. Raises ValueError for another split or a picture without its
-    five sentences, FileNotFoundError that says how to get the data.
+    split: "train", "val" or "test", in the file's order. Raises ValueError for another split, a picture without its
+    five sentences or a name that leads out of the folder, FileNotFoundError that says how to get the data.
     """
     images, _, splits = FILES[name]
     if split not in splits:
         raise ValueError(f"split is {split!r}; it takes one of {', '.join(splits)}")
     said, where = sentences(name), folder(name) / images
     listed = [line.strip() for line in lines(folder(name) / splits[split], mend(name))]
-    there = [picture for picture in listed if (where / picture).is_file()]
-    short = [picture for picture in there if len(said.get(picture, ())) != SENTENCES]
+    outside = [file for file in listed if Path(file).name != file or "\\" in file]
+    if outside:
+        raise ValueError(f"{splits[split]} names {outside[0][:60]!r}, which is no file of {where}: {mend(name)}")
+    there = [file for file in listed if (where / file).is_file()]
+    short = [file for file in there if len(said.get(file, ())) != SENTENCES]
     if short:
         raise ValueError(f"{short[0]} has {len(said.get(short[0], ()))} sentences; it takes {SENTENCES}")
-    pictures = [square(where / picture, side, mend(name)) for picture in there]
+    pictures = [square(where / file, side, mend(name)) for file in there]
     if not pictures:
         raise FileNotFoundError(f"none of the {len(listed)} pictures of {split} is in {where}: {mend(name)}")
-    return torch.stack(pictures), [said[picture] for picture in there]
+    return torch.stack(pictures), [said[file] for file in there]
 
 
 def told(path: Path, mend: str) -> dict[str, list[str]]:
@@ -96,10 +99,10 @@ def told(path: Path, mend: str) -> dict[str, list[str]]:
 
 def square(path: Path, side: int, mend: str) -> Tensor:
     """The middle square of a picture, uint8 [3, side, side]."""
-    with damage_named(path, f"remove it, and {mend}"), Image.open(path) as picture:
-        short = min(picture.size)
-        left, top = ((length - short) // 2 for length in picture.size)
-        cut = picture.convert("RGB").resize((side, side), Image.BICUBIC, box=(left, top, left + short, top + short))
+    with picture(path, f"remove it, and {mend}") as shown:
+        short = min(shown.size)
+        left, top = ((length - short) // 2 for length in shown.size)
+        cut = shown.convert("RGB").resize((side, side), Image.BICUBIC, box=(left, top, left + short, top + short))
     return torch.from_numpy(np.ascontiguousarray(np.asarray(cut).transpose(2, 0, 1)))
 
 

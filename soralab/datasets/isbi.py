@@ -15,10 +15,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from soralab.datasets.registry import mend, place
-from soralab.files.damage import damage_named
+from soralab.files.damage import picture
 
 NAME = "isbi2012"
 SLICES, SIDE = 30, 512
@@ -58,8 +57,8 @@ def _read(kind: str, index: int) -> np.ndarray:
     path = folder() / kind / f"{index}.png"
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: {mend(NAME)}")
-    with damage_named(path, f"remove it, and {mend(NAME)}"), Image.open(path) as picture:
-        pixels = np.asarray(picture.convert("L"))
+    with picture(path, f"remove it, and {mend(NAME)}") as shown:
+        pixels = np.asarray(shown.convert("L"))
     if pixels.shape != (SIDE, SIDE):
         raise ValueError(f"{path} is {pixels.shape[0]}x{pixels.shape[1]}; a slice takes {SIDE}x{SIDE}")
     return pixels

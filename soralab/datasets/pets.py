@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from soralab.datasets.registry import mend, place
-from soralab.files.damage import damage_named
+from soralab.files.damage import picture
 
 NAME = "oxford_pets"
 
@@ -33,22 +33,22 @@ def available() -> bool:
 
 def sizes(count: int | None = None) -> list[tuple[int, int]]:
     """(height, width) in pixels of the first `count` photographs by name (default: all), read from their headers."""
-    return [_opened(path, lambda picture: picture.size[::-1]) for path in _files(count)]
+    return [_opened(path, lambda shown: shown.size[::-1], whole=False) for path in _files(count)]
 
 
 def load(sizes: list[tuple[int, int]]) -> list[Tensor]:
     """The first photographs by name, resized to these (height, width): uint8, each [3, height, width]."""
     return [
-        _opened(path, lambda picture, size=size: torch.frombuffer(
-            bytearray(picture.convert("RGB").resize(size[::-1], Image.Resampling.BICUBIC).tobytes()), dtype=torch.uint8
+        _opened(path, lambda shown, size=size: torch.frombuffer(
+            bytearray(shown.convert("RGB").resize(size[::-1], Image.Resampling.BICUBIC).tobytes()), dtype=torch.uint8
         ).reshape(*size, 3).permute(2, 0, 1))
         for path, size in zip(_files(len(sizes)), sizes, strict=True)
     ]  # fmt: skip
 
 
-def _opened(path: Path, read):
-    with damage_named(path, f"remove it, and {mend(NAME)}"), Image.open(path) as picture:
-        return read(picture)
+def _opened(path: Path, read, whole: bool = True):
+    with picture(path, f"remove it, and {mend(NAME)}", whole) as shown:
+        return read(shown)
 
 
 def _files(count: int | None) -> list[Path]:

@@ -14,6 +14,7 @@ that a list names and the folder lacks are left out.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ NAME = "ucf101"
 SPLITS = ("train", "test")
 FOLDS = (1, 2, 3)
 FOLDERS = ("UCF-101", "UCF101")
+FILM = re.compile(r"[\w-]+/[\w-]+\.avi")
 
 
 def folder() -> Path:
@@ -52,13 +54,16 @@ def classes() -> list[str]:
 
 def paths(split: str = "train", fold: int = 1) -> dict[Path, str]:
     """The films of a split that are there, in the list's order, and the class of each. Raises ValueError for another
-    split or fold, FileNotFoundError where there is none."""
+    split or fold and for a name that is none of a film, FileNotFoundError where there is none."""
     for name, value, known in (("split", split, SPLITS), ("fold", fold, FOLDS)):
         if value not in known:
             raise ValueError(f"{name} is {value!r}; it takes one of {', '.join(map(str, known))}")
-    films, listed = folder(), [line.split()[0].split("/") for line in _lines(f"{split}list{fold:02d}.txt")]
+    films, listed = folder(), [line.split()[0] for line in _lines(f"{split}list{fold:02d}.txt")]
+    outside = [name for name in listed if not FILM.fullmatch(name)]
+    if outside:
+        raise ValueError(f"{split}list{fold:02d}.txt names {outside[0][:60]!r}; it takes CLASS/FILM.avi: {mend(NAME)}")
     there = {}
-    for class_, file in listed:
+    for class_, file in (name.split("/") for name in listed):
         both = (films / FOLDERS[0] / class_ / file, films / FOLDERS[1] / file)
         there |= {path: class_ for path in both if path.is_file()}
     if not there:

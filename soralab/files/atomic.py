@@ -166,10 +166,16 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def kept(path: Path, measure: Callable[[], Any]) -> Any:
-    """What `measure` finds, as JSON at `path`: measured once, whatever stops the next; what lies there is taken."""
+    """What `measure` finds, as JSON at `path`: measured once, whatever stops the next; what lies there is taken.
+
+    Raises ValueError of one line if that is no JSON.
+    """
     if not path.exists():
         found = measure()
         make_folder(path.parent)
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it, and it is measured again") from error

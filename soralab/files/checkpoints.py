@@ -28,6 +28,7 @@ from soralab.files.atomic import (
     sync,
     sync_folder,
 )
+from soralab.files.damage import out_of_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINTS = ROOT / "data" / "checkpoints"
@@ -53,6 +54,10 @@ IN_EIGHT_BITS = (
     "make_a_video_space", "recaptioning", "recaptioning_expander", "transformer", "vivit",
 )  # fmt: skip
 """Those whose matrices and kernels are shipped in a byte a weight: they are measured as they are stored."""
+
+
+FORMAT = 1
+"""Of a checkpoint's two files, as its card says it ("format"); a card that says nothing is of format 1."""
 
 
 class CheckpointError(OSError):
@@ -86,7 +91,7 @@ def save_checkpoint(name: str | os.PathLike, tensors: dict, card: dict, eight_bi
 
     tensors: {name: tensor} of any shapes, on any device; shared storage is written once for each name.
     eight_bits: matrices and kernels in a byte a weight, as `soralab.files.eight_bits` rounds them.
-    card: JSON values (config, data seed, steps, seconds, hardware, metrics, command); "sha256", "bytes" and
+    card: JSON values (config, data seed, steps, seconds, hardware, metrics, command); "format", "sha256", "bytes" and
     "parameters" are added here. Raises OSError (full disk, unwritable folder: an older checkpoint of that
     name stays whole) and ValueError (a card that JSON cannot hold).
     """
@@ -101,7 +106,7 @@ def save_checkpoint(name: str | os.PathLike, tensors: dict, card: dict, eight_bi
     digest = hashlib.sha256(data).hexdigest()
     count = sum(value.numel() for value in tensors.values())
     try:
-        text = json.dumps({**card, "parameters": count, "bytes": len(data), "sha256": digest},
+        text = json.dumps({**card, "format": FORMAT, "parameters": count, "bytes": len(data), "sha256": digest},
                           indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"card of checkpoint {weights.stem} holds what JSON cannot ({error})") from error
@@ -135,8 +140,8 @@ def load_checkpoint(name: str | os.PathLike, config: dict | None = None, device=
 
     config: what the caller's model needs; it must equal the card's "config" (a tuple equals its list).
     mend: what the reader should do about a damaged checkpoint; by default for a shipped one.
-    Raises CheckpointError (an OSError) if it is missing, truncated, altered, or its card is missing or no
-    JSON; ValueError if it is of another model.
+    Raises CheckpointError (an OSError) if it is missing, truncated, altered, of a later format, another's under this
+    name, or its card is missing or no JSON; ValueError if it is of another model.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -147,11 +152,12 @@ def load_checkpoint(name: str | os.PathLike, config: dict | None = None, device=
     mend = mend or default_mend(weights)
     card = read_card(name, mend)
     data = _verified(weights, card_path, card, mend)
+    _same_name(weights, card, mend)
     if config is not None:
         _same_config(weights, card, config)
     try:
         tensors = unpack(load(data))
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: numbers of a kind that PyTorch has not
         raise CheckpointError(f"{weights} is not a safetensors file ({error}): {mend}") from error
     return {key: value.to(device) for key, value in tensors.items()}, card
 
@@ -160,16 +166,31 @@ def load_model(name: str | os.PathLike, build: Callable, what: str, entries: tup
     """A shipped model in float32, ready to be used, and its card: (model, card).
 
     build(config) -> the model, from the card's "config"; `what` it is called; `entries` that its card must have too.
-    Raises CheckpointError, as `load_checkpoint` does, and for a checkpoint of something else.
+    Raises CheckpointError, as `load_checkpoint` does, and for a checkpoint of something else or whose card asks for
+    more than its tensors hold.
     """
     tensors, card = load_checkpoint(name)
     try:
+        _fits(card["config"], sum(value.numel() for value in tensors.values()))
         model = build(card["config"])
         model.load_state_dict({key: value.float() for key, value in tensors.items()})
         [card[entry] for entry in entries]
-    except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # its card was edited, or is of another kind
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        if out_of_memory(error):
+            raise
+        # its card was edited, or is of another kind
         raise CheckpointError(f"the checkpoint {name} holds no {what}: name another") from error
     return model.eval(), card
+
+
+def _fits(config, weights: int) -> None:
+    """Raise OverflowError for a size in a card's config larger than the number of all weights: no such model is built,
+    which could take the whole memory."""
+    if isinstance(config, dict | list):
+        for value in config.values() if isinstance(config, dict) else config:
+            _fits(value, weights)
+    elif isinstance(config, int | float) and abs(config) > weights:
+        raise OverflowError(f"a size of {config} for {weights} weights")
 
 
 def config_of(sizes: type, entries: dict):
@@ -198,10 +219,13 @@ def read_card(name: str | os.PathLike, mend: str | None = None) -> dict:
         raise CheckpointError(f"there is no checkpoint {weights.stem} in {weights.parent}: {mend}") from None
     except OSError as error:
         raise CheckpointError(f"the card {card_path} cannot be read ({error.strerror}): {mend}") from error
-    except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; lists in lists in lists
         raise CheckpointError(f"the card {card_path} is not JSON ({error}): {mend}") from error
     if not isinstance(card, dict) or not isinstance(card.get("sha256"), str):
         raise CheckpointError(f"the card {card_path} names no sha256 of the tensors: {mend}")
+    if card.get("format", 1) != FORMAT:
+        raise CheckpointError(f"the card {card_path} is of format {str(card['format'])[:20]}, this soralab reads "
+                              f"{FORMAT}: take a newer copy of the course, or {mend}")
     return card
 
 
@@ -223,6 +247,7 @@ def list_checkpoints(folder: str | os.PathLike | None = None) -> list[dict]:
         try:
             card = read_card(stem)
             data = _verified(weights, card_path, card, default_mend(weights))
+            _same_name(weights, card, default_mend(weights))
             entry.update(verified=True, bytes=len(data), parameters=card.get("parameters", 0))
         except OSError as error:
             entry["problem"] = str(error)
@@ -299,6 +324,13 @@ def _verified(weights: Path, card_path: Path, card: dict, mend: str) -> bytes:
         how = "truncated" if len(data) < size else "too long"
         raise CheckpointError(f"{weights} is {how}, {len(data)} bytes where its card says {size}: {mend}")
     raise CheckpointError(f"{weights} was altered, its SHA-256 is not the one on its card: {mend}")
+
+
+def _same_name(weights: Path, card: dict, mend: str) -> None:
+    """Raise CheckpointError if another of the course's checkpoints lies, card and all, where this one should."""
+    made = str(card.get("command", "")).removeprefix("soralab train ")
+    if weights.parent == checkpoints_folder() and weights.stem in SHIPPED and made in SHIPPED and made != weights.stem:
+        raise CheckpointError(f"{weights} is the checkpoint {made} under another name: {mend}")
 
 
 def _same_config(weights: Path, card: dict, config: dict) -> None:

@@ -8,13 +8,16 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from soralab.files.atomic import atomic_write, check_writable, explain, explained
+from soralab.files.upright import ORIENTATION, as_held, square_pixels, upright
 
 FILM_SUFFIXES = (".gif", ".mp4", ".webp", ".png")
 SHORT_SIDE = 256  # pixels; films below it are enlarged by a whole factor, each pixel a sharp square
@@ -22,6 +25,15 @@ GAP = 1  # pixels of the film, before it is enlarged, between films side by side
 MAX_FRAMES = 1024
 MAX_SIDE_PRODUCT = 4096 * 4096  # pixels of one frame of a file that is read
 MAX_VALUES = 2**28  # pixels of the whole film that is returned: 3 GB of float32
+PICTURES = (b"GIF8", b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*")  # how files that Pillow reads begin; .webp too
+
+
+class Unreadable(OSError):
+    """A file that is no film or a damaged one; the text names the mend."""
+
+
+class TooLarge(ValueError):
+    """A film whose frames would not fit into memory."""
 
 
 def check_film_path(path: str | os.PathLike) -> Path:
@@ -146,8 +158,8 @@ def read_film(path: str | os.PathLike, frames: int | None = None, height: int | 
     that has not as many is refused or, with `fewer`, read to its end.
     height, width (pixels): of each frame the largest middle part of their shape is averaged down (or
     enlarged) to them; with one of them given the other follows; with none the frames stay as they are.
-    Reads .gif, .webp and .png by Pillow, all else (.mp4, .avi, .mov, .webm, ...) by av; a still picture is a
-    film of one frame. Raises FileNotFoundError and OSError (no film, damaged), ValueError (bad arguments, too
+    Reads .gif, .webp, .png, .jpg and .tif by Pillow, all else (.mp4, .avi, .mov, .webm, ...) by av; a still picture is
+    a film of one frame. Raises FileNotFoundError and OSError (no film, damaged), ValueError (bad arguments, too
     few frames, too large).
     """
     import torch
@@ -204,35 +216,48 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
             head = file.read(12)
     except OSError as error:
         raise OSError(f"{path} cannot be read ({error.strerror}): give yourself the right to") from error
-    animation = head.startswith((b"GIF8", b"\x89PNG")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
-    return _decode_animation(path) if animation else _decode_video(path)
+    picture = head.startswith(PICTURES) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+    return _decode_picture(path) if picture else _decode_video(path)
+
+
+@contextmanager
+def _unreadable(say: Callable[[], str]) -> Iterator[None]:
+    """Whatever a library raises in the block becomes Unreadable with the text say(): each damage has its own error.
+    Its warnings are not shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except (Unreadable, TooLarge, MemoryError):
+            raise
+        except Exception as error:
+            raise Unreadable(say()) from error
 
 
 def _check_size(path: Path, height: int, width: int) -> None:
     if height * width > MAX_SIDE_PRODUCT:
-        raise ValueError(f"{path.name} has frames of {width}x{height} pixels, at most {MAX_SIDE_PRODUCT} are "
+        raise TooLarge(f"{path.name} has frames of {width}x{height} pixels, at most {MAX_SIDE_PRODUCT} are "
                          "read: make it smaller first")
 
 
-def _decode_animation(path: Path) -> Iterator[np.ndarray]:
+def _decode_picture(path: Path) -> Iterator[np.ndarray]:
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            _check_size(path, image.height, image.width)
-            left, tick = _note(image)
-            stored = getattr(image, "n_frames", 1)
-            for index in range(stored):
-                image.seek(index)
-                frame = np.asarray(image.convert("RGBA").convert("RGB"))
-                times = round(image.info.get("duration", 0) / tick) if tick else 1
-                if left and index == stored - 1:
-                    times = left
-                times = max(1, times)
-                yield from itertools.repeat(frame, times)
-                left = max(0, left - times)
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:  # what damage raises
-        raise OSError(f"{path} is damaged, not all of it can be read: name another film") from error
+    with _unreadable(lambda: f"{path} is damaged, not all of it can be read: name another film"), \
+         Image.open(path) as image:
+        _check_size(path, image.height, image.width)
+        left, tick = _note(image)
+        # some cameras keep a second, smaller picture in a .jpg
+        stored = getattr(image, "n_frames", 1) if image.format in ("GIF", "PNG", "WEBP") else 1
+        for index in range(stored):
+            image.seek(index)
+            frame = as_held(np.asarray(image.convert("RGBA").convert("RGB")), image.getexif().get(ORIENTATION, 1))
+            times = round(image.info.get("duration", 0) / tick) if tick else 1
+            if left and index == stored - 1:
+                times = left
+            times = max(1, times)
+            yield from itertools.repeat(frame, times)
+            left = max(0, left - times)
 
 
 def _note(image) -> tuple[int, int]:
@@ -251,30 +276,30 @@ def _decode_video(path: Path) -> Iterator[np.ndarray]:
     av = import_av()
     no_film = f"{path} is not a film that can be read: name a film file (.mp4, .gif, .webp, .avi, .mov, ...)"
     count = 0
-    # An open file, not a name, and no protocol: FFmpeg would follow names like http:... and lists of files.
-    with open(path, "rb") as file:
-        try:
-            with av.open(file, options={"protocol_whitelist": "none"}) as container:
-                # FFmpeg can render text files as films; nobody who gives one means that. Nor the cover of a song.
-                cover = av.stream.Disposition.attached_pic
-                streams = [s for s in container.streams.video if not s.disposition & cover]
-                if not streams or container.format.name == "tty":
-                    raise OSError(no_film)
-                stream = streams[0]
-                stream.codec_context.options = {"err_detect": "explode"}  # rather than green where data are damaged
-                stream.thread_type = "NONE"  # with threads H.264 forgets that it was told so
-                _check_size(path, stream.codec_context.height, stream.codec_context.width)
-                for frame in container.decode(stream):
-                    if frame.is_corrupt:
-                        raise OSError(f"{path} is damaged after frame {count}: name another film")
-                    height, width = _square_pixels(frame, stream.sample_aspect_ratio)
-                    _check_size(path, height, width)
-                    count += 1
-                    yield _upright(frame.to_ndarray(format="rgb24", width=width, height=height), frame)
-        except av.error.FFmpegError as error:
-            if count:
-                raise OSError(f"{path} is damaged after frame {count}: name another film") from error
-            raise OSError(no_film) from error
+
+    def said() -> str:
+        return f"{path} is damaged after frame {count}: name another film" if count else no_film
+
+    # An open file, not a name, and no protocol: FFmpeg would follow names like http:... and lists of files. A title may
+    # be in any alphabet.
+    with open(path, "rb") as file, _unreadable(said), \
+         av.open(file, options={"protocol_whitelist": "none"}, metadata_errors="replace") as container:
+        # FFmpeg can render text files as films; nobody who gives one means that. Nor the cover of a song.
+        cover = av.stream.Disposition.attached_pic
+        streams = [s for s in container.streams.video if not s.disposition & cover]
+        if not streams or container.format.name == "tty":
+            raise Unreadable(no_film)
+        stream = streams[0]
+        stream.codec_context.options = {"err_detect": "explode"}  # rather than green where data are damaged
+        stream.thread_type = "NONE"  # with threads H.264 forgets that it was told so
+        _check_size(path, stream.codec_context.height, stream.codec_context.width)
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise Unreadable(said())
+            height, width = square_pixels(frame, stream.sample_aspect_ratio)
+            _check_size(path, height, width)
+            count += 1
+            yield upright(frame.to_ndarray(format="rgb24", width=width, height=height), frame)
 
 
 def import_av():
@@ -285,30 +310,6 @@ def import_av():
         raise OSError(f"film files need the package av, which does not import ({str(error).splitlines()[0]}): "
                       "`python3 course.py lab` installs it; a .gif, .webp or .png can be written without") from error
     return av
-
-
-def _square_pixels(frame, aspect: Fraction | None) -> tuple[int, int]:
-    """(height, width) of the frame when each pixel, `aspect` times as wide as high, is stretched to a square."""
-    if not aspect or aspect == 1:
-        return frame.height, frame.width
-    return (frame.height, round(frame.width * aspect)) if aspect > 1 else (round(frame.height / aspect), frame.width)
-
-
-def _upright(picture: np.ndarray, frame) -> np.ndarray:
-    """The picture [height, width, 3] as it is to be shown: telephones store films lying down or mirrored.
-
-    The matrix beside it, (a, b; c, d) in 16.16 fixed point, sends a pixel (x, y) to (a x + c y, b x + d y). Turns by
-    quarters and mirrors are followed; nobody stores films at other angles.
-    """
-    import av
-
-    matrix = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
-    if matrix is None:
-        return picture
-    a, b, _, c, d = (int(round(value / 65536)) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
-    if abs(b) > abs(a):  # x and y change places
-        picture, a, d = picture.transpose(1, 0, 2), c, b
-    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def resized(frame: np.ndarray, height: int | None, width: int | None):

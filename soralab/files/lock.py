@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from soralab.files.atomic import explained
+
 BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 FAR = 1 << 30  # the byte that Windows locks, behind the text, which others must be able to read
 
@@ -39,7 +41,8 @@ def alone(folder: str | os.PathLike, name: str, what: str = "training") -> Itera
 def _open(path: Path, what: str):
     """The lock's file, open and locked."""
     while True:
-        file = open(path, "a+", encoding="ascii")
+        with explained(path):
+            file = open(path, "a+", encoding="ascii")
         try:
             _lock(file)
         except OSError as error:

@@ -167,8 +167,9 @@ class LatentBatches:
     def _part(self, autoencoder: SpacetimeAutoencoder, start: int, cache: Path | None, want: dict) -> Tensor:
         """Latents of the scenes from `start` on, PART of them, from their checkpoint or encoded and kept there."""
         path, want = cache and cache.with_name(f"{cache.name}_{start // PART}"), {**want, "part": [start, PART]}
-        if path and path.with_suffix(".json").exists() and read_card(path).get("of") == want:
-            return beside(autoencoder, load_checkpoint(path, mend=f"remove {path}.json")[0]["latents"])
+        mend = f"remove {path}.json, and its films are encoded again"
+        if path and path.with_suffix(".json").exists() and read_card(path, mend).get("of") == want:
+            return beside(autoencoder, load_checkpoint(path, mend=mend)[0]["latents"])
         try:
             latents = self._encode(autoencoder, self.scenes[start : start + PART])
             if path:

@@ -1,7 +1,10 @@
 """Ctrl-C and SIGTERM, heard between two steps, so that what is saved is never half a step."""
 
+import re
 import signal
+import tempfile
 import threading
+from pathlib import Path
 
 
 class StopSignal:
@@ -33,3 +36,13 @@ class StopSignal:
     def _note(self, number: int, _frame: object) -> None:
         self.received = number  # nothing is printed here: the loop may be inside a print of its own
         self._restore()
+
+
+def goes_on(folder: Path) -> str:
+    """How a run that was stopped and saved in `folder` goes on. In a folder of tempfile's, as a notebook's is, it does
+    not, for that is removed as its block ends."""
+    whole, temporary = folder.resolve(), Path(tempfile.gettempdir()).resolve()
+    below = whole.relative_to(temporary).parts if whole.is_relative_to(temporary) else ()
+    if below and re.fullmatch(tempfile.gettempprefix() + r"[a-z0-9_]{8}", below[0]):
+        return "its folder was a temporary one: run the same again to begin anew"
+    return f"state saved in {folder}: run the same again to go on"

@@ -32,7 +32,7 @@ from soralab.files.checkpoints import (
 from soralab.files.lock import alone
 from soralab.training.data import Prefetch, batch_size
 from soralab.training.ema import EMA
-from soralab.training.interrupt import StopSignal
+from soralab.training.interrupt import StopSignal, goes_on
 from soralab.training.muon import MuonAdamW
 from soralab.training.probes import Probes
 from soralab.training.profiles import device, hardware
@@ -163,15 +163,19 @@ def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], c
 
 def _train(run: _Run, batch_fn: Callable[[int], Any], resume: bool) -> TrainResult:
     """`train`, on the device where the run's model is."""
+    with alone(run.folder, "training"):  # before anything there is read or changed
+        run.begin(resume)
+        return run.result(wait_s=0.0) if run.step >= run.config.steps else _steps(run, batch_fn)
+
+
+def _steps(run: _Run, batch_fn: Callable[[int], Any]) -> TrainResult:
+    """What is left of a run that has begun."""
     model, config = run.model, run.config
-    run.begin(resume)
-    if run.step >= config.steps:
-        return run.result(wait_s=0.0)
     devices = [run.device] if run.device.type == "cuda" else []
     was_training = model.training
     try:
         model.train()
-        with alone(run.folder, "training"), torch.random.fork_rng(devices), StopSignal() as stop, \
+        with torch.random.fork_rng(devices), StopSignal() as stop, \
              Prefetch(batch_fn, run.step, config.steps, device=run.device) as batches, \
              progress(total=config.steps, initial=run.step, desc=run.folder.name, unit="step") as bar:
             for batch in batches:
@@ -183,8 +187,7 @@ def _train(run: _Run, batch_fn: Callable[[int], Any], resume: bool) -> TrainResu
     if stop.received is not None:
         if run.saved < run.step:
             run.save()
-        print(f"stopped at step {run.step} of {config.steps}, state saved in {run.folder}: run the same "
-              "again to go on", file=sys.stderr)
+        print(f"stopped at step {run.step} of {config.steps}, {goes_on(run.folder)}", file=sys.stderr)
         raise KeyboardInterrupt if stop.received == signal.SIGINT else SystemExit(128 + stop.received)
     return run.result(batches.wait_s)
 
