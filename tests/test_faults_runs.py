@@ -234,7 +234,10 @@ def run_cell(client, code, manager=None):
                 manager.interrupt_kernel()
                 manager = None
         if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
-            return client.get_shell_msg(timeout=60)["content"], printed["stdout"], printed["stderr"]
+            break
+    while (reply := client.get_shell_msg(timeout=60))["parent_header"].get("msg_id") != asked:
+        pass  # an answer to what the client asked as it began
+    return reply["content"], printed["stdout"], printed["stderr"]
 
 
 def test_a_cell_that_is_interrupted_and_run_again_is_as_if_it_had_not_been(tmp_path, monkeypatch):
