@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 
+from soralab import __version__
 from soralab.command import ask, data, doctor, evaluate, film, hint, patches, progress, session, slides, train, world
 from soralab.files.damage import out_of_memory
 from soralab.training.memory import peak_gb
@@ -69,6 +70,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="soralab", description="Road to Sora: film a prompt, train, evaluate.")
+    parser.add_argument("--version", action="version", version=f"soralab {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for module in VERBS:
         module.declare(verbs).set_defaults(run=module.run)
