@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 
-from soralab.datasets import flickr8k, ucf101
+from soralab.datasets import flickr, ucf101
 from soralab.files import checkpoints, upright
 from soralab.files.atomic import kept
 from soralab.files.checkpoints import SHIPPED, CheckpointError, list_checkpoints, load_checkpoint, load_model
@@ -196,11 +196,11 @@ def test_a_list_of_files_leads_to_no_other_folder(tmp_path, monkeypatch, name):
     (place / "Images").mkdir(parents=True)
     (tmp_path / "secret.jpg").write_bytes(photograph("JPEG"))
     (place / "Flickr8k.token.txt").write_text("".join(f"{name}#{k}\ta dog runs\n" for k in range(5)))
-    for split in flickr8k.SPLITS.values():
-        (place / f"Flickr_8k.{split}.txt").write_text(name + "\n")
+    for split in flickr.FILES["flickr8k"][2].values():
+        (place / split).write_text(name + "\n")
     with pytest.raises(ValueError) as error:
-        flickr8k.load("train")
-    one_line(error.value, "which is no file of the folder Images")
+        flickr.load("train")
+    one_line(error.value, "which is no file of ")
     lists = tmp_path / "ucf101" / "ucfTrainTestlist"
     lists.mkdir(parents=True)
     (tmp_path / "ucf101" / "UCF-101").mkdir()
