@@ -155,6 +155,8 @@ def painters(painter: Painter, folder: Path, few: int, short: dict) -> dict:
         "expansion": partial(painting.expansion, both, Expander.load(EXPANDER, device()), 2 * few),
         "arms": table,
         "examples": lambda: painting.examples(shelf(), folder / "arms", **short),
+        "ears": lambda: {told: relation.heard(painter, say, min(2 * few, 128)) for told, say in
+                         (("descriptions", relation.PLACES), ("without places", relation.plain))},
         "relation": partial(relation.rows, start, folder / "relation", **options | {"count": 2 * few}),
     }
 
