@@ -59,6 +59,10 @@ def ratio_of_all(truth, synthetic, ratio, null, lots):
     return _by(lots, truth, synthetic, null, ratio)
 
 
+def null_forgotten(truth, synthetic, ratio, null, lots):
+    return _by(lots, truth, synthetic, null, (1 - null) * ratio)
+
+
 def added(truth, synthetic, ratio, null, lots):
     return _by(lots, truth, synthetic, null, null + ratio)
 
@@ -124,6 +128,8 @@ EXERCISE = Exercise(
     mistakes={
         "ratio_of_all": Mistake(ratio_of_all, "you compare the lot with the ratio itself. The lots below null are gone "
                                 "already, so of the pictures that are called anything fewer are synthetic than asked."),
+        "null_forgotten": Mistake(null_forgotten, "(1 - null) * ratio is how many are synthetic, not where they end: "
+                                  "they begin at null."),
         "added": Mistake(added, "you add ratio to null. The ratio is a share of the pictures that are called anything, "
                          "and these are 1 - null of all."),
         "the_other_share": Mistake(the_other_share, "your share of synthetic texts is 1 - ratio."),

@@ -76,6 +76,10 @@ def of_the_batch(logits, target):
     return _words(logits, target).sum().expand(len(target))
 
 
+def mean_of_the_batch(logits, target):
+    return _words(logits, target).sum(-1).mean().expand(len(target))
+
+
 def turned_round(logits, target):
     return -_words(logits, target).sum(-1)
 
@@ -140,6 +144,8 @@ EXERCISE = Exercise(
         "without_the_end": Mistake(without_the_end, "the end is left out. It is said as any word is; without it a "
                                    "caption may stop anywhere for nothing."),
         "of_the_batch": Mistake(of_the_batch, "you sum over all captions. Each has a log P of its own: [batch]."),
+        "mean_of_the_batch": Mistake(mean_of_the_batch, "you give the batch's mean to all of them. Each has a log P of "
+                                     "its own: [batch]."),
         "turned_round": Mistake(turned_round, "the sign is the loss's: log P is below zero, and likelier is larger."),
         "not_normalised": Mistake(not_normalised, "you add logits. They are log P up to a constant that differs from "
                                   "place to place: log_softmax first."),

@@ -71,6 +71,11 @@ def without_the_last(log_p, p):
     return _kept(log_p, _back(outside, order))
 
 
+def divided_by_p(log_p, p):
+    _, chances, order = _sorted(log_p)
+    return log_p.masked_fill(_back(chances.cumsum(-1) - chances >= p, order), -math.inf) - math.log(p)
+
+
 def one_too_many(log_p, p):
     _, chances, order = _sorted(log_p)
     outside = chances.cumsum(-1) - chances >= p
@@ -158,6 +163,8 @@ EXERCISE = Exercise(
     mistakes={
         "without_the_last": Mistake(without_the_last, "the word with which the sum reaches p is left out. Without it "
                                     "the set holds less than p."),
+        "divided_by_p": Mistake(divided_by_p, "you divide by p. The words that are kept sum to p or more: divide by "
+                                "their sum."),
         "one_too_many": Mistake(one_too_many, "you keep one word more than is needed: the smallest set ends with the "
                                 "word that reaches p."),
         "each_by_itself": Mistake(each_by_itself, "you compare each word's chance with p. It is the sum over the "

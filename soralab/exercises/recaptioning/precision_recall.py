@@ -88,6 +88,21 @@ def wrong_ones_not_missed(told, true):
     return solution(told, true)[0], _share(right, right + unsaid)
 
 
+def wrong_ones_twice(told, true):
+    right = sum(map(_right, told, true))
+    wrong = sum(key in there and there[key] != value for claims, there in zip(told, true, strict=True)
+                for key, value in claims.items())  # fmt: skip
+    return solution(told, true)[0], _share(right, sum(map(len, true)) + wrong)
+
+
+def things_mentioned(told, true):
+    def of(keys):
+        return {key.split()[-1] for key in keys}
+
+    shown = sum(len(of(there)) for there in true)
+    return solution(told, true)[0], _share(sum(len(of(a) & of(b)) for a, b in zip(told, true, strict=True)), shown)
+
+
 def invented_ones_forgiven(told, true):
     right = sum(map(_right, told, true))
     possible = sum(key in there for claims, there in zip(told, true, strict=True) for key in claims)
@@ -159,6 +174,10 @@ EXERCISE = Exercise(
         "exchanged": Mistake(exchanged, "precision and recall have changed places."),
         "wrong_ones_not_missed": Mistake(wrong_ones_not_missed, "your recall forgives what is claimed wrongly. Who "
                                          "calls a red ring blue has not told that it is red."),
+        "wrong_ones_twice": Mistake(wrong_ones_twice, "a wrong claim costs your recall twice: what it should have said "
+                                    "is counted among what is there already."),
+        "things_mentioned": Mistake(things_mentioned, "your recall is of things that are mentioned. It is of all that "
+                                    "is there to be told of them, shape, colour and size, each by itself."),
         "invented_ones_forgiven": Mistake(invented_ones_forgiven, "your precision leaves out claims about what is not "
                                           "there. They are claims, and not right ones."),
         "silence_is_wrong": Mistake(silence_is_wrong, "where there is no claim nothing was claimed wrongly: precision "
