@@ -206,7 +206,7 @@ def test_the_model_comes_home_from_a_training_that_breaks(tmp_path):
 
 
 @pytest.mark.parametrize("function, old, new", [
-    (loop._train, "device=run.device)", 'device="cpu")'),  # the batches stay behind
+    (loop._steps, "device=run.device)", 'device="cpu")'),  # the batches stay behind
     (loop._Run.__init__, "torch.Generator(self.device)", "torch.Generator()"),
     (EMA.to, "value.to(device)", "value"),
     (loop.train, "model.to(home)", "pass"),

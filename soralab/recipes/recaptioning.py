@@ -247,7 +247,7 @@ def painter(training: TrainConfig, folder: Path, pictures: int = PICTURES) -> tu
     scenes, shown = library(pictures)
     written = Recaptioner.load(NAME, device())(shown)
     torch.manual_seed(training.seed)
-    model = forgetful(start)
+    model = forgetful(start).cpu()  # as every recipe's; the loop takes it to the device and back
     prompt = named(web_texts(scenes), written, RATIO, model.config.words, SEED)
     batches = LatentBatches(encoded(start.autoencoder, shown), prompt, batch=larger(PAINTER_BATCH, 8))
     return model, fit_painter(model, training, batches, folder), too_long(written, model.config.words)
