@@ -13,6 +13,7 @@ from tiny_models import numbers
 from soralab import world
 from soralab.datasets import recaptions, stills
 from soralab.diffusion import diffusion_loss
+from soralab.experiments import recaptioning as experiment
 from soralab.experiments import recaptioning_painters as painters
 from soralab.experiments import recaptioning_relation as relation
 from soralab.experiments import recaptioning_scores as scores
@@ -358,6 +359,30 @@ def test_who_hears_nothing_and_who_hears():
     assert found["times"] == [0.5, 0.9] and found["order"] == found["axis"] == found["colours"] == [0.0, 0.0]
     found = relation.heard(hears, count=6, times=(0.5,))
     assert all(found[key] != [0.0] for key in ("order", "axis", "colours"))
+
+
+def test_a_painters_ear_is_asked_with_places_and_without_and_it_is_scored_at_a_third(tmp_path, monkeypatch):
+    one, asked = painter(), []
+    monkeypatch.setattr(experiment, "short_captioner", lambda: (None, 0.0))
+    writer = type("Writer", (), {"__init__": lambda *_: None, "load": lambda *_: None})
+    monkeypatch.setattr(experiment, "Recaptioner", writer)
+    monkeypatch.setattr(experiment.Painter, "load", lambda *_: one)
+    monkeypatch.setattr(experiment, "Expander", type("Longer", (), {"load": lambda *_: None}))
+    monkeypatch.setattr(experiment.relation, "heard", lambda painter, say, count: say)
+    monkeypatch.setattr(experiment, "steps_of", lambda training, steps=None: training)
+    monkeypatch.setattr(experiment, "scores", lambda painter, count: {"count": count})
+
+    def taught(training, folder):
+        asked.append(training.steps)
+        return one.model, type("Result", (), {"steps": training.steps}), 0
+
+    monkeypatch.setattr(experiment, "taught", taught)
+    measures = experiment.painters(one, tmp_path, 100, {})
+    ears, scene = measures["ears"](), stills.sample(1, 0, "test", 2)
+    told = {name: say(scene) for name, say in ears.items()}
+    assert any(recaptions.told_places(told["descriptions"])) and not any(recaptions.told_places(told["without places"]))
+    assert all(scene.relation.kind in text for text in told.values())
+    assert measures["sooner"]() == {"steps": 1500, "count": 200} and asked == [1500]
 
 
 def test_each_row_changes_one_thing():
