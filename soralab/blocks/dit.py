@@ -35,12 +35,14 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, c: Tensor, words: Tensor | None, word_mask: Tensor | None, mask: Tensor | None = None,
         angles: Tensor | None = None, attend: Callable | None = None, attend_words: Callable | None = None,
-        base: Tensor | float = 0.0,
+        base: Tensor | float = 0.0, told: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """x [b, n, dim], c [b, dim], words [b, m, dim], word_mask [b, 1, 1, m]; mask [b, 1, n, n] and angles
         [n, dim / heads / 2] of the self-attention, or None. `attend` and `attend_words`: functions (q, k, v) -> output
-        that take the place of the one mask and of the other. base [b, 6 dim] is added to the modulations."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (base + self.modulation(c)).chunk(6, dim=-1)
+        that take the place of the one mask and of the other. base [b, 6 dim] is added to the modulations; `told`
+        [b, 6 dim] takes the place of all of them, and of c."""
+        told = base + self.modulation(c) if told is None else told
+        shift1, scale1, gate1, shift2, scale2, gate2 = told.chunk(6, dim=-1)
         seen = self.attention(modulate(self.norm1(x), shift1, scale1), None, mask, angles, attend)
         x = torch.addcmul(x, gate1[:, None], seen)
         if self.cross is not None:

@@ -10,11 +10,14 @@ import math
 import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from soralab.blocks.attention import FUSED_FROM
 from soralab.kernels import tables
 
 BACKENDS = ("auto", "torch", "triton")
@@ -112,31 +115,53 @@ def reference(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Te
     if not (queries and keys):
         return q[..., :0].sum(-1, keepdim=True).expand_as(q)  # zeros whose gradient is zero too
     if not causal:
-        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+        return dense(q, k, v, None, scale)
     blind = max(0, queries - keys)  # the first queries, which see nothing: a softmax over nothing is NaN
     mask = torch.ones(queries - blind, keys, dtype=torch.bool, device=q.device).tril(max(0, keys - queries))
-    seeing = F.scaled_dot_product_attention(q[..., blind:, :], k, v, attn_mask=mask, scale=scale)
+    seeing = dense(q[..., blind:, :], k, v, mask, scale)
     return F.pad(seeing, (0, 0, blind, 0))
 
 
+def dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """softmax(scale q k^T) v by SDPA, or by plain products where these train faster: see soralab.blocks.attention."""
+    short = q.shape[-2] * k.shape[-2] < FUSED_FROM
+    if not (short and q.dtype == torch.bfloat16 and not q.is_cuda and torch.is_grad_enabled() and q.requires_grad):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    logits = (q * scale) @ k.transpose(-1, -2)
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -math.inf)
+    return logits.softmax(-1).to(v.dtype) @ v
+
+
 def reference_packed(q: Tensor, k: Tensor, v: Tensor, layout: tables.Layout, scale: float) -> Tensor:
-    """Packed attention, one segment after the other; segments of one length, as windows are, in one go."""
+    """Packed attention, one segment after the other; neighbours with as many queries each go together."""
     if layout.row_map is not None:
         order = layout.row_map.long()
         q, k, v = q[order], k[order], v[order]
     queries, keys = (layout.q_end - layout.q_first).tolist(), (layout.k_end - layout.k_first).tolist()
-    if len(set(zip(queries, keys, strict=True))) == 1:
-        whole = zip((q, k, v), (queries[0], keys[0], keys[0]), strict=True)
-        o = reference(*(x.unflatten(0, (len(queries), n)).transpose(1, 2) for x, n in whole), layout.causal, scale)
-        parts = [o.transpose(1, 2).flatten(0, 1)]
-    else:
-        segments = zip(q.split(queries), k.split(keys), v.split(keys), strict=True)  # a slice's gradient is a whole q
-        parts = [
-            reference(*(x.transpose(0, 1)[None] for x in segment), layout.causal, scale)[0].transpose(0, 1)
-            for segment in segments
-        ]
+    runs = [list(run) for _, run in groupby(zip(queries, keys, strict=True), lambda n: (n[0], layout.causal and n[1]))]
+    each = ([sum(of[side] for of in run) for run in runs] for side in (0, 1))
+    q_rows, k_rows = each
+    split = zip(runs, q.split(q_rows), k.split(k_rows), v.split(k_rows), strict=True)  # a slice's gradient is a whole q
+    parts = [alike(run, *rows, layout.causal, scale) for run, *rows in split]
     o = torch.cat(parts) if parts else q[:0]
     return o if layout.row_map is None else o[order.argsort()]
+
+
+def alike(run: list[tuple[int, int]], q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
+    """Packed attention of neighbouring segments, (queries, keys) each, with as many queries each.
+
+    Where they have not as many keys each, keys are filled up to the longest's, and masked.
+    """
+    keys = [n for _, n in run]
+    q = q.unflatten(0, (len(run), -1)).transpose(1, 2) if len(q) else q.new_zeros(len(run), q.shape[1], 0, q.shape[2])
+    if len(set(keys)) == 1:
+        k, v = (x.unflatten(0, (len(run), keys[0])).transpose(1, 2) for x in (k, v))
+        return reference(q, k, v, causal, scale).transpose(1, 2).flatten(0, 1)
+    k, v = (pad_sequence(x.split(keys), batch_first=True).transpose(1, 2) for x in (k, v))
+    count = torch.tensor(keys, device=q.device)[:, None, None, None]
+    mask = torch.arange(k.shape[2], device=q.device) < count.clamp(min=1)  # of none, the one that is filled in: zeros
+    return dense(q, k, v, mask, scale).transpose(1, 2).flatten(0, 1)
 
 
 # ---------------------------------------------------------------------------------------------- what the arguments take

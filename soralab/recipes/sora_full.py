@@ -1,0 +1,258 @@
+"""How chapter 16's whole model is trained: `soralab train sora_full`.
+
+One model for films and pictures of many sizes: each batch is a row of all KINDS, in the shares that are written there.
+It films in the latents of chapter 11's autoencoder. They are made once, kind by kind, and kept in runs/NAME/latents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import count, islice
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor
+
+from soralab import world
+from soralab.blocks.film_codec import FilmCodec
+from soralab.diffusion import RectifiedFlow, sample_times
+from soralab.diffusion.process import noise_like
+from soralab.files.checkpoints import load_checkpoint, read_card, save_checkpoint
+from soralab.latent_diffusion import word_ids
+from soralab.recipes import RUNS, Trained
+from soralab.recipes.sora import wordings
+from soralab.recipes.walt import load_autoencoder
+from soralab.sora_full import Films, FullConfig, FullSora, latents, shift_of
+from soralab.training import loop
+from soralab.training.loop import TrainConfig
+from soralab.training.muon import muon_groups
+from soralab.training.profiles import by_profile, device
+from soralab.training.progress import progress
+from soralab.world.scene import WALL
+
+NAME, AUTOENCODER, SEED = "sora_full", "walt_autoencoder", 20
+NULL, UNSAID = 0.1, 0.3  # shares of films without a prompt, and whose rate is not said
+GIVEN = 0.25  # share of films of one clip that are shown their beginning: one latent frame or more, and not the last
+PROCESS = RectifiedFlow()
+KEPT = {"orbits": 1.0, "spins": 1.0, WALL: 0.6, "bounces": 0.7, "grows": 0.5, "shrinks": 0.5}  # of films of one thing
+REST = 0.25  # of all other motions: they are learnt soonest
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Films of one size: their clips, and how many of the library's and of a batch's are of this kind."""
+
+    clips: tuple[int, ...]  # frames
+    height: int  # pixels
+    width: int
+    films: int
+    share: float
+    rate: int = 0  # frames that the motion takes; 0: as many as the film has. Of a slower one, a window is seen
+
+    @property
+    def frames(self) -> int:
+        """Frames in all."""
+        return sum(self.clips)
+
+    @property
+    def name(self) -> str:
+        """Such as "9_32x48"."""
+        slow = f"_of_{self.rate}" if self.rate else ""
+        return "+".join(map(str, self.clips)) + f"_{self.height}x{self.width}" + slow
+
+
+KINDS = (
+    Kind((9,), 32, 32, 48_000, 0.50),
+    Kind((9,), 32, 48, 8000, 0.08),
+    Kind((9,), 48, 32, 8000, 0.08),
+    Kind((9,), 32, 32, 8000, 0.06, rate=18),
+    Kind((17,), 32, 32, 8000, 0.08),
+    Kind((9,), 48, 64, 4000, 0.04),
+    Kind((17,), 48, 64, 2500, 0.02),
+    Kind((1,), 32, 32, 6000, 0.05),
+    Kind((1,), 48, 64, 3000, 0.03),
+    Kind((9, 9), 32, 32, 5000, 0.04),
+    Kind((5, 9, 5), 32, 32, 2500, 0.02),
+)
+BATCH = 48  # films
+TRAINING = TrainConfig(
+    steps=24_000, lr=4e-3, warmup=300, cooldown=0.3, ema=0.999, seed=SEED, log_every=50, precision="bfloat16"
+)
+
+
+def build() -> FullSora:
+    """The transformer, its weights drawn from the recipe's seed."""
+    torch.manual_seed(SEED)
+    return FullSora(FullConfig())
+
+
+def parameters(model: FullSora) -> list[dict]:
+    """The blocks' matrices train with Muon; embeddings, modulations, biases and norms with AdamW, more slowly."""
+    return muon_groups(model, inside="blocks", outside=("modulation",), scale=0.2)
+
+
+# ---------------------------------------------------------------------------------------------------------- the library
+
+
+def scenes(kind: Kind, number: int) -> Iterator[world.Scene]:
+    """The scenes of a kind, without end: two of five simple; of those of one thing, fewer of what is learnt soon."""
+    for index in count():
+        rng = Random(f"{SEED}/{number}/{index}")
+        level = "simple" if rng.random() < 0.4 else "full"
+        scene = world.sample_scene(SEED + number, index, level, "train", kind.width / kind.height)
+        if len(scene.objects) > 1 or rng.random() < KEPT.get(scene.objects[0].motion, REST):
+            yield scene
+
+
+def still(scene: world.Scene) -> world.Scene:
+    """The scene as one picture of it is described: no motion, and of relations those of places."""
+    things = tuple(replace(thing, motion="", speed="", turn="") for thing in scene.objects)
+    kind = scene.relation.kind if scene.relation else ""
+    return replace(scene, objects=things, camera="still", relation=scene.relation if "o" in kind[:4] else None)
+
+
+def render(kind: Kind, scenes: list[world.Scene], first: int) -> Tensor:
+    """Films [batch, frames, 3, height, width]; of a picture or a window of a slow film, a moment drawn for each."""
+    if kind.frames > 1 and not kind.rate:
+        return world.to_film(world.render(scenes, kind.frames, kind.height, kind.width))
+    whole = world.to_film(world.render(scenes, kind.rate or 9, kind.height, kind.width))
+    room = whole.shape[1] - kind.frames + 1
+    begins = (Random(f"{SEED}/{kind.name}/{first + k}").randrange(room) for k in range(len(scenes)))
+    return torch.stack([film[begin : begin + kind.frames] for film, begin in zip(whole, begins, strict=True)])
+
+
+@torch.no_grad()
+def encode(autoencoder: FilmCodec, film: Tensor, clips: tuple[int, ...]) -> Tensor:
+    """The latents of a string of clips, each coded alone: [batch, latent frames, 16, height / 4, width / 4]."""
+    there = film.to(autoencoder.std.device)
+    with loop.autocast(loop.autocast_dtype("bfloat16", there.device), there.device):
+        return torch.cat([autoencoder.encode(clip) for clip in there.split(clips, dim=1)], dim=1).half()
+
+
+def library(number: int, autoencoder: FilmCodec, folder: Path | None, films: int | None = None) -> dict[str, Tensor]:
+    """The films of KINDS[number]: {"latents" [films, ...] float16, "ids" [films, 4 wordings, words] int16}.
+
+    Those that `folder` holds, of the same autoencoder, are taken from there.
+    """
+    kind = KINDS[number]
+    films = films or kind.films
+    weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
+    of = {"kind": repr(kind), "films": films, "seed": SEED, "kept": {**KEPT, "rest": REST},
+          "autoencoder": hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()}  # fmt: skip
+    path = folder and folder / kind.name
+    mend = f"remove {path}.json, and its films are encoded again"
+    if path and path.with_suffix(".json").exists() and read_card(path, mend).get("of") == of:
+        return load_checkpoint(path, mend=mend)[0]
+    source, parts, ids = scenes(kind, number), [], []
+    for first in progress(range(0, films, 50), desc=f"encoding {kind.name}", unit="batch"):
+        part = list(islice(source, min(50, films - first)))
+        parts.append(encode(autoencoder, render(kind, part, first), kind.clips))
+        told = [still(scene) if kind.frames == 1 else scene for scene in part]
+        ids += [word_ids(wordings(scene), FullConfig.words).short() for scene in told]
+    found = {"latents": torch.cat(parts), "ids": torch.stack(ids)}
+    if path:
+        save_checkpoint(path, found, {"of": of})
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------- the batches
+
+
+class Batches:
+    """Rows of films of all kinds: of each as many as its share, whatever the step, and its films in a new order each
+    epoch."""
+
+    def __init__(self, libraries: list[dict[str, Tensor]], batch: int = BATCH):
+        self.libraries, self.batch = libraries, batch
+
+    def __call__(self, step: int) -> dict[str, list]:
+        """Batch `step`: {"x0": a tensor of latents for each kind that has films in it, "kinds": their numbers, "ids"
+        [films, words], "rate": a tensor for each kind}."""
+        rng, found = Random(f"{SEED}/batch/{step}"), {"x0": [], "kinds": [], "ids": [], "rate": []}
+        for number, (kind, held) in enumerate(zip(KINDS, self.libraries, strict=True)):
+            low, high = (int(kind.share * self.batch * at + 1e-6) for at in (step, step + 1))
+            if low == high:
+                continue
+            rows = torch.tensor([order(len(held["ids"]), number, *divmod(k, len(held["ids"]))) for k in range(low, high)])
+            said = [wording(rng) for _ in rows]
+            rate = [0.0 if rng.random() < UNSAID or kind.frames == 1 else float(kind.rate or kind.frames) for _ in rows]
+            found["x0"].append(held["latents"][rows].float())
+            found["kinds"].append(number)
+            found["ids"].append(held["ids"][rows, torch.tensor(said)].long())
+            found["rate"].append(torch.tensor(rate))
+        ids = torch.cat(found["ids"])
+        return found | {"ids": ids[:, : max(1, int((ids > 0).sum(1).max()))]}
+
+
+@lru_cache(maxsize=4 * len(KINDS))
+def _epoch(films: int, number: int, epoch: int) -> list[int]:
+    generator = torch.Generator().manual_seed(loop.step_seed(SEED + number, epoch))
+    return torch.randperm(films, generator=generator).tolist()
+
+
+def order(films: int, number: int, epoch: int, place: int) -> int:
+    """Which film of a kind's library stands at this place of an epoch."""
+    return _epoch(films, number, epoch)[place]
+
+
+def wording(rng: Random) -> int:
+    """Which of `wordings` a film has in a batch: none, the descriptive one, the short one, that without sizes."""
+    draw = rng.random()
+    return sum(draw >= end for end in (NULL, 0.5, 0.88))
+
+
+def known(kind: Kind, films: int, generator: torch.Generator) -> Tensor:
+    """Which latent frames are given: [films, latent frames]. Of one clip, at times its beginning; of several, the first
+    clip, the last, both, or none."""
+    per = [latents(frames) for frames in kind.clips]
+    given = torch.zeros(films, sum(per), dtype=torch.bool)
+    draws = torch.rand(films, generator=generator).tolist()
+    for row, draw in zip(given, draws, strict=True):
+        if len(per) == 1:
+            row[: int(draw < GIVEN) * (1 + int(draw / GIVEN * (len(row) - 1)))] = len(row) > 1
+        elif draw > 0.25:
+            both = len(per) == 3 and draw < 0.75
+            row[: per[0]] = both or draw < 0.6
+            row[-per[-1] :] = both or draw >= 0.6
+    return given
+
+
+def make_loss(batch_kinds=KINDS):
+    """The training loss of a row: mean squared error of the velocity of all that is not known."""
+
+    def loss(model: FullSora, batch: dict, generator: torch.Generator) -> Tensor:
+        films, targets = [], []
+        for number, x0, rate in zip(batch["kinds"], batch["x0"], batch["rate"], strict=True):
+            tokens = x0[0, :, 0].numel() // model.config.patch**2
+            t = sample_times(len(x0), generator, "logit_normal", shift=shift_of(tokens), device=x0.device)
+            free = ~known(batch_kinds[number], len(x0), generator).to(x0.device)
+            times = t[:, None] * free
+            eps = noise_like(x0, generator)
+            x = torch.lerp(x0, eps, times[:, :, None, None, None])
+            films.append(Films(x, times, batch_kinds[number].clips, rate))
+            targets.append((eps - x0, free))
+        told = model(films, batch["ids"])
+        error, values = 0.0, 0
+        for velocity, (target, free) in zip(told, targets, strict=True):
+            wrong = (velocity.float() - target).square().mean((2, 3, 4))
+            size = target[0, 0, 0].numel()
+            error, values = error + (wrong * free).sum() * size, values + free.sum() * size
+        return error / values
+
+    return loss
+
+
+def train(name: str = NAME, steps: int | None = None) -> Trained:
+    """Train the model, or go on with it, in runs/NAME."""
+    model, autoencoder = build(), load_autoencoder(AUTOENCODER).to(device())
+    full = TRAINING.steps
+    config = replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
+    films = by_profile(smoke=50, laptop=None, gpu=None)
+    libraries = [library(number, autoencoder, RUNS / name / "latents", films) for number in range(len(KINDS))]
+    result = loop.train(model, make_loss(), Batches(libraries), config, RUNS / name, parameters=parameters(model))
+    result.ema.copy_to(model)
+    return Trained.of(model, model.config, result, autoencoder=AUTOENCODER, data_seed=SEED, batch=BATCH)

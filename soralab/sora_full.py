@@ -1,0 +1,323 @@
+"""Sora, whole: one transformer for films and pictures of any length, size and shape, packed into one row.
+
+Papers: Brooks et al. 2024, "Video generation models as world simulators" (the Sora report); Peebles & Xie 2023, "Scalable
+Diffusion Models with Transformers" (DiT, 2212.09748). The report names the parts and gives no sizes. Each part is an
+earlier chapter's: the text tower is CLIP's (04), the video compression network W.A.L.T's causal autoencoder (11), its
+shared modulations too (AdaLN-LoRA), and films of many sizes lie side by side in one row, as NaViT packs pictures (07).
+
+    film [1 + 4k, 3, h, w]  --encode-->  latents [1 + k, 16, h/4, w/4]  --patchify-->  (1 + k) (h/8) (w/8) tokens
+
+A film is a string of clips, each coded alone: mostly one. Every latent frame has a diffusion time of its own. What is
+known, a picture to begin with, the end of a film to go on from, stands in its place with time 0, which is no noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from soralab.blocks import TimestepEmbedding, grid_positions, patchify, rotary_angles, sincos, sincos_grid, unpatchify
+from soralab.blocks.dit import Block, initialise
+from soralab.clip import PromptEncoder
+from soralab.diffusion import SAMPLERS, RectifiedFlow, guide
+from soralab.kernels import Packed
+from soralab.latent_diffusion import word_ids
+from soralab.walt import CausalAutoencoder, LowRank
+
+LATENT = 4  # frames that a latent holds, but the first of a clip, which holds one
+
+
+@dataclass(frozen=True)
+class FullConfig:
+    """Sizes of the transformer."""
+
+    channels: int = 16  # of a latent
+    patch: int = 2  # rows and columns of latents in a token
+    dim: int = 256
+    depth: int = 8
+    heads: int = 4
+    rank: int = 16  # of what a block adds to the modulations that all blocks share
+    vocabulary: int = 256
+    words: int = 48
+
+
+@dataclass(frozen=True)
+class Films:
+    """Films of one size: x [batch, latent frames, channels, height, width], each a string of clips of `clips` frames.
+
+    times [batch, latent frames] in [0, 1] are the diffusion times, 0 for what is known. rate [batch] is how many frames
+    the motion takes from its beginning to its end, 0 for not said.
+    """
+
+    x: Tensor
+    times: Tensor
+    clips: tuple[int, ...]
+    rate: Tensor
+
+    def __post_init__(self):
+        want = sum(latents(frames) for frames in self.clips)
+        if self.x.ndim != 5 or self.x.shape[1] != want:
+            raise ValueError(f"x is {list(self.x.shape)}; clips of {self.clips} frames take [batch, {want}, channels, "
+                             "height, width]")  # fmt: skip
+        if self.times.shape != self.x.shape[:2] or self.rate.shape != self.x.shape[:1]:
+            raise ValueError(f"times, rate are {list(self.times.shape)}, {list(self.rate.shape)}; they take "
+                             f"{list(self.x.shape[:2])}, {list(self.x.shape[:1])}")  # fmt: skip
+
+
+def latents(frames: int) -> int:
+    """How many latent frames a clip has. Raises ValueError unless it has 1, 5, 9, ... frames."""
+    if frames < 1 or frames % LATENT != 1:
+        raise ValueError(f"frames is {frames}; it takes 1, 5, 9, ...: one, and {LATENT} for each latent after the first")
+    return 1 + frames // LATENT
+
+
+def moments(clips: Sequence[int], device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """For each latent frame of a string of clips: the middle of its frames, counted from the film's first, and whether
+    it is its clip's first: two tensors [latent frames], float and bool."""
+    middles, first, start = [], [], 0
+    for frames in clips:
+        middles += [start, *(start + LATENT * j - (LATENT - 1) / 2 for j in range(1, latents(frames)))]
+        first += [True] + [False] * (latents(frames) - 1)
+        start += frames
+    return torch.tensor(middles, dtype=torch.float32, device=device), torch.tensor(first, device=device)
+
+
+class FullSora(nn.Module):
+    """Noisy latents of films of any sizes, their times and prompts in; the velocity of each out.
+
+    Self-attention is within a film, cross-attention from a film to its own prompt: the tokens of all films are one row,
+    and `soralab.kernels` is told where each film ends.
+    """
+
+    def __init__(self, config: FullConfig = FullConfig(), backend: str = "auto"):
+        super().__init__()
+        self.config, self.backend = config, backend
+        values, dim = config.channels * config.patch**2, config.dim
+        self.embed = nn.Linear(values, dim)
+        self.first = nn.Parameter(torch.zeros(dim))  # the latent is its clip's first: one frame, not four
+        self.time, self.rate = TimestepEmbedding(dim), nn.Linear(dim, dim, bias=False)
+        self.text = PromptEncoder(config.vocabulary, dim, config.words)
+        self.base = nn.Linear(dim, 6 * dim)  # the modulations that all blocks share
+        self.blocks = nn.ModuleList(
+            Block(dim, config.heads, True, modulation=LowRank(dim, config.rank)) for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.modulation, self.head = nn.Linear(dim, 2 * dim), nn.Linear(dim, values)
+        gates = [layer for block in self.blocks for layer in (block.modulation[1], block.cross.to_out)]
+        initialise(self, [*gates, self.base, self.modulation, self.head, self.rate])
+
+    def place(self, films: Films) -> tuple[Tensor, Tensor]:
+        """Of one film's tokens: what is added to them [n, dim], and by how much attention turns them [n, pairs]."""
+        x, (dim, heads, p) = films.x, (self.config.dim, self.config.heads, self.config.patch)
+        middles, first = moments(films.clips, x.device)
+        where = grid_positions((len(middles), x.shape[3] // p, x.shape[4] // p), x.device)
+        of, where = where[:, 0], where.float()
+        where[:, 0] = middles[of] / LATENT
+        rest = (dim - dim // 8 * 2) // 4 * 2
+        added = sincos_grid(where, (dim - 2 * rest, rest, rest), max_period=100.0)
+        third = (pairs := dim // heads // 2) // 3
+        angles = rotary_angles(where, (pairs - 2 * third, third, third), 100.0)
+        return added + first[of, None] * self.first, angles
+
+    def forward(self, films: Sequence[Films], ids: Tensor) -> list[Tensor]:
+        """The velocity of every film, each tensor like the x of its Films. ids [all films, words]: their prompts."""
+        rows, angles, counts, lengths = [], [], [], []
+        for part in films:
+            added, turned = self.place(part)
+            p = self.config.patch
+            rows.append((self.embed(patchify(part.x, (1, p, p))) + added.to(part.x)).flatten(0, 1))
+            angles.append(turned.repeat(len(part.x), 1))
+            counts.append(len(added) // part.x.shape[1])  # tokens of a latent frame
+            lengths += [len(added)] * len(part.x)
+        x, angles = torch.cat(rows)[:, None], torch.cat(angles)[:, None, None]
+        words, mask, whole = self.text(ids)
+        words, bounds_k = words[mask][:, None], _bounds(mask.sum(1))
+        bounds_q = _bounds(torch.tensor(lengths, device=ids.device))
+        frames = [part.times.shape for part in films]
+        c = F.silu(self.conditions(films, whole))
+
+        def spread(told: Tensor) -> Tensor:
+            """From one row a latent frame to one row a token."""
+            parts = zip(told.split([b * t for b, t in frames]), counts, strict=True)
+            return torch.cat([part[:, None].expand(-1, n, -1).flatten(0, 1) for part, n in parts])
+
+        base = self.base(c)
+        within = Packed(bounds_q, backend=self.backend)
+        across = Packed(bounds_q, bounds_k, backend=self.backend)
+        for block in self.blocks:
+            told = spread(base + block.modulation(c))
+            x = block(x, None, words, None, None, angles, within, across, told=told)
+        shift, scale = spread(self.modulation(c)).chunk(2, dim=-1)
+        out = self.head(torch.addcmul(shift, self.norm(x[:, 0]), 1 + scale))
+        parts = out.split([len(part.x) * n * part.times.shape[1] for part, n in zip(films, counts, strict=True)])
+        return [self.film(rows, part) for rows, part in zip(parts, films, strict=True)]
+
+    def conditions(self, films: Sequence[Films], whole: Tensor) -> Tensor:
+        """Time, prompt and rate of each latent frame of all films: [latent frames of all, dim]."""
+        told = []
+        for part, prompt in zip(films, whole.split([len(part.x) for part in films]), strict=True):
+            rate = self.rate(sincos(part.rate, self.config.dim, 100.0)) * (part.rate > 0)[:, None]
+            time = self.time(part.times.flatten()).unflatten(0, part.times.shape)
+            told.append((time + (prompt + rate)[:, None]).flatten(0, 1))
+        return torch.cat(told)
+
+    def film(self, rows: Tensor, part: Films) -> Tensor:
+        """Rows of tokens back to latents of the shape of part.x."""
+        b, t, _, h, w = part.x.shape
+        return unpatchify(rows.unflatten(0, (b, -1)), (1, self.config.patch, self.config.patch), (t, h, w))
+
+
+def _bounds(lengths: Tensor) -> Tensor:
+    """Where each segment of these lengths begins, and where the last ends: [segments + 1]."""
+    return F.pad(lengths.cumsum(0), (1, 0)).int()
+
+
+# ------------------------------------------------------------------------------------------------- prompt to film
+
+PROCESS = RectifiedFlow()
+SHIFT, USUAL = 2.0, 48  # of the times of a film of so many tokens (Esser et al. 2403.03206, section 5.3.2)
+
+
+def shift_of(tokens: int) -> float:
+    """How far the times of a film of so many tokens are bent towards the noise, which a larger film hides better."""
+    return SHIFT * math.sqrt(tokens / USUAL)
+
+
+def clip_for(frames: int) -> int:
+    """The shortest clip that has so many frames: 1, 5, 9, ..."""
+    return 1 + math.ceil(max(frames - 1, 0) / LATENT) * LATENT
+
+
+@dataclass
+class FullFilmmaker:
+    """Everything between a prompt, a picture or films, and a film.
+
+    Films are [batch, frames, 3, height, width] in [-1, 1], and so are the answers. Film k starts from the noise of
+    seed + k, whatever is filmed beside it.
+    """
+
+    sora: FullSora
+    autoencoder: CausalAutoencoder
+
+    def film(
+        self, prompts: list[str], seed: int = 0, size: tuple[int, int, int] = (9, 32, 32), rate: int = 0, **options
+    ) -> Tensor:
+        """Film each prompt. size (frames, height, width): any frames, sides that 8 divides; 1 frame is a picture.
+        rate: frames that the motion takes; 0: as many as the film has. options: see `walk`."""
+        frames, clip = size[0], clip_for(size[0])
+        given = self.empty(len(prompts), (clip,), *size[1:])
+        rate = (rate or frames) if frames > 1 else 0
+        return self.decode(self.walk(given, (clip,), prompts, seed, rate=rate, **options))[:, :frames]
+
+    def animate(self, pictures: Tensor, prompts: list[str], frames: int = 9, seed: int = 0, **options) -> Tensor:
+        """Bring pictures [batch, 3, height, width] to life: each is its film's first frame, as it is."""
+        return self.extend(pictures[:, None], frames - 1, prompts, seed, rate=options.pop("rate", frames), **options)
+
+    def extend(
+        self, films: Tensor, by: int, prompts: list[str], seed: int = 0, backwards: bool = False, **options
+    ) -> Tensor:  # fmt: skip
+        """The films with `by` frames more, behind them or before them."""
+        if backwards:
+            known = films[:, : min(clip_for(films.shape[1] - LATENT + 1), MEMORY)]
+            z, clips = self.encode(known), (clip_for(by), known.shape[1])
+            given = self.empty(len(films), clips, *films.shape[3:])
+            given[:, -z.shape[1] :] = z
+            new = self.decode(self.walk(given, clips, prompts, seed, **options)[:, : -z.shape[1]])
+            return torch.cat([new[:, -by:], films], dim=1)
+        known = films[:, -min(clip_for(films.shape[1] - LATENT + 1), MEMORY) :]
+        z, clip = self.encode(known), clip_for(known.shape[1] + by)
+        given = self.empty(len(films), (clip,), *films.shape[3:])
+        given[:, : z.shape[1]] = z
+        new = self.decode(self.walk(given, (clip,), prompts, seed, **options))
+        return torch.cat([films, new[:, known.shape[1] :][:, :by]], dim=1)
+
+    def join(self, a: Tensor, b: Tensor, between: int, prompts: list[str], seed: int = 0, **options) -> Tensor:
+        """Film a, `between` frames that lead from it to b, and b. Of one film with itself: a loop's missing part."""
+        tail, head = (min(clip_for(x.shape[1] - LATENT + 1), EDGE) for x in (a, b))
+        clips = (tail, clip_for(between), head)
+        left, right = self.encode(a[:, -tail:]), self.encode(b[:, :head])
+        given = self.empty(len(a), clips, *a.shape[3:])
+        given[:, : left.shape[1]], given[:, -right.shape[1] :] = left, right
+        z = self.walk(given, clips, prompts, seed, **options)[:, left.shape[1] : -right.shape[1]]
+        return torch.cat([a, self.decode(z)[:, :between], b], dim=1)
+
+    def edit(self, films: Tensor, prompts: list[str], strength: float, seed: int = 0, **options) -> Tensor:
+        """SDEdit (Meng et al. 2108.01073): noise as of time `strength` on the films, and the prompt's way back. At 0
+        they stay as they are, at 1 nothing is left of them."""
+        if strength == 0:
+            return films.clone()
+        clip = clip_for(films.shape[1])
+        whole = torch.cat([films, films[:, -1:].expand(-1, clip - films.shape[1], -1, -1, -1)], dim=1)
+        begin = (self.encode(whole), strength)
+        z = self.walk(self.empty(len(films), (clip,), *films.shape[3:]), (clip,), prompts, seed, begin=begin, **options)
+        return self.decode(z)[:, : films.shape[1]]
+
+    @torch.no_grad()
+    def walk(
+        self, given: Tensor, clips: tuple[int, ...], prompts: list[str], seed: int, steps: int = 20,
+        guidance: float = 3.0, sampler: str = "dpm_solver_pp", rate: int = 0,
+        begin: tuple[Tensor, float] | None = None, callback=None,
+    ) -> Tensor:  # fmt: skip
+        """From noise to latents. given [batch, latent frames, ...]: what is known, NaN where nothing is.
+
+        begin: (latents, time), to start from these with the noise of that time instead of from noise alone.
+        """
+        device = given.device
+        ids = word_ids(prompts, self.sora.config.words).to(device)
+        ids = ids[:, : max(1, int((ids > 0).sum(1).max()))]
+        free = given[0, :, 0, 0, 0].isnan()
+        draws = (torch.randn(given.shape[1:], generator=torch.Generator().manual_seed(seed + k)) for k in range(len(given)))
+        noise, t_start = torch.stack(list(draws)).to(device), 1.0
+        if begin is not None:
+            noise, t_start = PROCESS.add_noise(begin[0], noise, torch.full((len(noise),), begin[1])), begin[1]
+
+        def network(x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+            n = len(x) // len(given)
+            whole = given.repeat(n, 1, 1, 1, 1)
+            whole[:, free] = x
+            rates = torch.full((len(x),), float(rate), device=device)
+            films = Films(whole, t[:, None] * free, clips, rates)
+            return self.sora([films], ids)[0][:, free]
+
+        guided = guide(network, {"ids": ids}, {"ids": torch.zeros_like(ids)}, guidance, batched=True)
+        shift = shift_of(given[0, :, 0].numel() // self.sora.config.patch**2)
+        sample = SAMPLERS[sampler]
+        x = sample(PROCESS.denoiser(guided, "v"), noise[:, free], PROCESS, steps, t_start=t_start, shift=shift,
+                   callback=callback)  # fmt: skip
+        whole = given.clone()
+        whole[:, free] = x
+        return whole
+
+    def empty(self, films: int, clips: tuple[int, ...], height: int, width: int) -> Tensor:
+        """Latents of which nothing is known."""
+        side = 4 * self.sora.config.patch
+        if height % side or width % side or min(height, width) < side:
+            near = " or ".join(f"{h}x{w}" for h, w in nearest(height, width, side))
+            raise ValueError(f"size is {height}x{width}; it takes sides that {side} divides, such as {near}")
+        shape = (films, sum(map(latents, clips)), self.sora.config.channels, height // 4, width // 4)
+        return torch.full(shape, math.nan, device=self.sora.head.weight.device)
+
+    @torch.no_grad()
+    def encode(self, clip: Tensor) -> Tensor:
+        """Latents of a clip."""
+        return self.autoencoder.encode(clip.to(self.sora.head.weight.device))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """A clip of its latents."""
+        return self.autoencoder.decode(z).clamp(-1, 1)
+
+
+MEMORY, EDGE = 9, 5  # frames that an extension remembers, and that a join sees of either film
+
+
+def nearest(height: int, width: int, side: int) -> list[tuple[int, int]]:
+    """The sizes below and above these that `side` divides."""
+    low = tuple(max(side, x // side * side) for x in (height, width))
+    high = tuple(max(side, -(-x // side) * side) for x in (height, width))
+    return [low] if low == high else [low, high]
