@@ -14,7 +14,7 @@ PACKAGE = ROOT / "soralab"
 # The syllabus in order: a paper may import those before it.
 PAPERS = [
     "unet", "transformer", "vit", "clip", "vqvae", "latent_diffusion", "navit", "vivit", "imagen_video",
-    "align_your_latents", "walt", "recaptioning", "llava", "make_a_video", "tune_a_video", "dit", "sora",
+    "align_your_latents", "walt", "recaptioning", "llava", "make_a_video", "tune_a_video", "dit", "sora", "sora_full",
 ]
 SECOND = "dit"  # chapter 16 is about two papers; the other one is its name
 # The floors from the ground up. A room imports from lower floors only, and not from its neighbours.

@@ -20,6 +20,8 @@ RECIPES = {  # checkpoint: the chapter's file, here and in `soralab.experiments`
     "sora": "sora",
     "sora_pixels": "sora",
     "sora_autoencoder": "sora_autoencoder",
+    "sora_full": "sora_full",
+    "sora_full_autoencoder": "sora_full_autoencoder",
     "transformer": "transformer",
     "unet": "unet",
     "unet_denoiser": "unet",

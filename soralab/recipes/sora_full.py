@@ -34,7 +34,7 @@ from soralab.training.profiles import by_profile, device
 from soralab.training.progress import progress
 from soralab.world.scene import WALL
 
-NAME, AUTOENCODER, SEED = "sora_full", "walt_autoencoder", 20
+NAME, AUTOENCODER, SEED = "sora_full", "sora_full_autoencoder", 20
 NULL, UNSAID = 0.1, 0.3  # shares of films without a prompt, and whose rate is not said
 GIVEN = 0.25  # share of films of one clip that are shown their beginning: one latent frame or more, and not the last
 PROCESS = RectifiedFlow()
@@ -159,7 +159,7 @@ def library(number: int, autoencoder: FilmCodec, folder: Path | None, films: int
     return found
 
 
-# ----------------------------------------------------------------------------------------------------------- the batches
+# --------------------------------------------------------------------------------------------------------- the batches
 
 
 class Batches:
@@ -177,7 +177,9 @@ class Batches:
             low, high = (int(kind.share * self.batch * at + 1e-6) for at in (step, step + 1))
             if low == high:
                 continue
-            rows = torch.tensor([order(len(held["ids"]), number, *divmod(k, len(held["ids"]))) for k in range(low, high)])
+            rows = torch.tensor(
+                [order(len(held["ids"]), number, *divmod(k, len(held["ids"]))) for k in range(low, high)]
+            )
             said = [wording(rng) for _ in rows]
             rate = [0.0 if rng.random() < UNSAID or kind.frames == 1 else float(kind.rate or kind.frames) for _ in rows]
             found["x0"].append(held["latents"][rows].float())
