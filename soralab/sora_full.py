@@ -1,9 +1,9 @@
 """Sora, whole: one transformer for films and pictures of any length, size and shape, packed into one row.
 
-Papers: Brooks et al. 2024, "Video generation models as world simulators" (the Sora report); Peebles & Xie 2023, "Scalable
-Diffusion Models with Transformers" (DiT, 2212.09748). The report names the parts and gives no sizes. Each part is an
-earlier chapter's: the text tower is CLIP's (04), the video compression network W.A.L.T's causal autoencoder (11), its
-shared modulations too (AdaLN-LoRA), and films of many sizes lie side by side in one row, as NaViT packs pictures (07).
+Papers: Brooks et al. 2024, "Video generation models as world simulators" (the Sora report); Peebles & Xie 2023,
+"Scalable Diffusion Models with Transformers" (DiT, 2212.09748). The report names the parts and gives no sizes. Each
+part is an earlier chapter's: the text tower is CLIP's (04), the video compression network W.A.L.T's causal autoencoder
+(11), its shared modulations too (AdaLN-LoRA), and films of many sizes lie in one row, as NaViT packs pictures (07).
 
     film [1 + 4k, 3, h, w]  --encode-->  latents [1 + k, 16, h/4, w/4]  --patchify-->  (1 + k) (h/8) (w/8) tokens
 
@@ -72,7 +72,7 @@ class Films:
 def latents(frames: int) -> int:
     """How many latent frames a clip has. Raises ValueError unless it has 1, 5, 9, ... frames."""
     if frames < 1 or frames % LATENT != 1:
-        raise ValueError(f"frames is {frames}; it takes 1, 5, 9, ...: one, and {LATENT} for each latent after the first")
+        raise ValueError(f"frames is {frames}; it takes 1, 5, 9, ...: one, and {LATENT} for each further latent")
     return 1 + frames // LATENT
 
 
@@ -271,8 +271,9 @@ class FullFilmmaker:
         ids = word_ids(prompts, self.sora.config.words).to(device)
         ids = ids[:, : max(1, int((ids > 0).sum(1).max()))]
         free = given[0, :, 0, 0, 0].isnan()
-        draws = (torch.randn(given.shape[1:], generator=torch.Generator().manual_seed(seed + k)) for k in range(len(given)))
-        noise, t_start = torch.stack(list(draws)).to(device), 1.0
+        generators = (torch.Generator().manual_seed(seed + k) for k in range(len(given)))
+        noise = torch.stack([torch.randn(given.shape[1:], generator=g) for g in generators]).to(device)
+        t_start = 1.0
         if begin is not None:
             noise, t_start = PROCESS.add_noise(begin[0], noise, torch.full((len(noise),), begin[1])), begin[1]
 

@@ -39,8 +39,9 @@ SHIPPED = (
     "align_your_latents", "clip", "film_autoencoder", "film_painter", "imagen_base", "imagen_space", "imagen_student",
     "imagen_time", "latent_autoencoder", "latent_diffusion", "llava", "make_a_video", "make_a_video_prior",
     "make_a_video_space", "navit", "recaptioning", "recaptioning_expander", "sora", "sora_autoencoder",
-    "sora_full", "sora_full_autoencoder", "temporal_decoder", "transformer", "unet", "unet_denoiser", "vit", "vivit", "vqvae", "vqvae_films", "vqvae_prior",
-    "walt", "walt_autoencoder",
+    "sora_full",
+    "sora_full_autoencoder", "temporal_decoder", "transformer", "unet", "unet_denoiser", "vit", "vivit", "vqvae",
+    "vqvae_films", "vqvae_prior", "walt", "walt_autoencoder",
 )  # fmt: skip
 """The checkpoints that the course ships."""
 MEASURED = ("recaptioning_painter", "sora_pixels")
