@@ -25,9 +25,10 @@ from soralab.blocks import TimestepEmbedding, grid_positions, patchify, rotary_a
 from soralab.blocks.dit import Block, initialise
 from soralab.clip import PromptEncoder
 from soralab.diffusion import SAMPLERS, RectifiedFlow, guide
+from soralab.files.checkpoints import config_of, load_model
 from soralab.kernels import Packed
 from soralab.latent_diffusion import word_ids
-from soralab.walt import CausalAutoencoder, LowRank
+from soralab.walt import CausalAutoencoder, LowRank, load_autoencoder
 
 LATENT = 4  # frames that a latent holds, but the first of a clip, which holds one
 
@@ -204,6 +205,12 @@ class FullFilmmaker:
     sora: FullSora
     autoencoder: CausalAutoencoder
 
+    @classmethod
+    def load(cls, name: str = "sora_full", device: torch.device | str = "cpu") -> FullFilmmaker:
+        """Load and verify a checkpoint, and the autoencoder that its card names. Raises CheckpointError."""
+        sora, card = load_model(name, lambda c: FullSora(config_of(FullConfig, c)), "FullSora", ("autoencoder",))
+        return cls(sora.to(device), load_autoencoder(card["autoencoder"]).to(device))
+
     def film(
         self, prompts: list[str], seed: int = 0, size: tuple[int, int, int] = (9, 32, 32), rate: int = 0, **options
     ) -> Tensor:
@@ -236,8 +243,12 @@ class FullFilmmaker:
         new = self.decode(self.walk(given, (clip,), prompts, seed, **options))
         return torch.cat([films, new[:, known.shape[1] :][:, :by]], dim=1)
 
+    def loop(self, films: Tensor, by: int, prompts: list[str], seed: int = 0, **options) -> Tensor:
+        """The films and `by` frames that lead from their end back to their beginning."""
+        return self.join(films, films, by, prompts, seed, **options)[:, : films.shape[1] + by]
+
     def join(self, a: Tensor, b: Tensor, between: int, prompts: list[str], seed: int = 0, **options) -> Tensor:
-        """Film a, `between` frames that lead from it to b, and b. Of one film with itself: a loop's missing part."""
+        """Film a, `between` frames that lead from it to b, and b."""
         tail, head = (min(clip_for(x.shape[1] - LATENT + 1), EDGE) for x in (a, b))
         clips = (tail, clip_for(between), head)
         left, right = self.encode(a[:, -tail:]), self.encode(b[:, :head])
@@ -296,16 +307,21 @@ class FullFilmmaker:
 
     def empty(self, films: int, clips: tuple[int, ...], height: int, width: int) -> Tensor:
         """Latents of which nothing is known."""
+        self.check(height, width)
+        shape = (films, sum(map(latents, clips)), self.sora.config.channels, height // 4, width // 4)
+        return torch.full(shape, math.nan, device=self.sora.head.weight.device)
+
+    def check(self, height: int, width: int) -> None:
+        """Raise ValueError, with the nearest sizes that work, unless patches divide these sides."""
         side = 4 * self.sora.config.patch
         if height % side or width % side or min(height, width) < side:
             near = " or ".join(f"{h}x{w}" for h, w in nearest(height, width, side))
             raise ValueError(f"size is {height}x{width}; it takes sides that {side} divides, such as {near}")
-        shape = (films, sum(map(latents, clips)), self.sora.config.channels, height // 4, width // 4)
-        return torch.full(shape, math.nan, device=self.sora.head.weight.device)
 
     @torch.no_grad()
     def encode(self, clip: Tensor) -> Tensor:
         """Latents of a clip."""
+        self.check(*clip.shape[3:])
         return self.autoencoder.encode(clip.to(self.sora.head.weight.device))
 
     @torch.no_grad()

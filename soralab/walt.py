@@ -31,6 +31,7 @@ from soralab.blocks.film_codec import FilmCodec
 from soralab.clip import PromptEncoder
 from soralab.diffusion import LinearBeta, ddim, diffusion_loss, guide, sample_times
 from soralab.diffusion.process import noise_like
+from soralab.files.checkpoints import load_model
 from soralab.kernels import attention, windows
 from soralab.latent_diffusion import word_ids
 
@@ -339,3 +340,8 @@ class Filmmaker:
         ids = word_ids(prompts, self.walt.config.words).to(self.walt.head.weight.device)
         z = self.latents(ids, self.noise(seed, len(film)), start=self.autoencoder.encode(given), **options)
         return torch.cat([film, self.autoencoder.decode(z)[:, given.shape[1] :].clamp(-1, 1)], dim=1)
+
+
+def load_autoencoder(name: str = "walt_autoencoder") -> CausalAutoencoder:
+    """A shipped causal autoencoder, verified. Raises CheckpointError."""
+    return load_model(name, lambda c: CausalAutoencoder(AutoencoderConfig(**c)), "CausalAutoencoder")[0]

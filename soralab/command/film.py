@@ -1,4 +1,4 @@
-"""`soralab film`: a film from a prompt, and what the referee sees in it."""
+"""`soralab film`: a film from a prompt, a picture or other films, and what the referee sees in it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,59 @@ def declare(verbs):
     film.add_argument("--steps", type=count(1, 1000), default=20, help="of the sampler, 1 to 1000 (default: 20)")
     film.add_argument("--guidance", type=_guidance, default=3.0, help="of the prompt, 0 to 30; 1 is none (default: 3)")
     film.add_argument("--n", type=count(1, 64), default=1, help="films side by side, 1 to 64 (default: 1)")
-    film.add_argument("--checkpoint", default="sora", help="a shipped name, or the path of your own")
+    film.add_argument(
+        "--size", type=_size, metavar="HxW", help="height and width in pixels, such as 48x64 (default: 32x32)"
+    )
+    film.add_argument("--frames", type=count(1, 65), help="of the film, 1 is a picture (default: 9)")
+    film.add_argument("--from", dest="picture", metavar="PICTURE", help="bring this picture to life")
+    film.add_argument("--extend", metavar="FILM", help="go on with this film, or with --backwards find its beginning")
+    film.add_argument("--backwards", action="store_true", help="with --extend: film what came before")
+    film.add_argument("--edit", metavar="FILM", help="film this film anew, as the prompt says")
+    film.add_argument("--strength", type=_share, help="of an edit, 0 (as it is) to 1 (nothing stays; default: 0.6)")
+    film.add_argument("--join", nargs=2, metavar="FILM", help="film what leads from one film to the other")
+    film.add_argument("--loop", metavar="FILM", help="film what leads from this film's end to its beginning")
+    film.add_argument("--by", type=count(1, 64), help="frames that --extend, --join or --loop adds (default: 8)")
+    film.add_argument("--expand", action="store_true", help="let chapter 12's model tell what the prompt leaves open")
+    film.add_argument("--checkpoint", help="a shipped name, or the path of your own (default: sora, or sora_full for "
+                      "what sora never learnt)")  # fmt: skip
     return film
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Height and width of "48x64"."""
+    sides = text.lower().replace("\u00d7", "x").split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and 8 <= int(side) <= 256 for side in sides):
+        raise argparse.ArgumentTypeError(f"is {text}; it takes HEIGHTxWIDTH in pixels, each from 8 to 256")
+    return int(sides[0]), int(sides[1])
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"is {text}; it takes a number from 0 to 1")
+    return value
+
+
+_size.__name__, _share.__name__ = "size", "number"
+WAYS = {"picture": "--from", "extend": "--extend", "edit": "--edit", "join": "--join", "loop": "--loop"}
+BELONGS = {"by": ("extend", "join", "loop"), "backwards": ("extend",), "strength": ("edit",)}
+WHOLE, USUAL_SIZE, USUAL_FRAMES = "sora_full", (32, 32), 9
+
+
+def check_options(options) -> str | None:
+    """The one way of WAYS that is asked for, None for a film from the prompt alone. Raises ValueError for two ways, and
+    for what belongs to another."""
+    ways = [way for way in WAYS if getattr(options, way)]
+    if len(ways) > 1:
+        raise ValueError(f"{' and '.join(WAYS[way] for way in ways)} are two films: give one of them at a time")
+    for option, owners in BELONGS.items():
+        if getattr(options, option) not in (None, False) and not set(owners) & set(ways):
+            raise ValueError(f"--{option} goes with {' or '.join(WAYS[way] for way in owners)}: give one of these, too")
+    if options.frames and set(ways) - {"picture"}:
+        raise ValueError(f"--frames is of a new film, and {WAYS[ways[0]]} takes those that there are: leave it out")
+    if options.frames == 1 and ways:
+        raise ValueError("--frames is 1, and a picture is no film: --from takes 2 or more")
+    return ways[0] if ways else None
 
 
 def _guidance(text: str) -> float:
@@ -43,23 +94,25 @@ def run(options) -> None:
     from soralab.world.prompts import read_prompt
 
     began = time.perf_counter()
+    way = check_options(options)
     check_film_path(options.output)
     prompt = read_prompt(english(options.prompt))
     if words(prompt.text) != words(options.prompt):
         print(f"{'translated' if is_hindi(options.prompt) else 'read as'}: {prompt.text}")
-    for what in prompt.unlearnt(read_card(options.checkpoint).get("level", "simple")):
+    new = way or options.size or options.frames or prompt.unlearnt("simple")
+    checkpoint = options.checkpoint or (WHOLE if new else "sora")
+    card = read_card(checkpoint)
+    for what in prompt.unlearnt(card.get("level", "simple")):
         print(f"soralab: the model never learnt {what}; it films this all the same", file=sys.stderr)
-    from soralab.sora import Filmmaker
-    from soralab.training.profiles import device
+    given = read_given(options, way)
+    text = expanded(prompt.text, options.seed) if options.expand else prompt.text
     from soralab.training.progress import progress
     from soralab.world import referee
 
-    maker = Filmmaker.load(options.checkpoint, device())
     with progress(total=options.steps, desc="filming", unit="step") as bar:
-        films = maker.film(
-            [prompt.text] * options.n, options.seed, options.steps, options.guidance,
-            callback=lambda *_: bar.update() and None,
-        )  # fmt: skip
+        settings = dict(seed=options.seed, steps=options.steps, guidance=options.guidance,
+                        callback=lambda *_: bar.update() and None)  # fmt: skip
+        films = filmed(checkpoint, card, way, given, [text] * options.n, options, settings)
     save_film(options.output, films if options.n > 1 else films[0])
     reports = [referee.read(film) for film in films]
     right = [referee.score_caption(report, prompt.things)["all"] for report in reports]
@@ -69,6 +122,56 @@ def run(options) -> None:
     for k, (report, fine) in enumerate(zip(reports, right, strict=True)):
         if not fine:
             print(f"the referee saw {seen(report)}" + (f" in film {k + 1}" if len(films) > 1 else ""))
+
+
+def read_given(options, way: str | None) -> list:
+    """The picture or the films that the options name, [time, 3, height, width] each, at the size that is asked for."""
+    from soralab.files.films import read_film
+
+    named = getattr(options, way) if way else []
+    height, width = options.size or USUAL_SIZE
+    frames = 1 if way == "picture" else None
+    return [read_film(path, frames, height, width) for path in ([named] if isinstance(named, str) else named)]
+
+
+def expanded(text: str, seed: int) -> str:
+    """The prompt with what it leaves open told by chapter 12's expander."""
+    from soralab.recaptioning import Expander
+
+    longer = Expander.load()([text], seed)[0]
+    print(f"expanded: {longer}")
+    return longer
+
+
+def filmed(checkpoint, card, way, given, prompts, options, settings):
+    """The films [n, time, 3, height, width]. Raises ValueError if the model cannot do what is asked."""
+    from soralab.training.profiles import device
+
+    if "rank" not in card["config"]:
+        from soralab.sora import Filmmaker
+
+        asked = [f"--{name}" for name in ("size", "frames") if getattr(options, name)] + [WAYS[way]] * bool(way)
+        if asked:
+            raise ValueError(f"{checkpoint} films 9 frames of 32x32 from a prompt alone, and {', '.join(asked)} asks "
+                             f"for more: leave --checkpoint out, or give {WHOLE}")  # fmt: skip
+        return Filmmaker.load(checkpoint, device()).film(prompts, **settings)
+    from soralab.sora_full import FullFilmmaker
+
+    maker = FullFilmmaker.load(checkpoint, device())
+    films = [film[None].expand(len(prompts), -1, -1, -1, -1).to(device()) for film in given]
+    by, size = options.by or 8, options.size or USUAL_SIZE
+    if way == "picture":
+        return maker.animate(films[0][:, 0], prompts, options.frames or USUAL_FRAMES, **settings)
+    if way == "extend":
+        return maker.extend(films[0], by, prompts, backwards=options.backwards, **settings)
+    if way == "edit":
+        strength = 0.6 if options.strength is None else options.strength
+        return maker.edit(films[0], prompts, strength, **settings)
+    if way == "join":
+        return maker.join(*films, by, prompts, **settings)
+    if way == "loop":
+        return maker.loop(films[0], by, prompts, **settings)
+    return maker.film(prompts, size=(options.frames or USUAL_FRAMES, *size), **settings)
 
 
 def english(prompt: str) -> str:

@@ -9,10 +9,10 @@ from soralab.blocks.film_codec import FilmCodec
 from soralab.experiments.sora_autoencoder import psnr, reconstruct
 from soralab.recipes import Trained
 from soralab.recipes.sora_autoencoder import textures
-from soralab.recipes.walt import load_autoencoder
 from soralab.recipes.walt_autoencoder import FRAMES, SEED
 from soralab.sora import load_autoencoder as load_soras
 from soralab.training.profiles import by_profile, device
+from soralab.walt import load_autoencoder
 from soralab.world import referee
 
 READ = ("shape", "motion", "colour", "all")

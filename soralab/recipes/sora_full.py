@@ -25,13 +25,13 @@ from soralab.files.checkpoints import load_checkpoint, read_card, save_checkpoin
 from soralab.latent_diffusion import word_ids
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.sora import wordings
-from soralab.recipes.walt import load_autoencoder
 from soralab.sora_full import Films, FullConfig, FullSora, latents, shift_of
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
 from soralab.training.muon import muon_groups
 from soralab.training.profiles import by_profile, device
 from soralab.training.progress import progress
+from soralab.walt import load_autoencoder
 from soralab.world.scene import WALL
 
 NAME, AUTOENCODER, SEED = "sora_full", "sora_full_autoencoder", 20

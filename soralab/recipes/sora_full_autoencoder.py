@@ -16,11 +16,10 @@ from soralab import world
 from soralab.blocks.film_codec import autoencoder_loss
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.sora_autoencoder import textures
-from soralab.recipes.walt import load_autoencoder
 from soralab.recipes.walt_autoencoder import CONFIG, SEED, parameters
 from soralab.training import loop
 from soralab.training.profiles import by_profile, device
-from soralab.walt import CausalAutoencoder
+from soralab.walt import CausalAutoencoder, load_autoencoder
 
 NAME = "sora_full_autoencoder"
 BEGINS_WITH = "walt_autoencoder"

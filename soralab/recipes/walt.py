@@ -26,7 +26,7 @@ from soralab.training.loop import TrainConfig, TrainResult
 from soralab.training.muon import muon_groups
 from soralab.training.profiles import by_profile, device
 from soralab.training.progress import progress
-from soralab.walt import AutoencoderConfig, CausalAutoencoder, Filmmaker, Walt, WaltConfig, walt_loss
+from soralab.walt import CausalAutoencoder, Filmmaker, Walt, WaltConfig, load_autoencoder, walt_loss
 from soralab.world.language import short_caption
 from soralab.world.scene import RADIUS, Object, Scene
 
@@ -145,11 +145,6 @@ def fit(run: Run, batches, folder: Path, probes=None) -> tuple[Walt, TrainResult
     result = loop.train(model, loss(run), batches, run.training, folder, parameters=parameters(model), probes=probes)
     result.ema.copy_to(model)
     return model.eval(), result
-
-
-def load_autoencoder(name: str = "walt_autoencoder") -> CausalAutoencoder:
-    """The shipped causal autoencoder, verified. Raises CheckpointError."""
-    return load_model(name, lambda c: CausalAutoencoder(AutoencoderConfig(**c)), "CausalAutoencoder")[0]
 
 
 def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = None) -> dict:
