@@ -56,6 +56,8 @@ _size.__name__, _share.__name__ = "size", "number"
 WAYS = {"picture": "--from", "extend": "--extend", "edit": "--edit", "join": "--join", "loop": "--loop"}
 BELONGS = {"by": ("extend", "join", "loop"), "backwards": ("extend",), "strength": ("edit",)}
 WHOLE, USUAL_SIZE, USUAL_FRAMES = "sora_full", (32, 32), 9
+STILL = 4  # frames that the referee needs; a picture is shown to it as often
+TOLD = 3  # things that it names
 
 
 def check_options(options) -> str | None:
@@ -107,17 +109,28 @@ def run(options) -> None:
     given = read_given(options, way)
     text = expanded(prompt.text, options.seed) if options.expand else prompt.text
     from soralab.training.progress import progress
-    from soralab.world import referee
 
     with progress(total=options.steps, desc="filming", unit="step") as bar:
         settings = dict(seed=options.seed, steps=options.steps, guidance=options.guidance,
                         callback=lambda *_: bar.update() and None)  # fmt: skip
         films = filmed(checkpoint, card, way, given, [text] * options.n, options, settings)
     save_film(options.output, films if options.n > 1 else films[0])
-    reports = [referee.read(film) for film in films]
-    right = [referee.score_caption(report, prompt.things)["all"] for report in reports]
     size = "x".join(str(films.shape[k]) for k in (1, 3, 4))
     print(f"{options.output}: {len(films)} of {size} in {time.perf_counter() - began:.1f} s")
+    judge(films, prompt.things)
+
+
+def judge(films, things: list[dict]) -> None:
+    """Print what the referee makes of films [n, time, 3, height, width]; of a picture, which does not move, as well."""
+    from soralab.world import referee
+
+    if films.shape[1] == 1:
+        films, things = films.expand(-1, STILL, -1, -1, -1), [{**thing, "motion": "stays still"} for thing in things]
+    if films.shape[1] < STILL:
+        print(f"the referee reads a picture, or {STILL} frames and more")
+        return
+    reports = [referee.read(film) for film in films]
+    right = [referee.score_caption(report, things)["all"] for report in reports]
     print(f"the referee: {sum(right)} of {len(films)} show what the prompt says")
     for k, (report, fine) in enumerate(zip(reports, right, strict=True)):
         if not fine:
@@ -150,7 +163,7 @@ def filmed(checkpoint, card, way, given, prompts, options, settings):
     if "rank" not in card["config"]:
         from soralab.sora import Filmmaker
 
-        asked = [f"--{name}" for name in ("size", "frames") if getattr(options, name)] + [WAYS[way]] * bool(way)
+        asked = [f"--{name}" for name in ("size", "frames") if getattr(options, name)] + ([WAYS[way]] if way else [])
         if asked:
             raise ValueError(f"{checkpoint} films 9 frames of 32x32 from a prompt alone, and {', '.join(asked)} asks "
                              f"for more: leave --checkpoint out, or give {WHOLE}")  # fmt: skip
@@ -217,4 +230,5 @@ def seen(report) -> str:
         turn = f" {thing.turn}" if thing.motion in ("spins", "orbits") and thing.turn else ""
         shape = thing.shape or "thing of no known shape"
         things.append(f"{article(thing.size)} {thing.size} {thing.colour} {shape}{does}{turn}")
-    return " and ".join(things) or "nothing"
+    rest = [f"{len(things) - TOLD} more"] if len(things) > TOLD else []
+    return " and ".join(things[:TOLD] + rest) or "nothing"
