@@ -22,15 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soralab.blocks import TimestepEmbedding, grid_positions, patchify, rotary_angles, sincos, sincos_grid, unpatchify
+from soralab.blocks.clips import LATENT, clip_for, latents, moments, nearest
 from soralab.blocks.dit import Block, initialise
 from soralab.clip import PromptEncoder
-from soralab.diffusion import SAMPLERS, RectifiedFlow, guide
+from soralab.diffusion import SAMPLERS, RectifiedFlow, guide, invert
 from soralab.files.checkpoints import config_of, load_model
 from soralab.kernels import Packed
 from soralab.latent_diffusion import word_ids
 from soralab.walt import CausalAutoencoder, LowRank, load_autoencoder
-
-LATENT = 4  # frames that a latent holds, but the first of a clip, which holds one
 
 
 @dataclass(frozen=True)
@@ -68,24 +67,6 @@ class Films:
         if self.times.shape != self.x.shape[:2] or self.rate.shape != self.x.shape[:1]:
             raise ValueError(f"times, rate are {list(self.times.shape)}, {list(self.rate.shape)}; they take "
                              f"{list(self.x.shape[:2])}, {list(self.x.shape[:1])}")  # fmt: skip
-
-
-def latents(frames: int) -> int:
-    """How many latent frames a clip has. Raises ValueError unless it has 1, 5, 9, ... frames."""
-    if frames < 1 or frames % LATENT != 1:
-        raise ValueError(f"frames is {frames}; it takes 1, 5, 9, ...: one, and {LATENT} for each further latent")
-    return 1 + frames // LATENT
-
-
-def moments(clips: Sequence[int], device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """For each latent frame of a string of clips: the middle of its frames, counted from the film's first, and whether
-    it is its clip's first: two tensors [latent frames], float and bool."""
-    middles, first, start = [], [], 0
-    for frames in clips:
-        middles += [start, *(start + LATENT * j - (LATENT - 1) / 2 for j in range(1, latents(frames)))]
-        first += [True] + [False] * (latents(frames) - 1)
-        start += frames
-    return torch.tensor(middles, dtype=torch.float32, device=device), torch.tensor(first, device=device)
 
 
 class FullSora(nn.Module):
@@ -181,17 +162,13 @@ def _bounds(lengths: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------- prompt to film
 
 PROCESS = RectifiedFlow()
+STEPS = 20  # of the sampler
 SHIFT, USUAL = 2.0, 48  # of the times of a film of so many tokens (Esser et al. 2403.03206, section 5.3.2)
 
 
 def shift_of(tokens: int) -> float:
     """How far the times of a film of so many tokens are bent towards the noise, which a larger film hides better."""
     return SHIFT * math.sqrt(tokens / USUAL)
-
-
-def clip_for(frames: int) -> int:
-    """The shortest clip that has so many frames: 1, 5, 9, ..."""
-    return 1 + math.ceil(max(frames - 1, 0) / LATENT) * LATENT
 
 
 @dataclass
@@ -257,53 +234,67 @@ class FullFilmmaker:
         z = self.walk(given, clips, prompts, seed, **options)[:, left.shape[1] : -right.shape[1]]
         return torch.cat([a, self.decode(z)[:, :between], b], dim=1)
 
-    def edit(self, films: Tensor, prompts: list[str], strength: float, seed: int = 0, **options) -> Tensor:
-        """SDEdit (Meng et al. 2108.01073): noise as of time `strength` on the films, and the prompt's way back. At 0
-        they stay as they are, at 1 nothing is left of them."""
+    def edit(
+        self, films: Tensor, prompts: list[str], strength: float, seed: int = 0, told: list[str] | None = None,
+        **options,
+    ) -> Tensor:  # fmt: skip
+        """The films as other prompts tell them: taken back to time `strength`, and the prompts' way from there. At 0
+        they stay as they are, at 1 only `told` knows of them.
+
+        They are taken back by noise (SDEdit, Meng et al. 2108.01073) or, where `told` says what they are, by inversion.
+        """
         if strength == 0:
             return films.clone()
-        clip = clip_for(films.shape[1])
-        whole = torch.cat([films, films[:, -1:].expand(-1, clip - films.shape[1], -1, -1, -1)], dim=1)
-        begin = (self.encode(whole), strength)
-        z = self.walk(self.empty(len(films), (clip,), *films.shape[3:]), (clip,), prompts, seed, begin=begin, **options)
-        return self.decode(z)[:, : films.shape[1]]
+        clips = (clip_for(films.shape[1]),)
+        z = self.encode(torch.cat([films, films[:, -1:].expand(-1, clips[0] - films.shape[1], -1, -1, -1)], dim=1))
+        nothing = torch.full_like(z, math.nan)
+        if told is None:
+            start = PROCESS.add_noise(z, self.noise(nothing, seed), strength)
+        else:
+            back = PROCESS.denoiser(self.network(nothing, clips, told, 1.0), "v")
+            start = invert(back, z, PROCESS, options.get("steps", STEPS), t_start=strength, shift=self.shift(z))
+        return self.decode(self.walk(nothing, clips, prompts, start, strength, **options))[:, : films.shape[1]]
 
     @torch.no_grad()
     def walk(
-        self, given: Tensor, clips: tuple[int, ...], prompts: list[str], seed: int, steps: int = 20,
-        guidance: float = 3.0, sampler: str = "dpm_solver_pp", rate: int = 0,
-        begin: tuple[Tensor, float] | None = None, callback=None,
+        self, given: Tensor, clips: tuple[int, ...], prompts: list[str], start: int | Tensor = 0, t_start: float = 1.0,
+        steps: int = STEPS, guidance: float = 3.0, sampler: str = "dpm_solver_pp", rate: int = 0, callback=None,
     ) -> Tensor:  # fmt: skip
         """From noise to latents. given [batch, latent frames, ...]: what is known, NaN where nothing is.
 
-        begin: (latents, time), to start from these with the noise of that time instead of from noise alone.
+        start: the seed of the noise, or latents that are as noisy as those of time t_start are.
         """
-        device = given.device
-        ids = word_ids(prompts, self.sora.config.words).to(device)
+        x = self.noise(given, start) if isinstance(start, int) else start
+        free = given[0, :, 0, 0, 0].isnan()
+        denoise = PROCESS.denoiser(self.network(given, clips, prompts, guidance, rate), "v")
+        whole = given.clone()
+        whole[:, free] = SAMPLERS[sampler](
+            denoise, x[:, free], PROCESS, steps, t_start=t_start, shift=self.shift(given), callback=callback
+        )
+        return whole
+
+    def network(self, given: Tensor, clips: tuple[int, ...], prompts: list[str], guidance: float, rate: int = 0):
+        """The velocity of what is not known, (x, t) -> v, guided by the prompts."""
+        ids = word_ids(prompts, self.sora.config.words).to(given.device)
         ids = ids[:, : max(1, int((ids > 0).sum(1).max()))]
         free = given[0, :, 0, 0, 0].isnan()
-        generators = (torch.Generator().manual_seed(seed + k) for k in range(len(given)))
-        noise = torch.stack([torch.randn(given.shape[1:], generator=g) for g in generators]).to(device)
-        t_start = 1.0
-        if begin is not None:
-            noise, t_start = PROCESS.add_noise(begin[0], noise, torch.full((len(noise),), begin[1])), begin[1]
 
-        def network(x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-            n = len(x) // len(given)
-            whole = given.repeat(n, 1, 1, 1, 1)
+        def velocity(x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+            whole = given.repeat(len(x) // len(given), 1, 1, 1, 1)
             whole[:, free] = x
-            rates = torch.full((len(x),), float(rate), device=device)
-            films = Films(whole, t[:, None] * free, clips, rates)
-            return self.sora([films], ids)[0][:, free]
+            rates = torch.full((len(x),), float(rate), device=x.device)
+            return self.sora([Films(whole, t[:, None] * free, clips, rates)], ids)[0][:, free]
 
-        guided = guide(network, {"ids": ids}, {"ids": torch.zeros_like(ids)}, guidance, batched=True)
-        shift = shift_of(given[0, :, 0].numel() // self.sora.config.patch**2)
-        sample = SAMPLERS[sampler]
-        x = sample(PROCESS.denoiser(guided, "v"), noise[:, free], PROCESS, steps, t_start=t_start, shift=shift,
-                   callback=callback)  # fmt: skip
-        whole = given.clone()
-        whole[:, free] = x
-        return whole
+        return guide(velocity, {"ids": ids}, {"ids": torch.zeros_like(ids)}, guidance, batched=True)
+
+    def noise(self, given: Tensor, seed: int) -> Tensor:
+        """Noise of seed, seed + 1, ... for films of given's shape, drawn on the CPU."""
+        generators = (torch.Generator().manual_seed(seed + k) for k in range(len(given)))
+        return torch.stack([torch.randn(given.shape[1:], generator=g) for g in generators]).to(given.device)
+
+    def shift(self, z: Tensor) -> float:
+        """`shift_of` films of these latents."""
+        return shift_of(z[0, :, 0].numel() // self.sora.config.patch**2)
 
     def empty(self, films: int, clips: tuple[int, ...], height: int, width: int) -> Tensor:
         """Latents of which nothing is known."""
@@ -331,10 +322,3 @@ class FullFilmmaker:
 
 
 MEMORY, EDGE = 9, 5  # frames that an extension remembers, and that a join sees of either film
-
-
-def nearest(height: int, width: int, side: int) -> list[tuple[int, int]]:
-    """The sizes below and above these that `side` divides."""
-    low = tuple(max(side, x // side * side) for x in (height, width))
-    high = tuple(max(side, -(-x // side) * side) for x in (height, width))
-    return [low] if low == high else [low, high]
