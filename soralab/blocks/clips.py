@@ -1,4 +1,4 @@
-"""Clips and strings of clips, as chapter 11's autoencoder codes them: the first frame alone, then four frames a latent."""
+"""Clips and strings of clips, as chapter 11 codes them: the first frame alone, then four frames a latent."""
 
 from __future__ import annotations
 
