@@ -212,7 +212,7 @@ class FullFilmmaker:
             given = self.empty(len(films), clips, *films.shape[3:])
             given[:, -z.shape[1] :] = z
             new = self.decode(self.walk(given, clips, prompts, seed, **options)[:, : -z.shape[1]])
-            return torch.cat([new[:, -by:], films], dim=1)
+            return torch.cat([new[:, new.shape[1] - by :], films], dim=1)
         known = films[:, -min(clip_for(films.shape[1] - LATENT + 1), MEMORY) :]
         z, clip = self.encode(known), clip_for(known.shape[1] + by)
         given = self.empty(len(films), (clip,), *films.shape[3:])
@@ -251,7 +251,7 @@ class FullFilmmaker:
         if told is None:
             start = PROCESS.add_noise(z, self.noise(nothing, seed), strength)
         else:
-            back = PROCESS.denoiser(self.network(nothing, clips, told, 1.0), "v")
+            back = PROCESS.denoiser(self.network(nothing, clips, told, 1.0, options.get("rate", 0)), "v")
             start = invert(back, z, PROCESS, options.get("steps", STEPS), t_start=strength, shift=self.shift(z))
         return self.decode(self.walk(nothing, clips, prompts, start, strength, **options))[:, : films.shape[1]]
 

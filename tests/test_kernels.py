@@ -69,6 +69,112 @@ def test_another_mask_or_scale_is_rejected(wrong, name):
     assert battery.apart(case, got, want) != ""
 
 
+def runs():
+    """Segments of which neighbours have as many queries each, and other keys or none: they go together."""
+    yield battery.packed("other keys", [4, 4, 4, 2, 2, 4], [3, 17, 1, 5, 5, 2], heads=2)
+    yield battery.packed("no keys among others", [4, 4, 4, 3], [3, 0, 5, 0])
+    yield battery.packed("no keys first and last", [4, 4, 4], [0, 6, 0])
+    yield battery.packed("no queries among others", [0, 0, 3, 3, 0], [2, 4, 1, 6, 0])
+    yield battery.packed("causal, alike", [4, 4, 4, 4, 4], [4, 4, 6, 2, 2], causal=True)
+    yield battery.packed("large logits, other keys", [5, 5, 5], [9, 2, 6], scale=8.0)
+    yield battery.mapped("row map, alike", [6, 6, 0, 6, 5])
+    yield battery.mapped("row map, alike, causal", [6, 6, 0, 6, 5], causal=True)
+
+
+@pytest.mark.parametrize("case", runs(), ids=lambda case: case.name)
+def test_neighbours_that_go_together_are_each_as_if_alone(case):
+    case.slack = 10.0 if "large" in case.name else 1.0
+    assert battery.trouble(on_torch, case) == ""
+
+
+def test_neighbours_without_any_keys_get_zeros():
+    q, k = numbers(8, 1, 16).requires_grad_(), numbers(0, 1, 16)
+    o = attention(q, k, k, cu_seqlens_q=bounds([4, 4]), cu_seqlens_k=bounds([0, 0]))
+    o.sum().backward()
+    assert o.shape == (8, 1, 16) and not o.any() and not q.grad.any()
+
+
+def products(q, k, v, mask, scale, slip=lambda mask: mask, grow=1.0):
+    """`dispatch.dense`, and wrong ones."""
+    return torch.nn.functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=None if mask is None else slip(mask), scale=scale * grow
+    )
+
+
+@pytest.mark.parametrize("name", ["no mask", "one key more", "one key less", "of the neighbour", "scaled twice"])
+def test_filled_up_keys_that_are_seen_are_noticed(monkeypatch, name):
+    slips = {
+        "no mask": lambda mask: torch.ones_like(mask),
+        "one key more": lambda mask: torch.cat([mask[..., :1], mask[..., :-1]], -1),
+        "one key less": lambda mask: torch.cat([mask[..., 1:], mask[..., -1:] & False], -1) | (mask.cumsum(-1) == 1),
+        "of the neighbour": lambda mask: mask.roll(1, 0),
+    }
+    case = battery.packed("", [4, 4, 4], [3, 7, 5])
+    monkeypatch.setattr(dispatch, "dense", products)
+    assert battery.trouble(on_torch, case) == ""
+    wrong = partial(products, slip=slips[name]) if name in slips else partial(products, grow=0.25)
+    monkeypatch.setattr(dispatch, "dense", wrong)
+    assert battery.trouble(on_torch, case) != ""
+
+
+def test_neighbours_with_as_many_queries_are_one_call(monkeypatch):
+    """With causal masks only those that have as many keys too."""
+    calls = []
+    monkeypatch.setattr(dispatch, "dense", lambda q, *rest: calls.append(len(q)) or products(q, *rest))
+    case = battery.packed("", [4, 4, 4, 2, 2, 4], [3, 7, 7, 5, 5, 4])
+    for causal, want in ((False, [3, 2, 1]), (True, [1, 2, 2, 1])):
+        calls.clear()
+        on_torch(case.q, case.k, case.v, case.rest["cu_q"], case.rest["cu_k"], None, causal, 0.25, [])
+        assert calls == want
+
+
+def test_a_neighbour_of_nan_changes_no_bit_of_what_goes_with_it():
+    """Not of its output, and not of its gradients, though its keys are filled up to the neighbour's."""
+    def told(poison, cu_k):
+        leaves = [numbers(n, 2, 16, seed=s).float() for s, n in enumerate((8, 10, 10))]
+        for x, own in zip(leaves, (4, 3, 3), strict=True):
+            x[own:] = x[own:] * poison
+        leaves = [x.requires_grad_() for x in leaves]
+        o = attention(*leaves, cu_seqlens_q=bounds([4, 4]), cu_seqlens_k=cu_k, backend="torch")
+        o[:4].square().sum().backward()
+        return [o[:4], *(x.grad[:own] for x, own in zip(leaves, (4, 3, 3), strict=True))]
+
+    right = told(1.0, bounds([3, 7]))
+    assert all(torch.equal(a, b) for a, b in zip(told(torch.nan, bounds([3, 7])), right, strict=True))
+    assert not all(x.isfinite().all() for x in told(torch.nan, bounds([4, 6])))  # with a key of the neighbour's
+
+
+@pytest.mark.parametrize("case", [
+    battery.packed("other keys", [4, 4, 4, 2], [3, 17, 1, 5], heads=2, dtype=torch.bfloat16),
+    battery.packed("no keys among others", [4, 4, 4], [3, 0, 5], dtype=torch.bfloat16),
+    battery.packed("causal", [4, 4, 9], [4, 4, 12], causal=True, dtype=torch.bfloat16),
+    battery.packed("more queries than keys, causal", [6, 6], [4, 4], causal=True, dtype=torch.bfloat16),
+    battery.packed("self", [5, 5, 7], dtype=torch.bfloat16),
+], ids=lambda case: case.name)  # fmt: skip
+@pytest.mark.parametrize("fused", [False, True])
+def test_bfloat16_trains_as_float64_does(monkeypatch, case, fused):
+    """On the way that is the faster one for short rows, and on the fused one, which this is kept to by FUSED_FROM."""
+    monkeypatch.setattr(dispatch, "FUSED_FROM", 0 if fused else 10**9)
+    case.slack = 3.0
+    assert battery.trouble(on_torch, case) == ""
+    case.rest["scale"] = 0.3
+    got = battery.run(on_torch, case, battery.grad_of(case))
+    case.rest["scale"] = 0.25
+    assert battery.apart(case, got, battery.reference(case, battery.grad_of(case))) != ""
+
+
+def test_plain_products_are_for_training_in_bfloat16_alone(monkeypatch):
+    fused = []
+    right = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(dispatch.F, "scaled_dot_product_attention", lambda *a, **k: fused.append(1) or right(*a, **k))
+    for dtype, learns, long, want in ((torch.bfloat16, True, False, 0), (torch.bfloat16, False, False, 1),
+                                      (torch.float32, True, False, 1), (torch.bfloat16, True, True, 1)):  # fmt: skip
+        fused.clear()
+        q, k, v = (numbers(1, 1, 600 if long else 8, 16, dtype=dtype) for _ in range(3))
+        attention(q.requires_grad_(learns), k, v, backend="torch")
+        assert len(fused) == want, (dtype, learns, long)
+
+
 def test_packed_tokens_may_be_causal_too():
     q, k, v = (numbers(9, 2, 1, 16, seed=n) for n in range(3))
     cu = bounds([4, 5])

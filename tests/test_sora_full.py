@@ -25,7 +25,7 @@ def model():
 
 def row():
     """Two films of one size, a picture of another, and a string of two clips of a third: 24, 6 and 24 tokens."""
-    times = [torch.tensor([[0.0, 0.4, 0.4], [0.9, 0.9, 0.9]]), torch.tensor([[0.7]]), torch.tensor([[0, 0.2, 0.2, 0.0]])]
+    times = map(torch.tensor, ([[0.0, 0.4, 0.4], [0.9, 0.9, 0.9]], [[0.7]], [[0, 0.2, 0.2, 0.0]]))
     parts = zip(((2, 3, 16, 4, 4), (1, 1, 16, 6, 4), (1, 4, 16, 4, 6)), times, ((9,), (1,), (5, 5)),
                 ([9.0, 0.0], [0.0], [10.0]), strict=True)  # fmt: skip
     return [Films(numbers(*shape, seed=k), t, clips, torch.tensor(rate))
@@ -156,7 +156,7 @@ def test_the_prompt_of_a_neighbour_is_not_what_it_is_by_hand(model, want, monkey
 @torch.no_grad()
 def test_a_neighbour_of_nan_changes_no_bit(model):
     before, parts = model(row(), IDS), row()
-    parts[1] = replace(parts[1], x=torch.full_like(parts[1].x, torch.nan), times=torch.full_like(parts[1].times, torch.nan))
+    parts[1] = replace(parts[1], x=parts[1].x * torch.nan, times=parts[1].times * torch.nan)
     parts[0].x[1] = torch.nan
     after = model(parts, IDS)
     assert torch.equal(after[0][0], before[0][0]) and torch.equal(after[2], before[2])

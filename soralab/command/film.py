@@ -56,7 +56,7 @@ _size.__name__, _share.__name__ = "size", "number"
 WAYS = {"picture": "--from", "extend": "--extend", "edit": "--edit", "join": "--join", "loop": "--loop"}
 BELONGS = {"by": ("extend", "join", "loop"), "backwards": ("extend",), "strength": ("edit",)}
 WHOLE, USUAL_SIZE, USUAL_FRAMES = "sora_full", (32, 32), 9
-STILL = 4  # frames that the referee needs; a picture is shown to it as often
+STILL, SMALLEST = 4, 16  # frames and pixels a side that the referee needs; a picture is shown to it as often
 TOLD = 3  # things that it names
 
 
@@ -67,7 +67,8 @@ def check_options(options) -> str | None:
     if len(ways) > 1:
         raise ValueError(f"{' and '.join(WAYS[way] for way in ways)} are two films: give one of them at a time")
     for option, owners in BELONGS.items():
-        if getattr(options, option) not in (None, False) and not set(owners) & set(ways):
+        value = getattr(options, option)
+        if value is not None and value is not False and not set(owners) & set(ways):  # a strength of 0 is one
             raise ValueError(f"--{option} goes with {' or '.join(WAYS[way] for way in owners)}: give one of these, too")
     if options.frames and set(ways) - {"picture"}:
         raise ValueError(f"--frames is of a new film, and {WAYS[ways[0]]} takes those that there are: leave it out")
@@ -125,9 +126,10 @@ def judge(films, things: list[dict]) -> None:
     from soralab.world import referee
 
     if films.shape[1] == 1:
-        films, things = films.expand(-1, STILL, -1, -1, -1), [{**thing, "motion": "stays still"} for thing in things]
-    if films.shape[1] < STILL:
-        print(f"the referee reads a picture, or {STILL} frames and more")
+        still = {"motion": "stays still", "speed": None, "turn": None}
+        films, things = films.expand(-1, STILL, -1, -1, -1), [{**thing, **still} for thing in things]
+    if films.shape[1] < STILL or min(films.shape[3:]) < SMALLEST:
+        print(f"the referee reads a picture, or {STILL} frames and more, of {SMALLEST} pixels and more")
         return
     reports = [referee.read(film) for film in films]
     right = [referee.score_caption(report, things)["all"] for report in reports]
@@ -160,7 +162,7 @@ def filmed(checkpoint, card, way, given, prompts, options, settings):
     """The films [n, time, 3, height, width]. Raises ValueError if the model cannot do what is asked."""
     from soralab.training.profiles import device
 
-    if "rank" not in card["config"]:
+    if "rank" not in card.get("config", ()):
         from soralab.sora import Filmmaker
 
         asked = [f"--{name}" for name in ("size", "frames") if getattr(options, name)] + ([WAYS[way]] if way else [])
