@@ -81,7 +81,7 @@ def runs():
     yield battery.mapped("row map, alike, causal", [6, 6, 0, 6, 5], causal=True)
 
 
-@pytest.mark.parametrize("case", runs(), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*runs()], ids=lambda case: case.name)
 def test_neighbours_that_go_together_are_each_as_if_alone(case):
     case.slack = 10.0 if "large" in case.name else 1.0
     assert battery.trouble(on_torch, case) == ""
