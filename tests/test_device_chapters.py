@@ -19,7 +19,7 @@ from soralab.experiments import dit as dits
 from soralab.experiments import sora_autoencoder as copying
 from soralab.experiments import sora_guess as guessing
 from soralab.experiments import vqvae_scores as codes
-from soralab.files.checkpoints import MEASURED
+from soralab.files.checkpoints import IN_TRAINING, MEASURED
 from soralab.recipes import RECIPES, recipe
 from soralab.recipes import dit as dit_recipe
 from soralab.training import loop, profiles
@@ -130,7 +130,8 @@ MEASURES = {
     "binding": lambda: clip_scores.binding(there(recipe("clip").load()[0]), recipe("clip").load()[1], 4),
     "walt": evaluated("walt", count=1),
     **{name: evaluated(name) for name in EXPERIMENTS
-       if name not in {"sora", *MEASURED, "sora_autoencoder", "transformer", "latent_diffusion", "walt", "referee"}},
+       if name not in {"sora", *MEASURED, *IN_TRAINING, "sora_autoencoder", "transformer", "latent_diffusion", "walt",
+                       "referee"}},
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from soralab import experiments
-from soralab.files.checkpoints import IN_EIGHT_BITS, SHIPPED, load_checkpoint, save_checkpoint
+from soralab.files.checkpoints import IN_EIGHT_BITS, IN_TRAINING, MEASURED, SHIPPED, load_checkpoint, save_checkpoint
 from soralab.files.eight_bits import STEP, pack, unpack
 
 
@@ -119,5 +119,5 @@ def test_what_is_measured_is_what_is_shipped(tmp_path, monkeypatch, eight):
     assert card["parameters"] == sum(value.numel() for value in first.values())
 
 
-def test_those_in_eight_bits_are_shipped():
-    assert set(IN_EIGHT_BITS) <= set(SHIPPED)
+def test_those_in_eight_bits_are_the_courses():
+    assert set(IN_EIGHT_BITS) <= {*SHIPPED, *MEASURED, *IN_TRAINING}

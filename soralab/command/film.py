@@ -90,7 +90,7 @@ _guidance.__name__ = "number"  # what argparse calls it in its message
 
 def run(options) -> None:
     """Film the prompt and save it."""
-    from soralab.files.checkpoints import read_card
+    from soralab.files.checkpoints import checkpoint_paths, read_card
     from soralab.files.films import check_film_path, save_film
     from soralab.world.hindi_reader import is_hindi
     from soralab.world.language import words
@@ -102,7 +102,8 @@ def run(options) -> None:
     prompt = read_prompt(english(options.prompt))
     if words(prompt.text) != words(options.prompt):
         print(f"{'translated' if is_hindi(options.prompt) else 'read as'}: {prompt.text}")
-    new = way or options.size or options.frames or prompt.unlearnt("simple")
+    there = checkpoint_paths(WHOLE)[0].exists()  # until it is, what `sora` never learnt is filmed by it all the same
+    new = way or options.size or options.frames or there and prompt.unlearnt("simple")
     checkpoint = options.checkpoint or (WHOLE if new else "sora")
     card = read_card(checkpoint)
     for what in prompt.unlearnt(card.get("level", "simple")):

@@ -39,12 +39,11 @@ SHIPPED = (
     "align_your_latents", "clip", "film_autoencoder", "film_painter", "imagen_base", "imagen_space", "imagen_student",
     "imagen_time", "latent_autoencoder", "latent_diffusion", "llava", "make_a_video", "make_a_video_prior",
     "make_a_video_space", "navit", "recaptioning", "recaptioning_expander", "sora", "sora_autoencoder",
-    "sora_full_autoencoder",
     "temporal_decoder", "transformer", "unet", "unet_denoiser", "vit", "vivit", "vqvae", "vqvae_films", "vqvae_prior",
     "walt", "walt_autoencoder",
 )  # fmt: skip
 """The checkpoints that the course ships."""
-MEASURED = ("recaptioning_painter", "sora_pixels")
+MEASURED = ("recaptioning_painter", "sora_full_autoencoder", "sora_pixels")
 """Those of which it ships the card alone: what was measured with them is told, and no chapter needs the tensors.
 
 `soralab.recipes` makes all of both, and a test keeps them equal."""
@@ -54,10 +53,10 @@ IN_TRAINING = ("sora_full",)
 
 IN_EIGHT_BITS = (
     "imagen_base", "imagen_space", "imagen_student", "imagen_time", "llava", "make_a_video", "make_a_video_prior",
-    "make_a_video_space", "recaptioning", "recaptioning_expander", "sora", "sora_full", "sora_full_autoencoder",
-    "transformer", "vivit",
+    "make_a_video_space", "recaptioning", "recaptioning_expander", "sora_full", "sora_full_autoencoder", "transformer",
+    "vivit",
 )  # fmt: skip
-"""Those whose matrices and kernels are shipped in a byte a weight: they are measured as they are stored."""
+"""Those whose matrices and kernels are stored in a byte a weight: they are measured as they are stored."""
 
 
 FORMAT = 1
@@ -277,6 +276,8 @@ def default_mend(weights: Path) -> str:
         return "name another, or train it anew"
     if weights.stem in MEASURED:
         return f"the course ships its card alone; `soralab train {weights.stem} --folder {weights.parent}` makes it"
+    if weights.stem in IN_TRAINING:
+        return f"the course trains it still; `soralab train {weights.stem} --folder {weights.parent}` makes it"
     if weights.stem not in SHIPPED:
         return f"name one of {', '.join(SHIPPED)}, or the path of your own"
     make = f"or make it with `soralab train {weights.stem} --folder {weights.parent}`"
