@@ -296,7 +296,7 @@ def test_a_number_that_is_none(here, capsys, option, value):
 
 @pytest.mark.parametrize("argv, said", [
     ([], "VERB"), (["flim", "x"], "invalid choice: 'flim'"), (["film"], "prompt"), (["session", "99"], "from 0 to 17"),
-    (["film", PROMPT, "--size", "64"], "unrecognized arguments: --size 64"),
+    (["film", PROMPT, "--tall", "64"], "unrecognized arguments: --tall 64"),
     (["film", PROMPT, "--two\nlines"], "--two lines"),
 ])  # fmt: skip
 def test_a_command_that_is_none_gets_one_line(here, capsys, argv, said):
