@@ -104,7 +104,7 @@ def run(options) -> None:
         print(f"{'translated' if is_hindi(options.prompt) else 'read as'}: {prompt.text}")
     there = checkpoint_paths(WHOLE)[0].exists()  # until it is, what `sora` never learnt is filmed by it all the same
     new = way or options.size or options.frames or there and prompt.unlearnt("simple")
-    checkpoint = options.checkpoint or (WHOLE if new else "sora")
+    checkpoint = (WHOLE if new else "sora") if options.checkpoint is None else options.checkpoint
     card = read_card(checkpoint)
     for what in prompt.unlearnt(card.get("level", "simple")):
         print(f"soralab: the model never learnt {what}; it films this all the same", file=sys.stderr)
