@@ -100,7 +100,8 @@ def _draw_map(here: int | None, available: set):
             ribbon(axes, boxes[chapter.number].right, end, colour, 3 if own else 1.7, shade)
         entry = (sora.x, sora.y + sora.height * (len(PARTS) - number) / (len(PARTS) + 1))
         ribbon(axes, box.right, entry, colour, 3 if lit and not everything else 2, 0.95 if lit else 0.25)
-    word(axes, 880, 734, "solid: ready     broken edge: to come", 8.5, style.MUTED, ha="right")
+    if len(available) < len(CHAPTERS):
+        word(axes, 880, 734, "solid: ready     broken edge: to come", 8.5, style.MUTED, ha="right")
     return fig
 
 
