@@ -134,12 +134,15 @@ else:
 
 
 def pytest_collection_modifyitems(items):
-    """Mark notebook cells (`-m "not notebook"` leaves them out) and give a busy machine time for outputs.
+    """Mark notebook cells (`-m "not notebook"` leaves them out) and give a busy machine time for outputs. A browser
+    is driven only where it is asked for: it wants a core of its own.
 
     What takes minutes in one piece begins first, the kernels and then the notebooks: begun last, it would keep one
     process busy while the others have nothing left to do.
     """
     for item in items:
+        if item.get_closest_marker("browser") and item.config.option.markexpr != "browser":
+            item.add_marker(pytest.mark.skip(reason="where there is a browser: python3 course.py test --browser"))
         if isinstance(item, IPyNbCell):
             item.output_timeout = 60   # nbval's own five seconds are too few on a busy machine
             item.add_marker(pytest.mark.notebook)

@@ -2,8 +2,9 @@
 
     python3 course.py lab  [JupyterLab's own options, such as --no-browser or --port=9000]
     python3 course.py test [pytest's own options and paths]
+    python3 course.py test --browser [pytest's own options]: a real browser follows the course
 
-Both use one environment, the folder .venv beside this file. It is made on the first call (several
+All use one environment, the folder .venv beside this file. It is made on the first call (several
 gigabytes, mostly PyTorch), brought up to date when pyproject.toml changes, and otherwise left alone.
 This file needs the standard library only. It is written so that an old Python can read it as well:
 one that is too old should be told so, not shown a syntax error.
@@ -29,7 +30,8 @@ FIRST_PAGE = "/lab/tree/notebooks/00_road_to_sora.ipynb"
 OLDEST_PYTHON = (3, 10)
 WINDOWS = os.name == "nt"
 # What pip installs for each command: the tests also compare the course with other implementations.
-LAB, TEST = "test", "test,parity"
+LAB, TEST, BROWSER = EXTRAS = ["test", "test,parity", "test,parity,browser"]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # PyTorch's Linux wheels bring CUDA with them; those for macOS and Windows do not.
 ENVIRONMENT_GB, DOWNLOADS_GB = (6.0, 3.0) if sys.platform.startswith("linux") else (2.0, 1.0)
 NOTE_EVERY_S = 30
@@ -229,7 +231,8 @@ def quiet_lab():
 def set_up(extras=LAB):
     """Make .venv fit this pyproject.toml, this Python and this place. Does nothing when it does already."""
     found = read_stamp()
-    wanted = wanted_stamp(TEST if found.get("extras") == TEST else extras)  # what is there stays
+    there = found.get("extras")
+    wanted = wanted_stamp(max(extras, there if there in EXTRAS else LAB, key=EXTRAS.index))  # what is there stays
     if found == wanted and os.path.exists(python()):
         return
     if not os.path.isdir(ENV):
@@ -240,7 +243,7 @@ def set_up(extras=LAB):
             say("the environment .venv is made anew: " + reason)
             make_environment()
         elif found.get("pyproject") == wanted["pyproject"]:
-            say("adding the libraries that the tests compare the course with")
+            say("adding the libraries that these tests need")
         elif found.get("pyproject"):
             say("pyproject.toml has changed: bringing .venv up to date")
         else:
@@ -286,6 +289,8 @@ def test(arguments):
 
     Without arguments the tests run on several cores; with arguments pytest gets exactly those.
     """
+    if "--browser" in arguments:
+        return in_a_browser([argument for argument in arguments if argument != "--browser"])
     set_up(TEST)
     cores = os.cpu_count() or 1
     if not arguments and cores > 1:
@@ -294,6 +299,24 @@ def test(arguments):
     if ruff:
         say("ruff found the places above; the tests run all the same")
     return run([python(), "-m", "pytest"] + list(arguments), inside()) or ruff
+
+
+def chromium():
+    """The Chromium or Chrome that the tests drive: the one SORALAB_CHROMIUM names, else one on the path, or None."""
+    return os.environ.get("SORALAB_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def in_a_browser(arguments):
+    """Let a real browser follow the course in JupyterLab. Returns pytest's exit code; 0 where there is no browser."""
+    if not chromium():
+        say(
+            "skipped: there is no Chromium or Chrome on this machine for the tests to drive. On Debian and Ubuntu:\n"
+            "      sudo apt install chromium\n"
+            "  One that lies elsewhere is named in SORALAB_CHROMIUM."
+        )
+        return 0
+    set_up(BROWSER)
+    return run([python(), "-m", "pytest", "-m", "browser", "tests/test_browser.py"] + arguments, inside())
 
 
 def main(arguments):

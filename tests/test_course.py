@@ -92,7 +92,38 @@ def test_the_tests_add_the_libraries_they_compare_with_once(machine, capsys):
     assert machine.steps() == ["pip", "jupyterlab", "ruff", "pytest"]
 
 
-@pytest.mark.parametrize("extras", ["test", "test,parity"])
+def test_the_browsers_tests_add_what_drives_it_once(machine, monkeypatch):
+    monkeypatch.setattr(course, "chromium", lambda: "chromium")
+    course.main(["test"])
+    machine.steps()
+    assert course.main(["test", "--browser", "-x"]) == 0
+    assert machine.commands[-2][-1] == ".[test,parity,browser]"
+    assert machine.commands[-1][1:] == ["-m", "pytest", "-m", "browser", "tests/test_browser.py", "-x"]
+    assert machine.steps() == ["pip", "pytest"]
+    assert course.main(["lab"]) == course.main(["test"]) == course.main(["test", "--browser"]) == 0
+    assert machine.steps() == ["jupyterlab", "ruff", "pytest", "pytest"]
+    machine.fails["pytest"] = 1
+    assert course.main(["test", "--browser"]) == 1
+
+
+def test_without_a_browser_its_tests_are_skipped_and_nothing_is_installed(machine, monkeypatch, capsys):
+    monkeypatch.setattr(course, "chromium", lambda: None)
+    assert course.main(["test", "--browser"]) == 0 and machine.commands == []
+    said = capsys.readouterr().out
+    assert said.startswith("course: skipped") and "apt install chromium" in said and "SORALAB_CHROMIUM" in said
+
+
+@pytest.mark.parametrize("named, installed, found", [
+    ("", [], None), ("", ["google-chrome"], "google-chrome"), ("", ["google-chrome", "chromium"], "chromium"),
+    ("elsewhere/chrome", ["chromium"], "elsewhere/chrome"),
+])
+def test_which_browser(monkeypatch, named, installed, found):
+    monkeypatch.setenv("SORALAB_CHROMIUM", named)
+    monkeypatch.setattr(course.shutil, "which", lambda name: name if name in installed else None)
+    assert course.chromium() == found
+
+
+@pytest.mark.parametrize("extras", course.EXTRAS)
 def test_pip_installs_the_extras_in_editable_form(machine, extras):
     course.set_up(extras)
     assert machine.commands[-1][1:] == ["-m", "pip", "install", "-e", f".[{extras}]"]

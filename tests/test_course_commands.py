@@ -1,6 +1,7 @@
 """course.py for real, in small: its text, the commands that it starts, and what calls it."""
 import ast
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,11 +60,41 @@ def test_ctrl_c_is_the_commands_to_answer(monkeypatch, tmp_path, code, raised):
     assert answer == ("raised" if raised else code)
 
 
-def test_ci_calls_exactly_the_second_command():
-    script = (SOURCE.parent / ".ci" / "run").read_text(encoding="utf-8")
+CI = SOURCE.parent / ".ci" / "run"
+
+
+def test_ci_calls_exactly_the_readmes_commands():
+    script = CI.read_text(encoding="utf-8")
     commands = [line.strip() for line in script.splitlines() if "course.py" in line]
-    assert commands == ["exec python3 course.py test </dev/null"]
-    assert "set -euo pipefail" in script
+    assert commands == ["python3 course.py test </dev/null || status=$?",
+                        "python3 course.py test --browser </dev/null || status=$?"]
+    assert "set -euo pipefail" in script and script.endswith('\nexit "$status"\n')
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a script for bash")
+@pytest.mark.parametrize("there, apt, tests, browser, code, called", [
+    ("chromium", 0, 0, 0, 0, ["course.py test", "course.py test --browser"]),
+    ("", 0, 0, 0, 0, ["apt-get update -qq", "apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core",
+                      "course.py test", "course.py test --browser"]),
+    ("", 100, 0, 0, 0, ["apt-get update -qq", "course.py test", "course.py test --browser"]),
+    ("google-chrome", 0, 1, 0, 1, ["course.py test", "course.py test --browser"]),
+    ("google-chrome", 0, 0, 3, 3, ["course.py test", "course.py test --browser"]),
+])  # fmt: skip
+def test_ci_fails_by_tests_and_not_for_want_of_a_browser(tmp_path, there, apt, tests, browser, code, called):
+    """The script among programs that only note down how they were called."""
+    notes = tmp_path / "notes"
+    programs = {"apt-get": apt, "python3": f"$([ $# = 3 ] && echo {browser} || echo {tests})", there or "other": 0}
+    for name, exit_code in programs.items():
+        said = '"$*"' if name == "python3" else f'"{name} $*"'
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {said} >> '{notes}'\nexit {exit_code}\n")
+    (tmp_path / "timeout").write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    (tmp_path / "dirname").write_text(f"#!/bin/sh\necho '{CI.parent}'\n")
+    for program in tmp_path.iterdir():
+        program.chmod(0o755)
+    bash = shutil.which("bash")
+    done = subprocess.run([bash, str(CI)], env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code and notes.read_text().splitlines() == called, done.stderr
+    assert ("could not be installed" in done.stdout) is bool(apt)
 
 
 def test_help_runs_without_the_environment(tmp_path):
