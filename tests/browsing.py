@@ -183,17 +183,14 @@ class Notebook:
 
     # ------------------------------------------------------------------------------------------- what a reader does
 
-    def type(self, number: int, text: str, line: str = "") -> None:
-        """Type over a cell's code, or over its line that holds `line`."""
-        editor = self.cell(number).locator(".cm-content").first
-        if line:
-            editor.locator(".cm-line", has_text=line).click()
-            self.page.keyboard.press("Home")
-            self.page.keyboard.press("Shift+End")
-        else:
-            editor.click()
-            self.page.keyboard.press("ControlOrMeta+a")
+    def type(self, number: int, text: str, line: str) -> None:
+        """Type over the line of a cell's code that holds `line`; its indentation stays."""
+        self.cell(number).locator(".cm-content .cm-line", has_text=line).click()
+        self.page.keyboard.press("Home")
+        self.page.keyboard.press("Shift+End")
         self.page.keyboard.insert_text(text)
+        if text not in self.cells()[number]["source"]:
+            raise RuntimeError(f"typed {text!r}, and the cell holds {self.cells()[number]['source']!r}")
 
     def run(self, number: int) -> None:
         """Run one cell by Shift + Enter, and wait for its end."""

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not course.chromium(), reason="no Chromium: install one, or name it in SORALAB_CHROMIUM"),
 ]
-HINDI = "एक बड़ा पीला चाँद ऊपर खिसकता है"
+HINDI = "एक बड़ा पीला चाँद ऊपर की ओर खिसकता है"  # a large yellow moon slides up
 FIRST, REFEREE = "from soralab import figures", "from soralab.world import referee"  # cells of notebook 00
 
 
@@ -69,31 +69,25 @@ def test_a_sentence_becomes_a_film(opened):
     film = notebook.cell(first).locator("details img").first
     assert [*silent(notebook), *unfolded(notebook), *stands_still(notebook, film)] == []  # before anything is run
 
-    notebook.type(first, 'prompt = english("a crimson elephant slides right")', line="prompt = english(")
+    notebook.type(first, 'prompt = english("a crimson elephant slides right")', "prompt = english(")
     notebook.run(first)
     said = notebook.texts(first)
     assert "elephant" in said and "\n" not in said.strip()
 
-    notebook.type(first, f'prompt = english("{HINDI}")', line="prompt = english(")
+    notebook.type(first, f'prompt = english("{HINDI}")', "prompt = english(")
     notebook.run_all()
     assert list(failures(notebook)) == []
     assert film.get_attribute("alt").endswith("made from the prompt: a large yellow moon slides up.")
     assert notebook.texts(notebook.number(REFEREE)).count("large yellow moon, slides up") >= 3  # of four
     assert [*silent(notebook), *unfolded(notebook), *stands_still(notebook, film)] == []
-    stop = notebook.cell(first).locator("summary").nth(1)
-    stop.click()
-    assert not film.is_visible() and notebook.cell(first).locator("img").nth(1).is_visible()
+    notebook.cell(first).locator("summary").nth(1).click()  # "stopped: its frames side by side"
+    notebook.cell(first).locator("img").nth(1).wait_for()
+    film.wait_for(state="hidden")
     assert list(stuck(notebook, notebook.page.locator("div[id^=film-]").first)) == []
 
 
-WRONG = """
-def as_convolution(weight: Tensor, patch: int) -> Tensor:
-    return weight.reshape(len(weight), -1, patch, patch)
-"""
-RIGHT = """
-def as_convolution(weight: Tensor, patch: int) -> Tensor:
-    return weight.reshape(len(weight), patch, patch, -1).permute(0, 3, 1, 2)
-"""
+WRONG = "return weight.reshape(len(weight), -1, patch, patch)"
+RIGHT = "return weight.reshape(len(weight), patch, patch, -1).permute(0, 3, 1, 2)"
 
 
 def test_an_exercise_wrong_and_right(opened, lab):
@@ -103,16 +97,17 @@ def test_an_exercise_wrong_and_right(opened, lab):
     stub = notebook.number("def as_convolution(")
     notebook.run(stub - 1)
     assert "hand in" in notebook.cell(stub - 1).locator(".jp-OutputArea").inner_text().lower()
-    for answer, verdict in ((WRONG, f"✗ not yet: {task.mistakes['colour_planes'].says}"), (RIGHT, "✓ right")):
-        notebook.type(stub, answer.strip())
+    misconception = f"✗ not yet: {task.mistakes['colour_planes'].says}"
+    for line, answer, verdict in (("raise Not", WRONG, misconception), ("return weight", RIGHT, "✓ right")):
+        notebook.type(stub, answer, line)
         notebook.run(stub)
         notebook.run(stub + 1)
         assert verdict in notebook.cell(stub + 1).locator(".jp-OutputArea").inner_text()
-    [entry] = json.loads((lab[1].parent / "progress.json").read_text())["exercises"].items()
-    assert entry[0] == task.name and entry[1]["tries"] == 2 and entry[1]["passed"]
+    [(name, entry)] = json.loads((lab[1].parent / "progress.json").read_text())["exercises"].items()
+    assert name == task.name and entry["tries"] == 2 and entry["passed"]
     solution = notebook.cell(stub + 2)
     solution.locator("summary").click()
-    assert solution.locator("pre").is_visible()
+    solution.locator("pre").wait_for()  # to be visible
     assert notebook.errors == notebook.asked == []
 
 
@@ -132,7 +127,7 @@ def test_the_sliders_of_the_last_chapter(opened):
         assert list(stuck(notebook, figure)) == []
     folded = notebook.cell(notebook.number("guidance-slider"))
     folded.locator(".jp-InputPlaceholder").click()
-    assert folded.locator(".cm-content").is_visible()
+    folded.locator(".cm-content").wait_for()  # to be visible
     assert notebook.errors == notebook.asked == []
 
 
