@@ -12,30 +12,38 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from benchmarks.spine import seconds
+from benchmarks.rows import Case, Work
 from soralab.kernels import attention, dispatch
 from soralab.kernels.configs import bulk
+from soralab.training.data import model_flops
 
 LENGTHS = (64, 80, 100, 144, 196, 256, 400, 576)  # tokens of pictures of mixed size, as NaViT packs them
 HEADS, DIM = 4, 48  # chapter 16's
+CALLS = 100  # in a run
 
 
-def run() -> Iterator[str]:
-    """The benchmark's lines: one batch of pictures, packed, padded to the longest, and each by itself."""
+def cases() -> Iterator[Case]:
+    """The rows: one batch of pictures packed and padded to the longest; a call of the kernels."""
+    yield Case(f"attention, {len(LENGTHS)} pictures, packed", packed, "torch, padded", padded)
+    if dispatch.why_no_triton():
+        return
+    for kind in ("dense", "packed"):
+        yield Case(f"{CALLS} calls of the kernels, {kind}, idle", partial(calls, kind), memory=False)
+
+
+def packed() -> Work:
+    """Attention within each picture, forwards, by torch's backend."""
     q, k, v = torch.randn(3, sum(LENGTHS), HEADS, DIM)
-    bounds = torch.tensor([0, *LENGTHS]).cumsum(0)
-    packed = seconds(lambda: attention(q, k, v, cu_seqlens_q=bounds, backend="torch"))
+    work = partial(attention, q, k, v, cu_seqlens_q=torch.tensor([0, *LENGTHS]).cumsum(0), backend="torch")
+    return Work(work, flops=partial(model_flops, work))
 
+
+def padded() -> Work:
+    """The same with a mask, each picture as long as the longest."""
     longest = max(LENGTHS)
-    padded = torch.randn(3, len(LENGTHS), HEADS, longest, DIM)
+    q, k, v = torch.randn(3, len(LENGTHS), HEADS, longest, DIM)
     mask = (torch.arange(longest) < torch.tensor(LENGTHS)[:, None])[:, None, None]
-    full = seconds(lambda: F.scaled_dot_product_attention(*padded, attn_mask=mask))
-
-    pairs, padded_pairs = sum(n * n for n in LENGTHS), len(LENGTHS) * longest**2
-    yield (f"attention over {len(LENGTHS)} pictures of {min(LENGTHS)} to {longest} tokens, torch's backend: packed "
-           f"{1e3 * packed:.1f} ms, padded {1e3 * full:.1f} ms: ratio {full / packed:.1f}; "
-           f"{padded_pairs / pairs:.1f} times as many pairs when padded")  # fmt: skip
-    yield from call_work()
+    return Work(partial(F.scaled_dot_product_attention, q, k, v, attn_mask=mask))
 
 
 class Nothing:
@@ -59,21 +67,17 @@ def nothing_started() -> Iterator[None]:
         triton_launch.tables.dense.cache_clear()
 
 
-def call_work() -> Iterator[str]:
-    """What a call costs the processor, forwards and with a backward pass, dense and packed."""
-    if dispatch.why_no_triton():
-        yield f"a call of the kernels: not measured, {dispatch.why_no_triton()}"
-        return
-    dense = torch.randn(3, 1, 4, 16, 64, dtype=torch.bfloat16)
-    bounds = torch.tensor([0, 5, 16], dtype=torch.int32)
-    for name, x, given in (("dense", dense, {}), ("packed", dense[:, 0].transpose(1, 2), {"cu_seqlens_q": bounds})):
-        call = partial(attention, **given, backend="triton")
-        asked = [part.clone().requires_grad_() for part in x]
+def calls(kind: str) -> Work:
+    """What calls cost the processor, forwards and backwards, on "dense" or on "packed" tokens."""
+    x, given = torch.randn(3, 1, 4, 16, 64, dtype=torch.bfloat16), {}
+    if kind == "packed":
+        x, given = x[:, 0].transpose(1, 2), {"cu_seqlens_q": torch.tensor([0, 5, 16], dtype=torch.int32)}
+    asked = [part.clone().requires_grad_() for part in x]
+
+    def run() -> None:
         with nothing_started():
-            forward, both = (1e6 * seconds(work, 1000) for work in (partial(call, *x), partial(gradients, call, asked)))
-        yield f"a call of the kernels, {name}, without them: {forward:.0f} us forwards, {both:.0f} us with gradients"
+            for _ in range(CALLS):
+                o = attention(*asked, **given, backend="triton")
+                torch.autograd.grad(o, asked, asked[0].detach())
 
-
-def gradients(call: Callable, asked: list[torch.Tensor]) -> None:
-    """Forwards and backwards."""
-    torch.autograd.grad(call(*asked), asked, asked[0].detach())
+    return Work(run)

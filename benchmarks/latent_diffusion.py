@@ -1,4 +1,4 @@
-"""Chapter 06 beside diffusers: a training step of our U-Net and of UNet2DConditionModel at the same sizes."""
+"""Chapter 06 beside diffusers: a training step of our U-Net and of theirs at the same sizes, and drawing by DDIM."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.spine import side_by_side
-from soralab.latent_diffusion import UNet, UNetConfig
+from benchmarks.rows import Case, Work, parameters, training
+from soralab.diffusion import ddim, guide
+from soralab.latent_diffusion import PROCESS, UNet, UNetConfig
 from soralab.recipes.latent_diffusion import CONFIG
-from soralab.training.data import model_flops, peak_gflops
+from soralab.training.data import model_flops
 
+UNET, SCHEDULER = "diffusers.models.unets.unet_2d_condition", "diffusers.schedulers.scheduling_ddim"
 SIZES = {  # sizes, side of the latents, pictures a step
     "the course's": (CONFIG.unet, 8, 32),
-    "SD's, 96 wide": (UNetConfig.stable_diffusion(width=96), 32, 1),
+    "SD's, 96 wide": (UNetConfig.stable_diffusion(width=96), 16, 1),
 }
+STEPS, SCALE = 10, 3.0  # of drawing: DDIM's steps, guidance
 
 
 class Theirs(nn.Module):
@@ -24,7 +27,7 @@ class Theirs(nn.Module):
 
     def __init__(self, config: UNetConfig):
         super().__init__()
-        from diffusers import UNet2DConditionModel
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         levels = range(len(config.multipliers))
         kind = ["CrossAttn{}Block2D" if level in config.attention else "{}Block2D" for level in levels]
@@ -40,24 +43,47 @@ class Theirs(nn.Module):
         return self.body(z, 1000 * t, context).sample
 
 
-def run() -> Iterator[str]:
-    """The benchmark's lines, as they are measured: forward and backward pass, float32."""
-    peak = peak_gflops()
+def cases() -> Iterator[Case]:
+    """The rows."""
     for name, (config, side, pictures) in SIZES.items():
-        given = torch.randn(pictures, 4, side, side), torch.rand(pictures), torch.randn(pictures, 24, config.context)
-        ours = UNet(config)
-        flops = 3 * model_flops(ours, *given)
-        try:
-            models = (ours, Theirs(config))
-        except ImportError:
-            models = (ours,)
-        times = side_by_side(*(partial(step, model, given) for model in models))
-        beside = [f"diffusers' {1e3 * other:8.1f} ms: ratio {times[0] / other:.2f}" for other in times[1:]]
-        yield (f"U-Net {name:14s}{1e3 * times[0]:8.1f} ms a step, {beside[0] if beside else 'diffusers is not here'}; "
-               f"{flops / times[0] / 1e9:4.0f} of {peak:4.0f} GFLOP/s")  # fmt: skip
+        ours, theirs = (partial(step, kind, config, side, pictures) for kind in (UNet, Theirs))
+        yield Case(f"LDM U-Net, {name}, {pictures} of {side} x {side}", ours, "diffusers", theirs, (UNET,))
+    config, side, _ = SIZES["the course's"]
+    ours, theirs = (partial(drawing, diffusers, config, side) for diffusers in (False, True))
+    yield Case(f"drawing 8 latents, DDIM, {STEPS} steps", ours, "diffusers", theirs, (UNET, SCHEDULER))
 
 
-def step(model: nn.Module, given: tuple[Tensor, ...]) -> None:
-    """One forward and backward pass."""
-    model.zero_grad(set_to_none=True)
-    model(*given).square().mean().backward()
+def inputs(config: UNetConfig, side: int, pictures: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, times, words."""
+    return torch.randn(pictures, 4, side, side), torch.rand(pictures), torch.randn(pictures, 24, config.context)
+
+
+def step(kind: type[nn.Module], config: UNetConfig, side: int, pictures: int) -> Work:
+    """A training step."""
+    return training(kind(config), *inputs(config, side, pictures))
+
+
+def drawing(diffusers: bool, config: UNetConfig, side: int, pictures: int = 8) -> Work:
+    """From noise to latents with guidance; the words' own network and the decoder are not in it."""
+    model = (Theirs if diffusers else UNet)(config).eval()
+    noise, t, words = inputs(config, side, pictures)
+    flops = partial(model_flops, model, *(torch.cat([x, x]) for x in (noise, t, words)))
+    if diffusers:
+        return Work(partial(by_scheduler, model, noise, words), parameters(model))
+    network = guide(model, {"context": words}, {"context": torch.zeros_like(words)}, SCALE, batched=True)
+    draw = partial(ddim, PROCESS.denoiser(network, "eps"), noise, PROCESS, STEPS)
+    return Work(draw, parameters(model), lambda: STEPS * flops())
+
+
+@torch.no_grad()
+def by_scheduler(model: Theirs, z: Tensor, words: Tensor) -> Tensor:
+    """The loop of diffusers' pipelines."""
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+    scheduler.set_timesteps(STEPS)
+    both = torch.cat([torch.zeros_like(words), words])
+    for t in scheduler.timesteps:
+        untold, told = model.body(torch.cat([z, z]), t, both).sample.chunk(2)
+        z = scheduler.step(untold + SCALE * (told - untold), t, z).prev_sample
+    return z

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.spine import seconds, side_by_side
+from benchmarks.rows import Case, Work, parameters, training
 from soralab.transformer import START, Transformer, TransformerConfig, beam_search, causal_mask, label_smoothing_loss
 
 SIZES = {  # name: (sizes, sentences, words of source and of target)
     "small": (TransformerConfig.small(200), 64, 24),
-    "base": (TransformerConfig.base(8000), 8, 24),
+    "base": (TransformerConfig.base(8000), 2, 24),
 }
+SENTENCES, LENGTH, BEAM = 25, 16, 4  # of beam search
 
 
 class Theirs(nn.Module):
-    """torch's transformer between our embedding and our logits."""
+    """torch's transformer between our embedding and our logits. Its attention has biases, and each stack ends in a
+    norm."""
 
-    def __init__(self, ours: Transformer):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
-        c, self.ours = ours.config, ours
+        c, self.ours = config, Transformer(replace(config, N=0))  # our embedding
         self.body = nn.Transformer(c.d_model, c.h, c.N, c.N, c.d_ff, c.P_drop, norm_first=False, batch_first=True)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
@@ -35,43 +38,46 @@ class Theirs(nn.Module):
         return hidden @ self.ours.embedding.weight.T
 
 
-def run() -> Iterator[str]:
-    """The benchmark's lines, as they are measured."""
+def cases() -> Iterator[Case]:
+    """The rows."""
     for name, (config, batch, length) in SIZES.items():
-        yield training_step(name, config, batch, length)
-    yield beams()
+        ours, theirs = (partial(step, kind, config, batch, length) for kind in (Transformer, Theirs))
+        yield Case(f"Transformer, {name}, {batch} sentences", ours, "torch nn.Transformer", theirs)
+    yield Case(f"beam search, {SENTENCES} sentences", beams, "ours, no kept keys", again)
 
 
-def training_step(name: str, config: TransformerConfig, batch: int, length: int) -> str:
-    """Forward, loss and backward of ours and torch's."""
-    ours = Transformer(config)
+def step(kind: type[nn.Module], config: TransformerConfig, batch: int, length: int) -> Work:
+    """Forward, loss and backward."""
     source, target = (torch.randint(3, config.vocabulary, (batch, length)) for _ in range(2))
     source[: batch // 2, length * 3 // 4 :] = 0
-
-    def step(model: nn.Module) -> None:
-        label_smoothing_loss(model(source, target), target).backward()
-
-    mine, theirs = side_by_side(partial(step, ours), partial(step, Theirs(ours)))
-    return (f"transformer, {name:6s}{1e3 * mine:8.0f} ms a training step; nn.Transformer {1e3 * theirs:.0f} ms: "
-            f"ours takes {mine / theirs:.2f} of it")
+    loss = partial(label_smoothing_loss, target=target)
+    return training(kind(config).train(), source, target, loss=loss)
 
 
-def beams(sentences: int = 50, length: int = 24, beam: int = 4) -> str:
-    """Beam search with the kept keys and values, beside one that reads everything again at each step."""
+def small() -> tuple[Transformer, Tensor]:
+    """A model and sentences to translate."""
     torch.manual_seed(0)
     model = Transformer(TransformerConfig.small(200)).eval()
-    source = torch.randint(3, 200, (sentences, length))
-    kept = seconds(lambda: beam_search(model, source, beam, max_length=length), 2)
+    return model, torch.randint(3, 200, (SENTENCES, LENGTH))
+
+
+def beams() -> Work:
+    """Beam search as chapter 02 has it, with kept keys and values."""
+    model, source = small()
+    return Work(lambda: beam_search(model, source, BEAM, max_length=LENGTH), parameters(model))
+
+
+def again() -> Work:
+    """As many rows and steps, and everything read again at each."""
+    model, source = small()
 
     @torch.no_grad()
-    def again() -> None:
-        rows = source.repeat_interleave(beam, 0)
+    def run() -> None:
+        rows = source.repeat_interleave(BEAM, 0)
         written = torch.full((len(rows), 1), START)
-        for _ in range(length + 1):
+        for _ in range(LENGTH + 1):
             word = model(rows, written)[:, -1].argmax(-1)
             written = F.pad(written, (0, 1))
             written[:, -1] = word
 
-    anew = seconds(again, 1)
-    rate = f"{sentences / kept:8.0f} sentences a second"
-    return f"beam search         {rate}; {anew / kept:.1f} times as many as without kept keys"
+    return Work(run, parameters(model))

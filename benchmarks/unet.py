@@ -9,22 +9,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.spine import seconds, side_by_side
-from soralab.training.data import model_flops, peak_gflops
-from soralab.unet import UNet, UNetConfig, overlap_tile
+from benchmarks.rows import Case, Work, training
+from soralab.unet import UNet, UNetConfig
+
+SIZES = ((UNetConfig.small(), 8, 100), (UNetConfig.small(levels=4), 4, 188))  # sizes, tiles a step, their side
 
 
 class Plain(nn.Module):
     """The same network as most repositories write it: nn.Sequential blocks, cropping by slices, no checks."""
 
-    def __init__(self, width: int, levels: int, dropout: float):
+    def __init__(self, config: UNetConfig):
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        dims = [width * 2**level for level in range(levels)]
+        self.dropout = nn.Dropout(config.dropout)
+        dims = [config.width * 2**level for level in range(config.levels)]
         self.down = nn.ModuleList(self.block(a, b) for a, b in zip([1, *dims], dims, strict=False))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, b // 2, 2, 2) for b in dims[:0:-1])
         self.merge = nn.ModuleList(self.block(b, b // 2) for b in dims[:0:-1])
-        self.last = nn.Conv2d(width, 2, 1)
+        self.last = nn.Conv2d(config.width, 2, 1)
 
     @staticmethod
     def block(a: int, b: int) -> nn.Sequential:
@@ -47,25 +48,13 @@ class Plain(nn.Module):
         return self.last(x)
 
 
-def step(model: nn.Module, x: torch.Tensor) -> None:
-    """One forward and backward pass."""
-    model.zero_grad(set_to_none=True)
-    model(x).square().mean().backward()
+def cases() -> Iterator[Case]:
+    """The rows."""
+    for config, batch, side in SIZES:
+        ours, theirs = (partial(step, kind, config, batch, side) for kind in (UNet, Plain))
+        yield Case(f"U-Net, {config.levels} levels, {batch} x {side} x {side}", ours, "plain torch modules", theirs)
 
 
-def run() -> Iterator[str]:
-    """The benchmark's lines: both training steps, their ratio, the share of the peak, and overlap-tile."""
-    peak = peak_gflops()
-    for config, batch, tile in ((UNetConfig.small(), 8, 100), (UNetConfig.small(levels=4), 4, 188)):
-        x = torch.randn(batch, 1, tile, tile)
-        ours, plain = UNet(config), Plain(config.width, config.levels, config.dropout)
-        theirs, mine = side_by_side(partial(step, plain, x), partial(step, ours, x))
-        rate = 3 * model_flops(ours, x) / mine / 1e9
-        yield (
-            f"unet {config.levels} levels, {batch} x {tile}: {mine * 1e3:6.0f} ms a step, a plain U-Net "
-            f"{theirs * 1e3:6.0f} ms, ratio {mine / theirs:.2f}; {rate:.0f} of {peak:.0f} GFLOP/s"
-        )
-    model, picture = UNet(UNetConfig.small()).eval(), torch.randn(1, 1, 512, 512)
-    for tile in (100, 252):
-        took = seconds(lambda tile=tile: overlap_tile(model, picture, tile))
-        yield f"overlap-tile, 512 x 512 in tiles of {tile}: {took:6.2f} s"
+def step(kind: type[nn.Module], config: UNetConfig, batch: int, side: int) -> Work:
+    """A training step."""
+    return training(kind(config), torch.randn(batch, 1, side, side))

@@ -1,4 +1,4 @@
-"""Chapter 05 beside diffusers: a forward and backward pass of our codebook and of theirs, with the same codes."""
+"""Chapter 05 beside diffusers: a forward and backward pass of our codebook and of theirs at the same sizes."""
 
 from __future__ import annotations
 
@@ -8,42 +8,45 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.spine import side_by_side
+from benchmarks.rows import Case, Work, parameters
+from soralab.training.data import model_flops
 from soralab.vqvae import VectorQuantizer
 
 SIZES = {  # codes, D, side of the map, maps a step
     "the course's": (128, 16, 8, 32),
-    "the paper's ImageNet": (512, 64, 32, 8),
+    "512 codes": (512, 64, 32, 8),
     "8192 codes": (8192, 4, 32, 4),
 }
 
 
-def run() -> Iterator[str]:
-    """The benchmark's lines, as they are measured, in float32."""
-    for name, (codes, dim, side, maps) in SIZES.items():
-        ours, theirs = pair(codes, dim)
-        z = torch.randn(maps, dim, side, side)
-        times = side_by_side(*(partial(step, model, z) for model in (ours, theirs)))
-        yield (f"codebook {name:22s}{1e3 * times[0]:8.2f} ms a step, diffusers' {1e3 * times[1]:8.2f} ms: "
-               f"ratio {times[0] / times[1]:.2f}")  # fmt: skip
+class Ours(VectorQuantizer):
+    """Our codebook, which learns by gradient, called as theirs is; it wants D to be the last axis."""
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """z [n, D, rows, columns] to (the nearest codes, the loss)."""
+        out = super().forward(z.movedim(1, -1))
+        return out.z_q, out.loss
 
 
-def pair(codes: int, dim: int) -> tuple[nn.Module, nn.Module]:
-    """Our codebook, which learns by gradient, and diffusers' with the same codes; each takes [n, D, rows, columns]."""
-    from diffusers.models.autoencoders.vae import VectorQuantizer as Theirs
-
-    ours, theirs = VectorQuantizer(codes, dim), Theirs(codes, dim, beta=0.25, legacy=False)
-    with torch.no_grad():
-        theirs.embedding.weight.copy_(ours.codebook)
-    return ours, theirs
+def cases() -> Iterator[Case]:
+    """The rows."""
+    for name, size in SIZES.items():
+        ours, theirs = partial(step, False, *size), partial(step, True, *size)
+        yield Case(f"codebook, {name}", ours, "diffusers", theirs, ("diffusers.models.autoencoders.vae",))
 
 
-def step(model: nn.Module, z: Tensor) -> None:
-    """One forward and backward pass from z [n, D, rows, columns]; ours wants D to be the last axis."""
-    z = z.clone().requires_grad_()
-    if isinstance(model, VectorQuantizer):
-        out = model(z.movedim(1, -1))
-        z_q, loss = out.z_q, out.loss
+def step(diffusers: bool, codes: int, dim: int, side: int, maps: int) -> Work:
+    """Forwards and backwards from z [n, D, rows, columns]."""
+    if diffusers:
+        from diffusers.models.autoencoders.vae import VectorQuantizer as Theirs
+
+        model: nn.Module = Theirs(codes, dim, beta=0.25, legacy=False)
     else:
-        z_q, loss, _ = model(z)
-    (z_q.sum() + loss).backward()
+        model = Ours(codes, dim)
+    z = torch.randn(maps, dim, side, side)
+
+    def run() -> None:
+        z_q, loss = model(z.clone().requires_grad_())[:2]
+        (z_q.sum() + loss).backward()
+
+    return Work(run, parameters(model), partial(model_flops, model, z))

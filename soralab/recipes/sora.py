@@ -312,20 +312,22 @@ def unseen(autoencoder: SpacetimeAutoencoder) -> tuple[dict[str, Tensor], Tensor
     return as_batch(autoencoder.encode(beside(autoencoder, films)), texts), films[0], texts[0]
 
 
+def curriculum(recipe: Recipe, steps: int, folder: Path) -> Curriculum:
+    """The batches of a training of so many steps in latents; what is encoded for them is kept in `folder`."""
+    films, late = by_profile(smoke=400, laptop=FILMS, gpu=8 * FILMS), round(LATE * steps)
+    autoencoder = load_autoencoder(recipe.autoencoder).to(device())
+    usual = LatentBatches(autoencoder, films, folder / "latents", steps=range(steps))
+    hard_ones = LatentBatches(autoencoder, films, folder / "latents_hard", hard_ones=True, steps=range(late, steps))
+    return Curriculum(usual, hard_ones, late)
+
+
 def train(name: str = "sora", steps: int | None = None) -> Trained:
     """Train a model, or go on with it, in runs/NAME."""
     recipe = by_profile(smoke=RECIPES[name], laptop=RECIPES[name], gpu=RECIPES[name].large())
     model = build(recipe)
     full = recipe.training.steps
     config = replace(recipe.training, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
-    films = by_profile(smoke=400, laptop=FILMS, gpu=8 * FILMS)
-    batches = pixel_batch
-    if recipe.autoencoder:
-        autoencoder, cache = load_autoencoder(recipe.autoencoder).to(device()), RUNS / name / "latents"
-        late, cached = round(LATE * config.steps), cache.with_name("latents_hard")
-        usual = LatentBatches(autoencoder, films, cache, steps=range(config.steps))
-        hard_ones = LatentBatches(autoencoder, films, cached, hard_ones=True, steps=range(late, config.steps))
-        batches = Curriculum(usual, hard_ones, late)
+    batches = curriculum(recipe, config.steps, RUNS / name) if recipe.autoencoder else pixel_batch
     loss = make_loss(recipe, compiled(model))
     result = loop.train(model, loss, batches, config, RUNS / name, parameters=parameters(model))
     result.ema.copy_to(model)

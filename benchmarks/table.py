@@ -1,0 +1,61 @@
+"""The table of `python -m benchmarks`, from the cases of the other files."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from datetime import date
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from benchmarks.memory import Processes
+from benchmarks.rows import NOTE, SECONDS, Row, heading, line, measure, processor_time
+from soralab.training.data import peak_gflops
+from soralab.training.profiles import processor
+
+
+def run(names: Sequence[str], *options: str) -> Iterator[str]:
+    """The table's lines, as they are measured, of the files of these names. options: see the top of __main__.py."""
+    began, seconds = time.perf_counter(), float(value("--seconds", options) or SECONDS)
+    clock = processor_time if "--processor-time" in options else time.perf_counter
+    cases = [case for name in names for case in import_module(f"benchmarks.{name}").cases()]
+    machine = {
+        "date": str(date.today()), "processor": processor(), "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "python": platform.python_version(), "peak_gflops": peak_gflops(),
+    }  # fmt: skip
+    yield "{processor}, {threads} threads, torch {torch}; a matrix product: {peak_gflops:.0f} GFLOP/s".format(**machine)
+    yield from heading()
+    modules = [f"benchmarks.{name}" for name in names] + [need for case in cases for need in case.needs]
+    rows: list[Row] = []
+    with nullcontext() if "--no-memory" in options else Processes(modules) as processes:
+        for case in cases:
+            rows.append(measure(case, processes.peak if processes else None, seconds, clock))
+            yield line(rows[-1])
+    yield ""
+    yield NOTE + (" All times are the processor's." if clock is processor_time else "")
+    yield summary(rows, time.perf_counter() - began)
+    if path := value("--json", options):
+        records = [{**asdict(row), "ratio": row.ratio} for row in rows]
+        Path(path).write_text(json.dumps({**machine, "rows": records}, indent=1) + "\n", encoding="utf-8")
+
+
+def value(option: str, options: Sequence[str]) -> str | None:
+    """What stands after an option; None without it."""
+    return options[options.index(option) + 1] if option in options else None
+
+
+def summary(rows: Sequence[Row], seconds: float) -> str:
+    """How many rows are slower than their peer, which, and how long all took."""
+    compared = [row for row in rows if row.ratio is not None]
+    slower = [f"{row.what} ({row.ratio:.2f} of {row.peer})" for row in compared if row.ratio > 1]
+    missing = sorted({row.peer for row in rows if row.trouble})
+    words = f"{len(compared) - len(slower)} of {len(compared)} rows faster than their peer"
+    words += f"; slower: {', '.join(slower)}" if slower else ""
+    words += f"; not compared, for it is missing here: {', '.join(missing)}" if missing else ""
+    return f"{words}. {seconds:.0f} s in all."

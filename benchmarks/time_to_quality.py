@@ -1,0 +1,219 @@
+"""Time to quality: how long chapter 16's recipe trains until 90 % of unseen prompts come out right, beside a U-Net.
+
+`python -m benchmarks time_to_quality --minutes 60` goes on for so many minutes of the processor (default 60) and stops;
+the same command goes on from there. All of it takes hours: see `plan`.
+
+Ours films in latents; what it needs before, the autoencoder's training (by its card) and the encoding of its films,
+counts. The U-Net (pixel_unet.py) has as many weights, films in pixels, and learns the same world's films and prompts,
+hard ones last, by the same loss, with the optimizer and rate of chapter 06's U-Net. Its schedule is as long as ours by
+the processor's clock. Whenever EVERY minutes have passed, the averaged model of each films prompts that no training
+saw, with the same sampler and guidance, and the world's referee reads the films; that time does not count.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.pixel_unet import PACKAGE, PixelUNet
+from benchmarks.rows import parameters, why_missing
+from soralab import world
+from soralab.experiments import sora_scores
+from soralab.figures.curves import wilson
+from soralab.files.atomic import kept
+from soralab.files.checkpoints import read_card
+from soralab.recipes import RUNS
+from soralab.recipes import sora as recipe
+from soralab.recipes.latent_diffusion import TRAINING as UNET_TRAINING
+from soralab.sora import Filmmaker, SoraConfig, load_autoencoder
+from soralab.training import loop
+from soralab.training.ema import EMA
+from soralab.training.profiles import by_profile, compiled
+from soralab.training.state import read_log
+
+FOLDER = RUNS / "time_to_quality"
+GOAL, EVERY, MINUTES = 0.9, 15.0, 60.0
+BATCH = 16  # films in a step of the U-Net: with our 64 it would take a fourth of the steps
+LOG = 10  # steps from a line of the log to the next
+LATENTS = recipe.RECIPES["sora"]
+PIXELS = recipe.Recipe("pixel_unet", SoraConfig.pixels(), "v", LATENTS.shift, replace(UNET_TRAINING, log_every=LOG))
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two trainings. before: seconds that what it needs has taken elsewhere."""
+
+    name: str
+    recipe: recipe.Recipe
+    network: Callable[[], nn.Module]
+    groups: Callable[[nn.Module], list | None]
+    batches: Callable[[int, Path], Callable[[int], dict[str, Tensor]]]
+    before: Callable[[], float]
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return FOLDER / self.name
+
+
+def pixel_batches(steps: int, _: Path) -> Callable[[int], dict[str, Tensor]]:
+    """Films themselves, as hard as ours: in the last part of the steps half of a batch is of the hard ones."""
+    late = round(recipe.LATE * steps)
+
+    def batch(step: int) -> dict[str, Tensor]:
+        rng, hard = Random(f"{recipe.SEED}/{step}"), BATCH // 2 if step >= late else 0
+        scenes = list(islice(recipe.used(count(step * recipe.REST * BATCH)), BATCH - hard))
+        said = [recipe.prompt(scene, rng) for scene in scenes]
+        if hard:  # one scene in about 30 is
+            more = list(islice(recipe.hard(count(recipe.FILMS + step * 60 * hard)), hard))
+            scenes, said = scenes + more, said + [recipe.prompt(scene, rng, null=0.0) for scene in more]
+        films = world.render(scenes, recipe.FRAMES, recipe.SIDE, recipe.SIDE)
+        return recipe.as_batch(world.to_film(films), said)
+
+    return batch
+
+
+SIDES = (
+    Side("ours", replace(LATENTS, training=replace(LATENTS.training, log_every=LOG)), partial(recipe.build, LATENTS),
+         recipe.parameters, partial(recipe.curriculum, LATENTS),
+         lambda: float(read_card(LATENTS.autoencoder)["seconds"])),
+    Side("pixel U-Net", PIXELS, lambda: PixelUNet(PIXELS.config), lambda _: None, pixel_batches, lambda: 0.0),
+)  # fmt: skip
+
+
+def run(*options: str) -> Iterator[str]:
+    """What is known after so many more minutes, a line for each time that prompts were filmed."""
+    if trouble := why_missing((PACKAGE,)):
+        yield f"time to quality: not measured, video-diffusion-pytorch is {trouble}; pip install 'soralab[benchmarks]'"
+        return
+    minutes = float(options[options.index("--minutes") + 1]) if "--minutes" in options else MINUTES
+    steps = kept(FOLDER / "plan.json", plan)
+    for side in SIDES:
+        go_on(side, steps[side.name], 60 * minutes / len(SIDES))
+        yield from lines(side, steps[side.name])
+    yield verdict()
+
+
+def plan() -> dict[str, int]:
+    """How many steps each takes: ours as its recipe says, the U-Net as many as take as long on this machine."""
+    each = [seconds_a_step(side) for side in SIDES]
+    ours = by_profile(smoke=2 * LOG, laptop=LATENTS.training.steps, gpu=LATENTS.training.steps)
+    theirs = max(2 * LOG, round((SIDES[0].before() + ours * each[0]) / each[1])) if each[1] else ours
+    return {SIDES[0].name: ours, SIDES[1].name: by_profile(smoke=2 * LOG, laptop=theirs, gpu=theirs)}
+
+
+def seconds_a_step(side: Side, times: int = 3) -> float:
+    """Seconds of the processor that a forward and backward pass takes, the best of so many; one more does not count."""
+    torch.manual_seed(recipe.SEED)
+    model, config = side.network(), side.recipe.config
+    films = BATCH if side.name != "ours" else recipe.BATCH
+    batch = {"x0": torch.randn(films, config.size[0], config.channels, *config.size[1:]),
+             "ids": torch.randint(1, 100, (films, 18))}  # fmt: skip
+    loss, best = recipe.make_loss(side.recipe, compiled(model)), float("inf")
+    for turn in range(times + 1):
+        began = time.process_time()
+        loss(model, batch, torch.Generator().manual_seed(turn)).backward()
+        best = min(best, time.process_time() - began) if turn else best
+    return best
+
+
+class Watch:
+    """What the loop asks for each line of the log: {"processor": seconds so far}, and {"right": share of the films}
+    when EVERY minutes have passed since the last time. It stops the training at the goal and when `seconds` are over.
+    """
+
+    def __init__(self, side: Side, seconds: float, steps: int):
+        self.side, self.left, self.steps, self.stopped = side, seconds, steps, False
+        self.mark = time.process_time()
+
+    def begin(self, model: nn.Module) -> None:
+        """Nothing is to be remembered of the start."""
+
+    def __call__(self, record: dict, model: nn.Module, average: EMA) -> dict[str, float]:
+        log = read_log(self.side.folder / "log.jsonl")
+        spent, now = log[-1]["processor"] if log else 0.0, time.process_time()
+        self.left -= now - self.mark
+        found = {"processor": round(spent + now - self.mark, 1)}
+        every = by_profile(smoke=0.0, laptop=60 * EVERY, gpu=60 * EVERY)
+        if found["processor"] // max(every, 1e-9) > spent // max(every, 1e-9) or record["step"] == self.steps:
+            with average.applied(model):
+                found["right"] = right(self.side, model)
+        if (found.get("right", 0.0) >= GOAL or self.left <= 0) and record["step"] < self.steps:
+            self.stopped = True
+            signal.raise_signal(signal.SIGINT)  # the loop ends this step, saves and raises KeyboardInterrupt
+        self.mark = time.process_time()
+        return found
+
+
+def right(side: Side, model: nn.Module) -> float:
+    """The share of unseen prompts that the model films as they say, by the world's referee."""
+    films = by_profile(smoke=2, laptop=100, gpu=400)
+    autoencoder = load_autoencoder(side.recipe.autoencoder) if side.recipe.autoencoder else None
+    training = model.training
+    maker = Filmmaker(model.eval(), autoencoder, side.recipe.kind, side.recipe.shift)
+    share = sora_scores.evaluate(maker, "test", films)["all"]
+    model.train(training)
+    return share
+
+
+def go_on(side: Side, steps: int, seconds: float) -> None:
+    """Train for so many more seconds of the processor, or until the goal or the schedule's end."""
+    if reached(side) is not None or (log := read_log(side.folder / "log.jsonl")) and log[-1]["step"] >= steps:
+        return
+    torch.manual_seed(recipe.SEED)
+    model = side.network()
+    began = time.process_time()
+    batches = side.batches(steps, side.folder)
+    prepared = time.process_time() - began
+    kept(side.folder / "prepared.json", lambda: prepared)
+    config = replace(side.recipe.training, steps=steps)
+    loss, watch = recipe.make_loss(side.recipe, compiled(model)), Watch(side, seconds - prepared, steps)
+    try:
+        loop.train(model, loss, batches, config, side.folder, parameters=side.groups(model), probes=watch)
+    except KeyboardInterrupt:
+        if not watch.stopped:
+            raise
+
+
+def minutes(side: Side, record: dict) -> float:
+    """Minutes of the processor until a line of the log, with all that the training needs."""
+    return (record["processor"] + side.before() + kept(side.folder / "prepared.json", lambda: 0.0)) / 60
+
+
+def scored(side: Side) -> list[dict]:
+    """The lines of the log that have a score."""
+    return [record for record in read_log(side.folder / "log.jsonl") if "right" in record]
+
+
+def reached(side: Side) -> float | None:
+    """Minutes until the goal; None where it is not reached yet."""
+    return next((minutes(side, record) for record in scored(side) if record["right"] >= GOAL), None)
+
+
+def lines(side: Side, steps: int) -> Iterator[str]:
+    """A training's scores over its minutes."""
+    yield f"{side.name}: {parameters(side.network()) / 1e6:.2f} M weights, a schedule of {steps:,} steps"
+    films = by_profile(smoke=2, laptop=100, gpu=400)
+    for record in scored(side):
+        low, high = wilson(round(record["right"] * films), films)
+        yield (f"{minutes(side, record):8.1f} minutes, step {record['step']:6,}: {record['right']:4.0%} "
+               f"({low:.0%} to {high:.0%}) of {films} unseen prompts right")  # fmt: skip
+
+
+def verdict() -> str:
+    """What the two come to."""
+    words = []
+    for side in SIDES:
+        log, goal = read_log(side.folder / "log.jsonl"), reached(side)
+        so_far = f"not after {minutes(side, log[-1]):.1f}" if log else "not begun"
+        words.append(f"{side.name} {so_far if goal is None else f'{goal:.1f}'}")
+    return f"minutes of the processor until {GOAL:.0%} come out right: {', '.join(words)}"
