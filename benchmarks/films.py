@@ -14,11 +14,12 @@ from benchmarks.pixel_unet import PACKAGE, PixelUNet
 from benchmarks.rows import Case, Work, parameters, training
 from soralab import world
 from soralab.recipes import sora as recipe
-from soralab.sora import AutoencoderConfig, Filmmaker, Sora, SpacetimeAutoencoder
+from soralab.sora import AutoencoderConfig, Filmmaker, Sora, SoraConfig, SpacetimeAutoencoder
 from soralab.training.data import model_flops
 
-CLIPS = 128
-FILMS, STEPS = 2, 5  # of a row of sampling
+CLIPS, BATCH = 128, 16  # films
+PEER = "video-diffusion-pytorch"
+FILMS, STEPS = 2, 2  # of a row of sampling
 FILM = "from soralab.command import main; main(['film', 'a red circle', '-o', 'runs/benchmark.gif'])"
 PROMPT = "a red circle slides right"
 
@@ -28,11 +29,11 @@ def cases() -> Iterator[Case]:
     for level in world.LEVELS:
         yield Case(f"world, {level}, {CLIPS} films of 8x32x32", partial(rendering, level))
     latents, pixels = (recipe.RECIPES[name].config for name in ("sora", "sora_pixels"))
-    theirs = partial(step, PixelUNet, pixels, torch.float32, 4)
-    yield Case("Sora, latents of 4 films", partial(step, Sora, latents, torch.float32, 4), PEER, theirs, (PACKAGE,))
+    theirs = partial(step, PixelUNet, pixels, torch.float32, 2)
+    yield Case("Sora, latents of 2 films", partial(step, Sora, latents, torch.float32, 2), PEER, theirs, (PACKAGE,))
     for name, config in (("latents", latents), ("pixels", pixels)):
         ours, theirs = (partial(step, Sora, config, dtype) for dtype in (torch.bfloat16, torch.float32))
-        yield Case(f"Sora, {name}, {recipe.BATCH} films, bfloat16", ours, "ours, float32", theirs)
+        yield Case(f"Sora, {name}, {BATCH} films, bfloat16", ours, "ours, float32", theirs)
     what = f"{FILMS} films from prompts, {STEPS} steps"
     yield Case(what, partial(filming, False), PEER, partial(filming, True), (PACKAGE,))
     importing, bare = partial(command, "import soralab"), partial(command, "pass")
@@ -40,15 +41,12 @@ def cases() -> Iterator[Case]:
     yield Case("soralab film, start-up included", partial(command, FILM), memory=False)
 
 
-PEER = "video-diffusion-pytorch"
-
-
 def rendering(level: str) -> Work:
     """Films of the world as tensors, with their scenes."""
     return Work(lambda: world.clips(0, range(CLIPS), level=level))
 
 
-def step(kind: type[nn.Module], config, dtype: torch.dtype, films: int = recipe.BATCH) -> Work:
+def step(kind: type[nn.Module], config: SoraConfig, dtype: torch.dtype, films: int = BATCH) -> Work:
     """A training step on so many films, its products in this type."""
     model = InType(kind(config), dtype)
     x = torch.randn(films, config.size[0], config.channels, *config.size[1:])

@@ -23,12 +23,12 @@ CALLS = 100  # in a run
 
 
 def cases() -> Iterator[Case]:
-    """The rows: one batch of pictures packed and padded to the longest; a call of the kernels."""
+    """The rows: one batch of pictures packed and padded to the longest; calls of the kernels without the kernels."""
     yield Case(f"attention, {len(LENGTHS)} pictures, packed", packed, "torch, padded", padded)
     if dispatch.why_no_triton():
         return
     for kind in ("dense", "packed"):
-        yield Case(f"{CALLS} calls of the kernels, {kind}, idle", partial(calls, kind), memory=False)
+        yield Case(f"{CALLS} calls of the kernels, {kind}", partial(calls, kind), memory=False)
 
 
 def packed() -> Work:

@@ -17,7 +17,7 @@ from soralab.training.data import model_flops
 UNET, SCHEDULER = "diffusers.models.unets.unet_2d_condition", "diffusers.schedulers.scheduling_ddim"
 SIZES = {  # sizes, side of the latents, pictures a step
     "the course's": (CONFIG.unet, 8, 32),
-    "SD's, 96 wide": (UNetConfig.stable_diffusion(width=96), 16, 1),
+    "SD's at 96": (UNetConfig.stable_diffusion(width=96), 16, 1),
 }
 STEPS, SCALE = 10, 3.0  # of drawing: DDIM's steps, guidance
 

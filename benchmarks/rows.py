@@ -125,6 +125,12 @@ def side_by_side(
     return best
 
 
+def product(clock: Clock = time.perf_counter) -> float:
+    """Floating-point operations a second of a plain matrix product, the best of a second's runs."""
+    square = torch.randn(SQUARE, SQUARE)
+    return 2 * SQUARE**3 / side_by_side(lambda: square @ square, seconds=1.0, clock=clock)[0]
+
+
 def why_missing(needs: Sequence[str]) -> str:
     """Why a peer cannot be measured: its package is not here, or lacks what is taken from it. "" if it can be."""
     for name in needs:
@@ -145,9 +151,9 @@ def measure(
     trouble = why_missing(case.needs) if case.theirs else ""
     sides = [case.ours()] + ([case.theirs()] if case.theirs and not trouble else [])
     square = torch.randn(SQUARE, SQUARE)
-    *times, product = side_by_side(*(side.run for side in sides), lambda: square @ square, seconds=seconds, clock=clock)
+    *times, best = side_by_side(*(side.run for side in sides), lambda: square @ square, seconds=seconds, clock=clock)
     flops = sides[0].flops() if sides[0].flops else 0
-    share = flops / times[0] / (2 * SQUARE**3 / product) if flops else None
+    share = flops / times[0] / (2 * SQUARE**3 / best) if flops else None
     makes = (case.ours, case.theirs)[: len(sides)]
     weights = [side.weights for side in sides]
     del sides

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -15,8 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.memory import Processes
-from benchmarks.rows import NOTE, SECONDS, Row, heading, line, measure, processor_time
-from soralab.training.data import peak_gflops
+from benchmarks.rows import NOTE, SECONDS, Row, heading, line, measure, processor_time, product, why_missing
 from soralab.training.profiles import processor
 
 
@@ -25,13 +25,14 @@ def run(names: Sequence[str], *options: str) -> Iterator[str]:
     began, seconds = time.perf_counter(), float(value("--seconds", options) or SECONDS)
     clock = processor_time if "--processor-time" in options else time.perf_counter
     cases = [case for name in names for case in import_module(f"benchmarks.{name}").cases()]
+    there = {need for case in cases for need in case.needs if not why_missing([need])}
     machine = {
         "date": str(date.today()), "processor": processor(), "threads": torch.get_num_threads(),
-        "torch": torch.__version__, "python": platform.python_version(), "peak_gflops": peak_gflops(),
+        "torch": torch.__version__, "python": platform.python_version(), "peak_gflops": product(clock) / 1e9,
     }  # fmt: skip
     yield "{processor}, {threads} threads, torch {torch}; a matrix product: {peak_gflops:.0f} GFLOP/s".format(**machine)
     yield from heading()
-    modules = [f"benchmarks.{name}" for name in names] + [need for case in cases for need in case.needs]
+    modules = [*(f"benchmarks.{name}" for name in names), *sorted(there)]
     rows: list[Row] = []
     with nullcontext() if "--no-memory" in options else Processes(modules) as processes:
         for case in cases:
@@ -58,4 +59,4 @@ def summary(rows: Sequence[Row], seconds: float) -> str:
     words = f"{len(compared) - len(slower)} of {len(compared)} rows faster than their peer"
     words += f"; slower: {', '.join(slower)}" if slower else ""
     words += f"; not compared, for it is missing here: {', '.join(missing)}" if missing else ""
-    return f"{words}. {seconds:.0f} s in all."
+    return textwrap.fill(f"{words}. {seconds:.0f} s in all.", 119)

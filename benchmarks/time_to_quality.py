@@ -4,14 +4,16 @@
 the same command goes on from there. All of it takes hours: see `plan`.
 
 Ours films in latents; what it needs before, the autoencoder's training (by its card) and the encoding of its films,
-counts. The U-Net (pixel_unet.py) has as many weights, films in pixels, and learns the same world's films and prompts,
-hard ones last, by the same loss, with the optimizer and rate of chapter 06's U-Net. Its schedule is as long as ours by
-the processor's clock. Whenever EVERY minutes have passed, the averaged model of each films prompts that no training
-saw, with the same sampler and guidance, and the world's referee reads the films; that time does not count.
+counts. (The encoding comes first and is not stopped by the minutes.) The U-Net (pixel_unet.py) has as many weights,
+films in pixels, and learns the same world's films and prompts, hard ones last, by the same loss, with the optimizer and
+rate of chapter 06's U-Net. Its schedule is as long as ours by the processor's clock. Each time that EVERY minutes have
+passed the averaged model films prompts that no training saw, with the same sampler and guidance, and the world's
+referee reads the films; that time does not count.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +31,7 @@ from benchmarks.rows import parameters, why_missing
 from soralab import world
 from soralab.experiments import sora_scores
 from soralab.figures.curves import wilson
-from soralab.files.atomic import kept
+from soralab.files.atomic import atomic_write, kept, make_folder
 from soralab.files.checkpoints import read_card
 from soralab.recipes import RUNS
 from soralab.recipes import sora as recipe
@@ -42,10 +44,10 @@ from soralab.training.state import read_log
 
 FOLDER = RUNS / "time_to_quality"
 GOAL, EVERY, MINUTES = 0.9, 15.0, 60.0
-BATCH = 16  # films in a step of the U-Net: with our 64 it would take a fourth of the steps
-LOG = 10  # steps from a line of the log to the next
+BATCH = 8  # films in a step of the U-Net: with our 64 it would take an eighth of the steps
+LOG = 10  # our steps from a line of the log to the next; the U-Net's are twenty times as long
 LATENTS = recipe.RECIPES["sora"]
-PIXELS = recipe.Recipe("pixel_unet", SoraConfig.pixels(), "v", LATENTS.shift, replace(UNET_TRAINING, log_every=LOG))
+PIXELS = recipe.Recipe("pixel_unet", SoraConfig.pixels(), "v", LATENTS.shift, replace(UNET_TRAINING, log_every=2))
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,10 @@ class Watch:
         log = read_log(self.side.folder / "log.jsonl")
         spent, now = log[-1]["processor"] if log else 0.0, time.process_time()
         self.left -= now - self.mark
-        found = {"processor": round(spent + now - self.mark, 1)}
+        found = {"processor": round(spent + now - self.mark, 3)}
         every = by_profile(smoke=0.0, laptop=60 * EVERY, gpu=60 * EVERY)
-        if found["processor"] // max(every, 1e-9) > spent // max(every, 1e-9) or record["step"] == self.steps:
+        due = not every or found["processor"] // every > spent // every
+        if due or record["step"] == self.steps:
             with average.applied(model):
                 found["right"] = right(self.side, model)
         if (found.get("right", 0.0) >= GOAL or self.left <= 0) and record["step"] < self.steps:
@@ -172,11 +175,9 @@ def go_on(side: Side, steps: int, seconds: float) -> None:
     torch.manual_seed(recipe.SEED)
     model = side.network()
     began = time.process_time()
-    batches = side.batches(steps, side.folder)
-    prepared = time.process_time() - began
-    kept(side.folder / "prepared.json", lambda: prepared)
-    config = replace(side.recipe.training, steps=steps)
-    loss, watch = recipe.make_loss(side.recipe, compiled(model)), Watch(side, seconds - prepared, steps)
+    batches = prepared(side, steps)
+    config, left = replace(side.recipe.training, steps=steps), seconds - (time.process_time() - began)
+    loss, watch = recipe.make_loss(side.recipe, compiled(model)), Watch(side, left, steps)
     try:
         loop.train(model, loss, batches, config, side.folder, parameters=side.groups(model), probes=watch)
     except KeyboardInterrupt:
@@ -184,9 +185,22 @@ def go_on(side: Side, steps: int, seconds: float) -> None:
             raise
 
 
+def prepared(side: Side, steps: int) -> Callable[[int], dict[str, Tensor]]:
+    """The batches; the processor's seconds until they are there are added up, as often as that is interrupted."""
+    path, began = side.folder / "prepared.json", time.process_time()
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0.0
+    try:
+        return side.batches(steps, side.folder)
+    finally:
+        if not (side.folder / "log.jsonl").exists():  # later they are only loaded
+            make_folder(side.folder)
+            with atomic_write(path) as temporary:
+                temporary.write_text(json.dumps(before + time.process_time() - began), encoding="utf-8")
+
+
 def minutes(side: Side, record: dict) -> float:
     """Minutes of the processor until a line of the log, with all that the training needs."""
-    return (record["processor"] + side.before() + kept(side.folder / "prepared.json", lambda: 0.0)) / 60
+    return (record["processor"] + side.before() + json.loads((side.folder / "prepared.json").read_text())) / 60
 
 
 def scored(side: Side) -> list[dict]:
