@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from importlib import import_module
 
@@ -23,28 +25,27 @@ STEPS = 3
 
 
 class Processes:
-    """Measures in a fresh process each: `with Processes(modules) as processes: processes.peak(make, needs)`.
+    """Measures in a fresh process each: `Processes(modules).peak(make, needs)`.
 
     They are copies of one that has imported `modules`, where the system can copy processes; else each imports anew.
     """
 
     def __init__(self, modules: Sequence[str] = ()):
         kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        context = multiprocessing.get_context(kind)
+        self.context = multiprocessing.get_context(kind)
         if kind == "forkserver":
-            context.set_forkserver_preload([__name__, *modules])
-        self.pool = context.Pool(1, maxtasksperchild=1)
+            self.context.set_forkserver_preload([__name__, *modules])
 
-    def __enter__(self) -> Processes:
-        return self
+    def peak(self, make: Callable, needs: Sequence[str] = (), threads: int = 0) -> float | None:
+        """Bytes that making this `Work` and running it takes at most; None if the process was killed for it.
 
-    def __exit__(self, *_: object) -> None:
-        self.pool.terminate()
-        self.pool.join()
-
-    def peak(self, make: Callable, needs: Sequence[str] = (), threads: int = 0) -> float:
-        """Bytes that making this `Work` and running it takes at most; threads: as many as the caller has."""
-        return self.pool.apply(peak, (make, needs, threads or torch.get_num_threads()))
+        threads: by default as many as the caller has.
+        """
+        with ProcessPoolExecutor(1, mp_context=self.context) as pool:
+            try:
+                return pool.submit(peak, make, needs, threads or torch.get_num_threads()).result()
+            except BrokenProcessPool:
+                return None
 
 
 def peak(make: Callable, needs: Sequence[str], threads: int) -> float:

@@ -88,12 +88,12 @@ class Packs(nn.Module):
 class OfVitPytorch(nn.Module):
     """vit-pytorch's model of these sizes with its packing; its queries and keys are normalised with learned scales."""
 
-    def __init__(self, _: list[Tensor]):
+    def __init__(self, shown: list[Tensor]):
         super().__init__()
         from vit_pytorch.na_vit import NaViT as Theirs
 
-        self.model = Theirs(
-            image_size=CONFIG.grid[0] * CONFIG.patch, patch_size=CONFIG.patch, num_classes=CONFIG.classes,
+        self.model = Theirs(  # its table of positions ends at the longest side
+            image_size=max(max(picture.shape) for picture in shown), patch_size=CONFIG.patch, num_classes=CONFIG.classes,
             dim=CONFIG.dim, depth=CONFIG.depth, heads=CONFIG.heads, mlp_dim=4 * CONFIG.dim,
             dim_head=CONFIG.dim // CONFIG.heads,
         )  # fmt: skip

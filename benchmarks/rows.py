@@ -6,6 +6,7 @@ process of its own for its memory (memory.py).
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -93,9 +94,9 @@ def training(model: nn.Module, *given: Tensor, loss: Callable[..., Tensor] = squ
         model.zero_grad(set_to_none=True)
         loss(model(*given)).backward()
 
-    def flops() -> float:
-        with torch.inference_mode():  # under no_grad alone torch's counter stumbles over weights that are looked at
-            return 3 * model_flops(model, *given)  # backwards are two products for every one forwards
+    def flops() -> float:  # backwards are two products for every one forwards
+        still = copy.deepcopy(model).requires_grad_(False)  # else torch's counter stumbles over a view of a weight
+        return 3 * model_flops(still, *given)
 
     return Work(run, parameters(model), flops)
 

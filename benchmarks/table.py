@@ -7,7 +7,6 @@ import platform
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import date
 from importlib import import_module
@@ -34,10 +33,10 @@ def run(names: Sequence[str], *options: str) -> Iterator[str]:
     yield from heading()
     modules = [*(f"benchmarks.{name}" for name in names), *sorted(there)]
     rows: list[Row] = []
-    with nullcontext() if "--no-memory" in options else Processes(modules) as processes:
-        for case in cases:
-            rows.append(measure(case, processes.peak if processes else None, seconds, clock))
-            yield line(rows[-1])
+    peak = None if "--no-memory" in options else Processes(modules).peak
+    for case in cases:
+        rows.append(measure(case, peak, seconds, clock))
+        yield line(rows[-1])
     yield ""
     yield NOTE + (" All times are the processor's." if clock is processor_time else "")
     yield summary(rows, time.perf_counter() - began)

@@ -115,24 +115,10 @@ def test_a_peer_that_is_missing_is_said(needs, words):
 
 
 def test_memory_is_what_a_process_of_its_own_was_given():
-    """64 MB more held at once are about 64 MB more; what is freed before counts for nothing more."""
-    with memory.Processes() as processes:
-        one, two, after = (processes.peak(partial(holding, sizes), threads=1) for sizes in ([64], [64, 64], [64, -64]))
-    assert 56e6 < one < 96e6 and 56e6 < two - one < 72e6 and abs(after - one) < 16e6
-
-
-def holding(sizes: list[int]) -> rows.Work:
-    """Holds so many MB; one that is below zero is made after the others were let go."""
-    held: list[Tensor] = []
-
-    def run() -> None:
-        held.clear()
-        for size in sizes:
-            if size < 0:
-                held.clear()
-            held.append(torch.ones(abs(size) * 250_000))
-
-    return rows.Work(run)
+    """64 MB, and 64 MB more."""
+    processes, numbers = memory.Processes(), 16_000_000
+    one, two = (processes.peak(partial(rows.Work, partial(torch.ones, n)), threads=1) for n in (numbers, 2 * numbers))
+    assert 56e6 < one < 96e6 and 56e6 < two - one < 72e6
 
 
 # ------------------------------------------------------------------------------------------------------------- printing
