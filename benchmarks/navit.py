@@ -92,10 +92,10 @@ class OfVitPytorch(nn.Module):
         super().__init__()
         from vit_pytorch.na_vit import NaViT as Theirs
 
-        self.model = Theirs(  # its table of positions ends at the longest side
-            image_size=max(max(picture.shape) for picture in shown), patch_size=CONFIG.patch, num_classes=CONFIG.classes,
-            dim=CONFIG.dim, depth=CONFIG.depth, heads=CONFIG.heads, mlp_dim=4 * CONFIG.dim,
-            dim_head=CONFIG.dim // CONFIG.heads,
+        longest = max(max(picture.shape) for picture in shown)  # where its tables of positions end
+        self.model = Theirs(
+            image_size=longest, patch_size=CONFIG.patch, num_classes=CONFIG.classes, dim=CONFIG.dim,
+            depth=CONFIG.depth, heads=CONFIG.heads, mlp_dim=4 * CONFIG.dim, dim_head=CONFIG.dim // CONFIG.heads,
         )  # fmt: skip
 
     def forward(self, shown: list[Tensor]) -> Tensor:
