@@ -36,8 +36,7 @@ def cases() -> Iterator[Case]:
         yield Case(f"Sora, {name}, {BATCH} films, bfloat16", ours, "ours, float32", theirs)
     what = f"{FILMS} films from prompts, {STEPS} steps"
     yield Case(what, partial(filming, False), PEER, partial(filming, True), (PACKAGE,))
-    importing, bare = partial(command, "import soralab"), partial(command, "pass")
-    yield Case("python, import soralab", importing, "python alone", bare, memory=False)
+    yield Case("python, import soralab", partial(command, "import soralab"), memory=False)
     yield Case("soralab film, start-up included", partial(command, FILM), memory=False)
 
 

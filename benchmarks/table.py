@@ -51,8 +51,8 @@ def value(option: str, options: Sequence[str]) -> str | None:
 
 
 def summary(rows: Sequence[Row], seconds: float) -> str:
-    """How many rows are slower than their peer, which, and how long all took."""
-    compared = [row for row in rows if row.ratio is not None]
+    """How many rows are slower than their peer, if that is not ours in another form, which, and how long all took."""
+    compared = [row for row in rows if row.ratio is not None and not row.peer.startswith("ours")]
     slower = [f"{row.what} ({row.ratio:.2f} of {row.peer})" for row in compared if row.ratio > 1]
     missing = sorted({row.peer for row in rows if row.trouble})
     words = f"{len(compared) - len(slower)} of {len(compared)} rows faster than their peer"

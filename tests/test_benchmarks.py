@@ -152,7 +152,8 @@ def test_durations_have_three_digits(seconds, words):
 
 def test_the_summary_names_what_is_slower():
     slow = replace(ROW, what="DiT", peer="diffusers", ours=0.18)
-    said = table.summary([ROW, slow, rows.Row("alone", 0, 3.0, "")], 12.3)
+    other = replace(slow, what="NaViT", peer="ours, padded")
+    said = table.summary([ROW, slow, other, rows.Row("alone", 0, 3.0, "")], 12.3)
     assert said == "1 of 2 rows faster than their peer; slower: DiT (2.00 of diffusers). 12 s in all."
 
 
