@@ -140,8 +140,8 @@ def why_missing(needs: Sequence[str]) -> str:
             return "not installed"
         try:
             import_module(name)
-        except Exception as error:  # a release that is too old or does not go with another package: whatever it raises
-            return f"does not import: {type(error).__name__}"
+        except Exception:  # a release that is too old or does not go with another package: whatever it raises
+            return "does not import"
     return ""
 
 
@@ -185,15 +185,17 @@ def in_columns(cells: Sequence[str]) -> str:
 def line(row: Row) -> str:
     """A row in words, under COLUMNS."""
     peer = row.peer or "-"
-    if row.trouble:
-        peer = f"{row.peer}: {row.trouble}"
-    elif row.peer_weights and abs(row.peer_weights / row.weights - 1) > 0.005:
+    if row.peer_weights and abs(row.peer_weights / row.weights - 1) > 0.005:
         peer = f"{row.peer} ({count(row.peer_weights)})"
-    return in_columns((
+    said = in_columns((
         row.what, count(row.weights), duration(row.ours), peer, duration(row.theirs),
         "-" if row.ratio is None else f"{row.ratio:.2f}", megabytes(row.memory), megabytes(row.peer_memory),
         "-" if row.share is None else f"{row.share:.0%}",
     ))  # fmt: skip
+    if not row.trouble:
+        return said
+    begin, end = (sum(abs(width) + 1 for _, width in COLUMNS[:column]) for column in (3, 6))  # peer, theirs, ratio
+    return said[:begin] + f"{row.peer}: {row.trouble}".ljust(end - begin) + said[end:]
 
 
 def duration(seconds: float | None) -> str:
@@ -206,9 +208,9 @@ def duration(seconds: float | None) -> str:
 
 
 def count(number: int) -> str:
-    """Weights: "12 k", "1.56 M"."""
-    if not number:
-        return "-"
+    """Weights: "45", "12 k", "1.56 M"."""
+    if number < 1000:
+        return str(number or "-")
     return f"{number / 1e3:.0f} k" if number < 999_500 else f"{number / 1e6:.{2 if number < 1e7 else 1}f} M"
 
 
