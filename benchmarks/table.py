@@ -38,7 +38,7 @@ def run(names: Sequence[str], *options: str) -> Iterator[str]:
         rows.append(measure(case, peak, seconds, clock))
         yield line(rows[-1])
     yield ""
-    yield NOTE + (" All times are the processor's." if clock is processor_time else "")
+    yield NOTE + ("\nAll times are the processor's." if clock is processor_time else "")
     yield summary(rows, time.perf_counter() - began)
     if path := value("--json", options):
         records = [{**asdict(row), "ratio": row.ratio} for row in rows]
