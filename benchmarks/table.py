@@ -18,6 +18,8 @@ from benchmarks.memory import Processes
 from benchmarks.rows import NOTE, SECONDS, Row, heading, line, measure, processor_time, product, why_missing
 from soralab.training.profiles import processor
 
+TIE = 0.02  # what two measures of one side differ by
+
 
 def run(names: Sequence[str], *options: str) -> Iterator[str]:
     """The table's lines, as they are measured, of the files of these names. options: see the top of __main__.py."""
@@ -53,9 +55,9 @@ def value(option: str, options: Sequence[str]) -> str | None:
 def summary(rows: Sequence[Row], seconds: float) -> str:
     """How many rows are slower than their peer, if that is not ours in another form, which, and how long all took."""
     compared = [row for row in rows if row.ratio is not None and not row.peer.startswith("ours")]
-    slower = [f"{row.what} ({row.ratio:.2f} of {row.peer})" for row in compared if row.ratio > 1]
+    slower = [f"{row.what} ({row.ratio:.2f} of {row.peer})" for row in compared if row.ratio > 1 + TIE]
     missing = sorted({row.peer for row in rows if row.trouble})
-    words = f"{len(compared) - len(slower)} of {len(compared)} rows faster than their peer"
+    words = f"{len(compared) - len(slower)} of {len(compared)} rows as fast as their peer or faster"
     words += f"; slower: {', '.join(slower)}" if slower else ""
     words += f"; not compared, for it is missing here: {', '.join(missing)}" if missing else ""
     return textwrap.fill(f"{words}. {seconds:.0f} s in all.", 119)
