@@ -39,8 +39,10 @@ MACHINE_PATH = re.compile(
 
 
 def room_of(path: Path) -> str:
-    """The room a file of the package lies in: "sora" for sora.py, "world" for world/render.py."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """The room a file of the package lies in: "sora" for sora.py, "world" for world/render.py. What `python -m` runs
+    stands above the command, in whatever folder it is."""
+    parts = path.relative_to(PACKAGE).parts
+    return "__main__" if parts[-1] == "__main__.py" else parts[0].removesuffix(".py")
 
 
 def imported(source: str, package: tuple[str, ...]) -> list[str]:

@@ -11,7 +11,7 @@ import importlib
 from pathlib import Path
 
 from soralab.files.checkpoints import IN_EIGHT_BITS
-from soralab.recipes import RECIPES, RUNS, recipe
+from soralab.recipes import RECIPES, RUNS, Trained, recipe
 
 EXPERIMENTS = {**RECIPES, "referee": "referee"}  # the referee is code: it is measured, and there is nothing to train
 
@@ -29,16 +29,20 @@ def make(name: str, folder: Path | None = None, steps: int | None = None) -> Pat
     The checkpoint is written last and whole: whatever stops before, a training or an experiment, leaves none, and the
     next call goes on from there. Raises ValueError for a name without a recipe.
     """
+    return finish(name, recipe(name).train(name, steps), folder or RUNS / name)
+
+
+def finish(name: str, trained: Trained, folder: Path) -> Path:
+    """Measure what a recipe trained, and save it as folder/NAME; returns the path."""
     from soralab.files.eight_bits import pack, unpack
     from soralab.training.profiles import device
 
-    trained = recipe(name).train(name, steps)
     if name in IN_EIGHT_BITS:  # what is measured is what is shipped
         trained.model.load_state_dict(unpack(pack(trained.model.state_dict())))
     trained.model.to(device())
     metrics = experiment(name).metrics(name, trained)
     card = {**trained.card, "command": f"soralab train {name}", "metrics": metrics}
-    return publish((folder or RUNS / name) / name, trained.model.state_dict(), card)
+    return publish(folder / name, trained.model.state_dict(), card)
 
 
 def publish(path: str | Path, tensors: dict, card: dict) -> Path:

@@ -42,6 +42,7 @@ from soralab.imagen_video import (
 from soralab.latent_diffusion import UNetConfig, word_ids
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
+from soralab.training.distributed import sliced
 from soralab.training.loop import TrainConfig, TrainResult
 from soralab.training.profiles import by_profile, device, larger
 from soralab.training.progress import progress
@@ -163,6 +164,13 @@ class FilmBatches:
             batch["pictures"] = fold(smaller(world.to_film(shown)), FOLDS[self.name])
             batch["names"] = word_ids([prompt(self.scenes[k], rng, moving=False) for k in which], WORDS)
         return batch
+
+    @staticmethod
+    def cut(batch: dict[str, Tensor], parts: int) -> list[dict[str, Tensor]]:
+        """A batch in so many parts, its films and its pictures each by themselves; their moments are the same."""
+        whole = {name: value for name, value in batch.items() if name == "moments"}
+        rest = {name: value for name, value in batch.items() if name not in whole}
+        return [part | whole for part in sliced(rest, parts)]
 
 
 # ----------------------------------------------------------------------------------------------------------- training

@@ -18,10 +18,11 @@ from soralab.datasets.native_sizes import pictures, to_pixels
 from soralab.datasets.what_and_where import CLASSES, name_of
 from soralab.figures import Watched
 from soralab.files.checkpoints import load_model
-from soralab.navit import NaViT, NaViTConfig, collate, keep, left, pack
+from soralab.navit import PAD, NaViT, NaViTConfig, collate, keep, left, pack
 from soralab.recipes import RUNS, Trained
 from soralab.training import loop
 from soralab.training.data import beside
+from soralab.training.distributed import sliced
 from soralab.training.loop import TrainConfig
 from soralab.training.muon import muon_groups
 from soralab.training.probes import Probes
@@ -93,6 +94,17 @@ class Batches:
             kept = [keep(self.tokens[k], rates[k], generator) for k in chosen]
         batch = packed([self.pictures[k] for k in chosen], self.length, kept=kept)
         return {"label": self.labels[torch.tensor(chosen)], **batch}
+
+    @staticmethod
+    def cut(batch: dict[str, Tensor], parts: int) -> list[dict[str, Tensor]]:
+        """A batch in so many parts, of whole rows with the pictures that lie in them."""
+        found = sliced({name: batch[name] for name in ("patches", "ids", "places")}, parts)
+        for part in found:
+            ids = part["ids"]
+            members = ids[ids != PAD].unique()
+            part["ids"] = torch.where(ids == PAD, ids, torch.searchsorted(members, ids))
+            part |= {name: batch[name][members] for name in ("sizes", "label")}
+        return [{"label": part.pop("label"), **part} for part in found]
 
 
 def fit(

@@ -2,19 +2,19 @@
 
 A step is a pure function of the state before it and of its number: batch_fn(step) makes its batch, and all
 its randomness comes from (seed, step). So a run that was interrupted and resumed ends at the very same
-weights, bit for bit, as one that was not (on the same machine and at the same precision).
+weights, bit for bit, as one that was not (on the same machine and at the same precision). Several processes
+share the work of a step: see `soralab.training.distributed`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ from soralab.files.checkpoints import (
     save_checkpoint,
 )
 from soralab.files.lock import alone
-from soralab.training.data import Prefetch, batch_size
+from soralab.training.config import TrainConfig, autocast, autocast_dtype, learning_rate, step_seed
+from soralab.training.data import Prefetch
+from soralab.training.distributed import TEAM, Share
 from soralab.training.ema import EMA
 from soralab.training.interrupt import StopSignal, goes_on
 from soralab.training.muon import MuonAdamW
@@ -39,51 +41,7 @@ from soralab.training.profiles import device, hardware
 from soralab.training.progress import progress
 from soralab.training.state import append_log, gather, restore, trim_log
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 MAY_CHANGE = ("steps", "log_every", "save_every")  # on resuming; all else would make it another run
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a model is trained. Learning rate: up over `warmup` steps, constant, down to 0 over the last share
-    `cooldown` of the steps. Constant in between, so that a finished run can be lengthened: see `train`."""
-
-    steps: int
-    lr: float = 1e-3
-    warmup: int = 200  # steps
-    cooldown: float = 0.2  # share of the steps
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip: float | None = 1.0  # largest norm of the gradient; math.inf or None: none
-    ema: float = 0.999
-    seed: int = 0
-    log_every: int = 50  # steps
-    save_every: int = 500  # steps
-    precision: str = "auto"  # of the products: bfloat16 on a GPU or a CPU with AMX, else float32
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
-        object.__setattr__(self, "clip", math.inf if self.clip is None else self.clip)
-        for name in ("steps", "log_every", "save_every"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, it takes a whole number from 1")
-        for name, low, high in (("lr", 0, math.inf), ("warmup", 0, math.inf), ("cooldown", 0, 1),
-                                ("weight_decay", 0, math.inf), ("clip", 0, math.inf), ("ema", 0, 1)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, it takes a number from {low} to {high}")
-        if self.ema == 1:
-            raise ValueError("ema is 1, it takes a number below 1: with 1 the average would never move")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}, it takes one of {', '.join(PRECISIONS)}")
-
-    def card(self) -> dict[str, Any]:
-        """The fields as JSON holds them, which has no infinity; `TrainConfig(**card)` is this configuration."""
-        return asdict(self) | {"betas": list(self.betas), "clip": None if math.isinf(self.clip) else self.clip}
-
-    @property
-    def cooldown_start(self) -> int:
-        """Steps done when the learning rate begins to fall."""
-        return self.steps - round(self.cooldown * self.steps)
 
 
 @dataclass(frozen=True)
@@ -97,32 +55,6 @@ class TrainResult:
     ema: EMA
     log: Path  # JSON lines: step, loss, lr, grad_norm, seconds, samples_s, wait_share, loss_fn's numbers
     state: Path
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """The learning rate of step number `step` (from 0)."""
-    up = (step + 1) / max(config.warmup, 1)
-    down = (config.steps - step) / max(config.steps - config.cooldown_start, 1)
-    return config.lr * min(up, 1.0, down)
-
-
-def step_seed(seed: int, step: int) -> int:
-    """A seed for step `step` of a run with `seed`, unlike any other pair's; the same in every process."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:8], "big") >> 1
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """bfloat16 if the matrix products are to run in it on `device`, None for plain float32."""
-    if precision == "auto":
-        amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and amx()
-        precision = "bfloat16" if fast else "float32"
-    return torch.bfloat16 if precision == "bfloat16" else None
-
-
-def autocast(dtype: torch.dtype | None, device: torch.device) -> contextlib.AbstractContextManager:
-    """Inside, products on `device` run in this type, as `autocast_dtype` gives it; None changes nothing."""
-    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
 
 
 def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], config: TrainConfig,
@@ -152,43 +84,51 @@ def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], c
     training runs in `folder`, ValueError for a state of another run.
     """
     home = next((p.device for p in model.parameters()), torch.device("cpu"))
+    team = TEAM.get()
+    team.release()
     try:  # moved in place: the tensors that `parameters` names stay the model's
         run = _Run(model.to(device()), loss_fn, config, make_folder(folder), on_log, parameters, probes)
         result = _train(run, batch_fn, resume)
     finally:
         model.to(home)
     result.ema.to(home)
+    team.wait()
     return result
 
 
 def _train(run: _Run, batch_fn: Callable[[int], Any], resume: bool) -> TrainResult:
     """`train`, on the device where the run's model is."""
-    with alone(run.folder, "training"):  # before anything there is read or changed
+    team = run.team
+    with alone(run.folder, "training") if team.leads else contextlib.nullcontext():  # before anything there changes
         run.begin(resume)
         return run.result(wait_s=0.0) if run.step >= run.config.steps else _steps(run, batch_fn)
 
 
 def _steps(run: _Run, batch_fn: Callable[[int], Any]) -> TrainResult:
     """What is left of a run that has begun."""
-    model, config = run.model, run.config
+    model, config, team, stopped = run.model, run.config, run.team, 0
     devices = [run.device] if run.device.type == "cuda" else []
     was_training = model.training
     try:
         model.train()
         with torch.random.fork_rng(devices), StopSignal() as stop, \
-             Prefetch(batch_fn, run.step, config.steps, device=run.device) as batches, \
-             progress(total=config.steps, initial=run.step, desc=run.folder.name, unit="step") as bar:
-            for batch in batches:
-                run.advance(batch, batches.wait_s, bar)
-                if stop.received is not None:
+             Prefetch(lambda step: team.share(batch_fn(step), run.parts, batch_fn), run.step, config.steps,
+                      device=run.device) as batches, \
+             progress(total=config.steps, initial=run.step, desc=run.folder.name, unit="step",
+                      **({} if team.leads else {"disable": True})) as bar:
+            for share in batches:
+                run.advance(share, batches.wait_s, bar)
+                stopped = team.most(stop.received or 0)
+                if stopped:
                     break
     finally:
         model.train(was_training)
-    if stop.received is not None:
+    if stopped:
         if run.saved < run.step:
             run.save()
-        print(f"stopped at step {run.step} of {config.steps}, {goes_on(run.folder)}", file=sys.stderr)
-        raise KeyboardInterrupt if stop.received == signal.SIGINT else SystemExit(128 + stop.received)
+        if team.leads:
+            print(f"stopped at step {run.step} of {config.steps}, {goes_on(run.folder)}", file=sys.stderr)
+        raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)
     return run.result(batches.wait_s)
 
 
@@ -197,7 +137,7 @@ class _Run:
 
     def __init__(self, model: nn.Module, loss_fn: Callable, config: TrainConfig, folder: Path,
                  on_log: Callable | None, parameters: Iterable | None, probes: Probes | None = None):
-        self.model, self.loss_fn, self.config = model, loss_fn, config
+        self.model, self.config, self.team = model, config, TEAM.get()
         self.folder, self.on_log, self.probes = folder, on_log, probes
         if probes is not None:
             probes.begin(model)
@@ -212,6 +152,7 @@ class _Run:
         self.optimizer = MuonAdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay,
                                    fused=fused, dtype=self.dtype)
         self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.module, self.parts = self.team.wrap(model, loss_fn), self.team.parts()
         self.ema = EMA(model, config.ema)
         self.generator = torch.Generator(self.device)
         self.log, self.state, self.stable = folder / "log.jsonl", folder / "state", folder / "stable"
@@ -227,20 +168,30 @@ class _Run:
 
     def begin(self, resume: bool) -> None:
         """Load the saved state that this run goes on from, if any, and trim the log to it."""
-        if not resume:
-            remove_checkpoint(self.state)
-            remove_checkpoint(self.stable)
-        source = self._source()
-        if source is not None:
-            tensors, card = load_checkpoint(source, device=self.device, mend=self.mend)
-            restore(tensors, self.model, self.ema, self.optimizer)
-            self.step = self.saved = self.ema.updates = card["step"]
-            self.seconds, self.loss = card["seconds"], card["loss"] if card["loss"] is not None else math.nan
-            for name, value in card["stretch"].items():
-                setattr(self, name, value)
-        trim_log(self.log, self.step)
+        with self.team.first_alone():
+            if not resume and self.team.leads:
+                remove_checkpoint(self.state)
+                remove_checkpoint(self.stable)
+            source = self._source()
+            if source is not None:
+                self._restore(*load_checkpoint(source, device=self.device, mend=self.mend))
+            if self.team.leads:
+                trim_log(self.log, self.step)
         self._last_wait = 0.0
         self._clock = time.perf_counter()
+
+    def _restore(self, tensors: dict[str, Tensor], card: dict) -> None:
+        """Be where a saved state was."""
+        restore(tensors, self.model, self.ema, self.optimizer)
+        self.step = self.saved = self.ema.updates = card["step"]
+        self.seconds, self.loss = card["seconds"], card["loss"] if card["loss"] is not None else math.nan
+        for name, value in card["stretch"].items():
+            setattr(self, name, value)
+        before = card.get("parts", 1)
+        self.parts = self.team.parts(before)
+        if self.parts != before and self.team.leads and self.step < self.config.steps:
+            print(f"batches of {self.folder} were taken in parts of 1/{before} until step {self.step}, from there on "
+                  f"in parts of 1/{self.parts}: the same examples with other noise", file=sys.stderr)
 
     def _source(self) -> Path | None:
         """The saved state to go on from: `state`, or `stable` if the number of steps has changed since."""
@@ -270,9 +221,9 @@ class _Run:
                 raise ValueError(f"{name} is {here[name]!r}, but the state in {self.folder} was trained with "
                                  f"{saved.get(name)!r}: give that, or begin anew with resume=False")
 
-    def advance(self, batch: Any, wait_s: float, bar: Any) -> None:
+    def advance(self, share: Share, wait_s: float, bar: Any) -> None:
         """Do one step, then what is due after it: a line of the log, a saved state."""
-        loss, norm, extras = self._update(batch)
+        loss, norm, extras = self._update(share)
         self.step += 1
         now = time.perf_counter()
         self.spent += now - self._clock
@@ -281,7 +232,7 @@ class _Run:
         self.waited += wait_s - self._last_wait
         self._last_wait = wait_s
         self.count += 1
-        self.samples += batch_size(batch)
+        self.samples += share.size
         for name, value in {**extras, "loss": loss, "grad_norm": norm}.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         bar.update()
@@ -293,19 +244,18 @@ class _Run:
         if self.step % config.save_every == 0 or self.step == config.steps:
             self.save()
 
-    def _update(self, batch: Any) -> tuple[float, float, dict[str, float]]:
+    def _update(self, share: Share) -> tuple[float, float, dict[str, float]]:
         """One step of the optimizer and of the average: (loss, norm of the gradient, what loss_fn reports)."""
-        seed, rate = step_seed(self.config.seed, self.step), learning_rate(self.step, self.config)
-        torch.manual_seed(seed)
-        self.generator.manual_seed(seed)
-        with autocast(self.dtype, self.device):
-            out = self.loss_fn(self.model, batch, self.generator)
-        loss, extras = out if isinstance(out, tuple) else (out, {})
+        rate = learning_rate(self.step, self.config)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with self.team.mean_of_moves(self.model):
+            loss, extras = self._gradients(share)
         norm = nn.utils.clip_grad_norm_(self.trained, self.config.clip)
         # Both numbers in one transfer, before the step: what is not finite must not reach the weights.
-        value, norm = torch.stack([loss.detach().float(), norm.float()]).tolist()
+        value, norm = torch.stack([loss, norm.float()]).tolist()
+        if self.team.world > 1:
+            extras = self.team.total({**extras, "loss": value})
+            value = extras.pop("loss")
         for what, number in (("loss", value), ("norm of the gradient", norm)):
             if not math.isfinite(number):
                 kept = f"step {self.saved} is kept in {self.folder}" if self.saved else "nothing saved yet"
@@ -315,7 +265,24 @@ class _Run:
             group["lr"] = rate * group.get("scale", 1.0)
         self.optimizer.step()
         self.ema.update(self.model)
-        return value, norm, {k: float(v.detach() if isinstance(v, Tensor) else v) for k, v in extras.items()}
+        return value, norm, {name: float(number) for name, number in extras.items()}
+
+    def _gradients(self, share: Share) -> tuple[Tensor, dict[str, Any]]:
+        """The gradients of a batch, part by part: (loss, what loss_fn reports), both summed by the parts' shares."""
+        loss, extras = torch.zeros((), device=self.device), {}
+        for part in share.parts:
+            seed = step_seed(self.config.seed, self.step, part.number)
+            torch.manual_seed(seed)
+            self.generator.manual_seed(seed)
+            with self.team.syncing(self.module, last=part is share.parts[-1]):
+                with autocast(self.dtype, self.device):
+                    value, reported = self.module(part.batch, self.generator)
+                # The processes' mean is taken of what each has: so the sum of its parts' shares, times their number.
+                value.backward(torch.full_like(value, part.weight * self.team.world))
+            loss = loss + part.weight * value.detach().float()
+            for name, number in reported.items():
+                extras[name] = extras.get(name, 0.0) + part.weight * number
+        return loss, extras
 
     def _write_log(self, bar: Any) -> None:
         means = {name: total / self.count for name, total in self.sums.items()}
@@ -328,9 +295,10 @@ class _Run:
                   "wait_share": round(self.waited / self.spent, 4)}
         if self.probes is not None:
             record |= self.probes(record, self.model, self.ema)
-        append_log(self.log, record)
+        if self.team.leads:
+            append_log(self.log, record)
         bar.set_postfix_str(f"loss {self.loss:.4g}, {record['samples_s']:.3g} samples/s")
-        if self.on_log is not None:
+        if self.on_log is not None and self.team.leads:
             self.on_log(record)
         self._open_stretch()
 
@@ -338,9 +306,10 @@ class _Run:
         """Save everything that the next step depends on as `path` (by default the folder's state)."""
         stretch = {name: getattr(self, name) for name in ("sums", "count", "samples", "spent", "waited")}
         card = {"config": self.config.card(), "step": self.step, "seconds": self.seconds,
-                "loss": self.loss if math.isfinite(self.loss) else None, "stretch": stretch,
+                "loss": self.loss if math.isfinite(self.loss) else None, "stretch": stretch, "parts": self.parts,
                 "precision": str(self.dtype or torch.float32).removeprefix("torch."), "hardware": hardware()}
-        save_checkpoint(path or self.state, gather(self.model, self.ema, self.optimizer), card)
+        if self.team.leads:
+            save_checkpoint(path or self.state, gather(self.model, self.ema, self.optimizer), card)
         self.saved = self.step
 
     def result(self, wait_s: float) -> TrainResult:

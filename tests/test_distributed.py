@@ -1,0 +1,237 @@
+"""One training by several processes, and a batch in parts: the same training as one process's."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from team_runs import CONFIG, at, batch_fn, run
+from torch import nn
+
+from soralab.files.checkpoints import load_checkpoint
+from soralab.training import distributed
+from soralab.training.distributed import Team, cut, sliced, team
+from soralab.training.loop import train
+from soralab.training.state import read_log
+
+HERE = Path(__file__).resolve().parent
+TIMES = {"seconds", "samples_s", "wait_share"}
+PATIENCE = 1200  # seconds for processes that take ten on a quiet machine
+
+
+def torchrun(*arguments, **environment) -> subprocess.CompletedProcess:
+    """Two processes by PyTorch's own starter, which takes a free port."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = {**os.environ, "PYTHONPATH": str(HERE.parent), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run([*command, *map(str, arguments)], env=env, capture_output=True, text=True, timeout=PATIENCE)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    for name in ("RANK", "WORLD_SIZE", "SORALAB_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run by one process, its batches in two parts."""
+    os.environ["TQDM_DISABLE"] = "1"
+    folder = tmp_path_factory.mktemp("one") / "whole"
+    with team(accumulate=2):
+        run(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, whole):
+    """The folder of what two processes did, and the step in which one of them was killed."""
+    folder, step = tmp_path_factory.mktemp("two"), random.SystemRandom().randint(2, CONFIG.steps)
+    with team(accumulate=2), pytest.raises(ZeroDivisionError):
+        run(folder / "gone_on", at(15, 0, lambda: 1 / 0))
+    run(folder / "lengthened", config=replace(CONFIG, steps=12))
+    ended = torchrun(HERE / "team_runs.py", folder, step)
+    assert (folder / "1.json").exists(), ended.stderr
+    assert ended.returncode == 1 and "SIGKILL" in ended.stderr
+    return folder, step, ended.stderr
+
+
+def same_state(a, b):
+    (a, card_a), (b, card_b) = load_checkpoint(a / "state"), load_checkpoint(b / "state")
+    assert a.keys() == b.keys() and [k for k in a if not torch.equal(a[k], b[k])] == []
+    assert card_a["step"] == card_b["step"] and card_a["parts"] == card_b["parts"]
+    return True
+
+
+def same_log(a, b):
+    a, b = ([{k: v for k, v in record.items() if k not in TIMES} for record in read_log(p / "log.jsonl")]
+            for p in (a, b))  # fmt: skip
+    assert a == b and len(a) > 2
+    return True
+
+
+# ---------------------------------------------------------------- two processes
+
+
+def test_two_processes_train_as_one_bit_for_bit(whole, two):
+    """Weights, average, moments and log: two addends have one sum, in whatever order."""
+    assert same_state(two[0] / "whole", whole) and same_log(two[0] / "whole", whole)
+
+
+def test_the_first_process_goes_ahead(two):
+    seen = [json.loads((two[0] / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert [each["prepared"] for each in seen] == [False, True]
+
+
+def test_a_stop_that_one_process_hears_stops_both_at_one_step(whole, two, tmp_path):
+    """It is heard in step 5, and both have done it."""
+    assert [json.loads((two[0] / f"{rank}.json").read_text())["stopped"] for rank in (0, 1)] == ["143", "143"]
+    assert load_checkpoint(two[0] / "stopped" / "state")[1]["step"] == 5
+    assert two[2].count(f"stopped at step 5 of 24, state saved in {two[0] / 'stopped'}") == 1
+    run(two[0] / "stopped")  # goes on with one process
+    assert same_state(two[0] / "stopped", whole) and same_log(two[0] / "stopped", whole)
+
+
+def test_a_loss_that_is_nan_in_one_process_stops_both(two):
+    for rank in (0, 1):
+        assert "the loss became nan at step 5" in json.loads((two[0] / f"{rank}.json").read_text())["not_finite"]
+    assert not list((two[0] / "not_finite").glob("state*"))
+
+
+def test_after_a_kill_at_any_step_one_process_goes_on_bit_for_bit(whole, two):
+    """kill -9 of one of two: what is lost is at most the steps since the last save."""
+    folder, step, _ = two
+    kept = (step - 1) // CONFIG.save_every * CONFIG.save_every
+    if kept:
+        assert load_checkpoint(folder / "killed" / "state")[1]["step"] == kept, step
+    run(folder / "killed")
+    if kept:
+        assert same_state(folder / "killed", whole) and same_log(folder / "killed", whole), step
+    else:  # nothing was saved: a new run of one process, in one part
+        assert load_checkpoint(folder / "killed" / "state")[1]["parts"] == 1
+
+
+def test_two_processes_go_on_where_one_was(whole, two):
+    """In as many parts as the one took: the same run."""
+    assert same_state(two[0] / "gone_on", whole) and same_log(two[0] / "gone_on", whole)
+
+
+def test_two_processes_go_on_with_a_run_of_one_part_and_say_so(two):
+    card = load_checkpoint(two[0] / "lengthened" / "state")[1]
+    assert card["parts"] == 2 and card["step"] == 24
+    said = "were taken in parts of 1/1 until step 10, from there on in parts of 1/2: the same examples with other noise"
+    assert two[2].count(said) == 1
+
+
+def test_buffers_move_by_the_mean_over_processes(two):
+    """Halves of one size: their mean is the whole batch's; the variance is the mean of the halves' own."""
+    states = [load_file(two[0] / f"normed_{rank}.safetensors") for rank in (0, 1)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    x = batch_fn(0)["x"]
+    torch.testing.assert_close(states[0]["0.running_mean"], 0.1 * x.mean(0), rtol=1e-5, atol=1e-7)
+    variance = torch.stack([half.var(0) for half in x.chunk(2)]).mean(0)
+    torch.testing.assert_close(states[0]["0.running_var"], 0.9 + 0.1 * variance, rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(0.1 * x[:6].mean(0), 0.1 * x.mean(0), rtol=1e-2)  # process 0's alone would not do
+
+
+# ---------------------------------------------------------------- parts of a batch
+
+
+def plain_loss(model, batch, generator):
+    """No noise: the mean over a batch is that of its parts by their shares."""
+    return (model(batch["x"]) - batch["y"]).square().mean(), {"sum": float(batch["y"].sum())}
+
+
+def of_parts(folder, parts, loss=plain_loss):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+    with team(accumulate=parts):
+        train(model, loss, batch_fn, replace(CONFIG, log_every=1), folder)
+    return torch.cat([p.detach().flatten() for p in model.parameters()]), read_log(folder / "log.jsonl")
+
+
+def test_a_batch_in_parts_trains_as_the_whole_batch(tmp_path, monkeypatch):
+    """Parts of 2 and 3 examples of 12: to rounding, 1e-4 of a weight, 1e-5 of a loss; weighed alike, far more."""
+    (right, log), (found, other) = (of_parts(tmp_path / str(parts), parts) for parts in (1, 5))
+    torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-4)
+    for a, b in zip(log, other, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-5) and b["grad_norm"] == pytest.approx(a["grad_norm"], 1e-4)
+    share = Team.share
+    monkeypatch.setattr(Team, "share", lambda *given: (s := share(*given))._replace(
+        parts=[part._replace(weight=1 / 5) for part in s.parts]))  # fmt: skip
+    assert (of_parts(tmp_path / "alike", 5)[0] - right).abs().max() > 1e-3
+
+
+def test_each_part_has_noise_of_its_own(tmp_path):
+    drawn = []
+
+    def loss(model, batch, generator):
+        drawn.append((torch.rand((), generator=generator).item(), torch.rand(()).item()))
+        return plain_loss(model, batch, generator)
+
+    of_parts(tmp_path, 3, loss)
+    assert len(drawn) == 72 == len(set(drawn))
+
+
+def test_a_run_goes_on_in_the_parts_it_had(whole, tmp_path, capsys):
+    with team(accumulate=2), pytest.raises(ZeroDivisionError):
+        run(tmp_path, at(9, 0, lambda: 1 / 0))
+    run(tmp_path)
+    assert same_state(tmp_path, whole) and same_log(tmp_path, whole) and capsys.readouterr().err == ""
+
+
+def test_other_parts_are_another_noise_and_that_is_said(whole, tmp_path, capsys):
+    with team(accumulate=2), pytest.raises(ZeroDivisionError):
+        run(tmp_path, at(9, 0, lambda: 1 / 0))
+    with team(accumulate=3):
+        run(tmp_path)
+    assert "in parts of 1/2 until step 6, from there on in parts of 1/3" in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / "state")[1]["parts"] == 3
+    assert not torch.equal(load_checkpoint(tmp_path / "state")[0]["model/1.weight"],
+                           load_checkpoint(whole / "state")[0]["model/1.weight"])  # fmt: skip
+
+
+@pytest.mark.parametrize("world, accumulate, saved, parts", [
+    (1, None, 1, 1), (1, None, 6, 6), (2, None, 1, 2), (2, None, 4, 4), (3, None, 4, 6), (4, None, 6, 8), (2, 3, 4, 6),
+    (1, 1, 4, 1),
+])  # fmt: skip
+def test_how_many_parts_there_are(world, accumulate, saved, parts):
+    assert Team(0, world, accumulate).parts(saved) == parts
+
+
+def test_the_processes_share_all_parts_and_each_once():
+    batch = batch_fn(0)
+    shares = [Team(rank, 2).share(batch, 4) for rank in (0, 1)]
+    assert [[part.number for part in share.parts] for share in shares] == [[0, 1], [2, 3]]
+    assert all(share.size == 12 and [part.weight for part in share.parts] == [0.25, 0.25] for share in shares)
+    assert torch.equal(torch.cat([part.batch["x"] for share in shares for part in share.parts]), batch["x"])
+    alone = Team().share(batch, 1)
+    assert alone.parts[0].batch is batch and alone.parts[0].weight == 1.0
+
+
+def test_parts_of_a_batch():
+    batch = {"x": torch.arange(10), "y": [torch.arange(20).view(10, 2), "words"], "t": torch.tensor(3.0), "flag": True}
+    parts = cut(batch, 4)
+    assert [part["x"].tolist() for part in parts] == [[0, 1], [2, 3, 4], [5, 6], [7, 8, 9]]
+    assert torch.equal(torch.cat([part["y"][0] for part in parts]), batch["y"][0])
+    assert all(part["y"][1] == "words" and part["t"] == 3 and part["flag"] for part in parts)
+    with pytest.raises(ValueError, match="batch has 10 examples, too few for 11 parts"):
+        cut(batch, 11)
+    with pytest.raises(ValueError, match="batch has tensors of 2, 3 examples, so it cannot be cut into parts"):
+        cut({"x": torch.zeros(2), "y": torch.zeros(3)}, 2)
+    assert [part["y"].tolist() for part in sliced({"x": torch.zeros(2), "y": torch.arange(4)}, 2)] == [[0, 1], [2, 3]]
+
+
+def test_more_processes_than_gpus_is_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="nproc-per-node is 4, but this machine has 2 GPUs"), team():
+        pass
+    assert distributed.TEAM.get() is distributed.ALONE
