@@ -10,16 +10,21 @@ import os
 import signal
 import sys
 import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import nn
 
-from soralab.training.distributed import team
+from soralab.sora import Sora, SoraConfig
+from soralab.training.context import shared_tokens
+from soralab.training.distributed import TEAM, team
 from soralab.training.loop import TrainConfig, train
 from soralab.training.muon import muon_groups
+from soralab.training.sharded import Sharded
 
 CONFIG = TrainConfig(steps=24, lr=0.02, warmup=3, log_every=5, save_every=6, precision="float32", ema=0.9)
 
@@ -78,8 +83,82 @@ def normed_loss(model, batch, generator):
     return (model(batch["x"]) - batch["y"]).square().mean()
 
 
+class Stack(nn.Module):
+    """What FSDP cuts: blocks of a list, rows that two processes cannot share evenly, a single number, a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 7)])
+        self.head, self.gain = nn.Linear(7, 1), nn.Parameter(torch.tensor(1.5))
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x):
+        if self.training:
+            self.mean.lerp_(x.detach().mean(0), 0.1)
+        for block in self.blocks:
+            x = block(x).tanh()
+        return self.gain * self.head(x)
+
+
+def stack(folder, steps=CONFIG.steps):
+    """A Stack, trained in a folder."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Stack()
+    parameters = muon_groups(model, inside="blocks", scale=0.5)
+    train(model, normed_loss, batch_fn, replace(CONFIG, steps=steps, cooldown=0.0), folder, parameters=parameters)
+    return model
+
+
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def film_of_two(mine, height: int = 8, width: int = 8) -> dict:
+    """What Sora makes of a film whose tokens two processes share, held against the same by one: the largest
+    differences of output and gradients, as shares of the largest value, and how many tokens a process had."""
+    torch.manual_seed(3)
+    model = Sora(SoraConfig(dim=24, depth=2, heads=2, rotary=True)).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(std=0.2)
+    x, t = torch.randn(2, 5, 8, height, width, dtype=torch.double), torch.rand(2, dtype=torch.double)
+    ids, seen = torch.randint(1, 40, (2, 6)), []
+
+    def result(shared):
+        model.zero_grad()
+        with shared_tokens(model, mine) if shared else nullcontext():
+            hook = model.blocks[1].mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+            out = model(x, t, ids)
+            out.square().mean().backward()
+            hook.remove()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        for gradient in gradients.values() if shared else ():
+            dist.all_reduce(gradient)
+            gradient /= mine.world
+        return {"out": out.detach(), **gradients}
+
+    whole, shared = result(False), result(True)
+    assert whole.keys() == shared.keys()
+    apart = max(float((shared[k] - v).abs().max() / v.abs().max().clamp(min=1e-12)) for k, v in whole.items())
+    return {"apart": apart, "tokens": seen, "tensors": len(whole)}
+
+
+@contextmanager
+def other(mine, seen, **changes):
+    """Inside, trainings go by another team: seen["rows"] tells of which shapes its shards are."""
+    begin = Sharded.__init__
+
+    def noted(self, *given):
+        begin(self, *given)
+        seen["rows"] = {name: list(p.shape) for name, p in self.named_parameters()}
+
+    Sharded.__init__, token = noted, TEAM.set(replace(mine, **changes))
+    try:
+        yield
+    finally:
+        TEAM.reset(token)
+        Sharded.__init__ = begin
 
 
 def main(folder: Path, step: int) -> None:
@@ -102,6 +181,20 @@ def main(folder: Path, step: int) -> None:
             except error as found:
                 seen[name] = str(found)
             mine.wait()  # as at the end of a training that ends well
+        with mine.together():
+            seen["film"] = film_of_two(mine)
+            try:
+                film_of_two(mine, 2, 6)  # five times three tokens
+            except ValueError as error:
+                seen["uneven"] = str(error)
+        with other(mine, seen, accumulate=2):
+            stack(folder / "in_four_parts", steps=12)
+        with other(mine, seen, accumulate=2, shard=True):
+            stack(folder / "sharded_in_four_parts", steps=12)
+        with other(mine, seen, shard=True):
+            model = stack(folder / "sharded", steps=12)
+        seen["kinds"] = [type(m).__name__ for m in model.modules()]
+        save_file(model.state_dict(), folder / f"sharded_{mine.rank}.safetensors")
         (folder / f"{mine.rank}.json").write_text(json.dumps(seen))
         run(folder / "killed", at(step, 1, kill))
 

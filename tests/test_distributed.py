@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from team_runs import CONFIG, at, batch_fn, run
+from team_runs import CONFIG, Stack, at, batch_fn, run, stack
 from torch import nn
 
 from soralab.files.checkpoints import load_checkpoint
@@ -22,14 +22,15 @@ from soralab.training.state import read_log
 
 HERE = Path(__file__).resolve().parent
 TIMES = {"seconds", "samples_s", "wait_share"}
-PATIENCE = 1200  # seconds for processes that take ten on a quiet machine
+PATIENCE = 900  # seconds for processes that take ten on a quiet machine
 
 
-def torchrun(*arguments, **environment) -> subprocess.CompletedProcess:
+def torchrun(*arguments, cwd=None, **environment) -> subprocess.CompletedProcess:
     """Two processes by PyTorch's own starter, which takes a free port."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     env = {**os.environ, "PYTHONPATH": str(HERE.parent), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run([*command, *map(str, arguments)], env=env, capture_output=True, text=True, timeout=PATIENCE)
+    command += map(str, arguments)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +141,76 @@ def test_buffers_move_by_the_mean_over_processes(two):
     assert not torch.allclose(0.1 * x[:6].mean(0), 0.1 * x.mean(0), rtol=1e-2)  # process 0's alone would not do
 
 
+def test_a_chapter_trains_by_the_command_that_the_readme_tells(tmp_path):
+    """Two processes, each its batch in two parts; the first alone measures, saves and says so."""
+    command = ("-m", "soralab.training", "vqvae_films", "--steps", "2", "--accumulate", "2")
+    ended = torchrun(*command, cwd=tmp_path, SORALAB_PROFILE="smoke")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == [f"saved {Path('runs') / 'vqvae_films' / 'vqvae_films.safetensors'}"]
+    assert load_checkpoint(tmp_path / "runs" / "vqvae_films" / "state")[1]["parts"] == 4
+    card = load_checkpoint(tmp_path / "runs" / "vqvae_films" / "vqvae_films")[1]
+    assert card["steps"] == 2 and card["metrics"]
+    assert not list((tmp_path / "runs").rglob("*.lock"))
+
+
+# ---------------------------------------------------------------- shards
+
+
+@pytest.mark.parametrize("name, parts", [("sharded", 2), ("sharded_in_four_parts", 4), ("in_four_parts", 4)])
+def test_shards_and_parts_train_as_one_process_does(two, tmp_path, name, parts):
+    """To rounding: a gradient, or its norm, is summed in another order. 1e-5 of weights, moments and average."""
+    with team(accumulate=parts):
+        stack(tmp_path, steps=12)
+    (found, card), (right, other) = (load_checkpoint(p / "state") for p in (two[0] / name, tmp_path))
+    assert card["parts"] == other["parts"] == parts
+    assert found.keys() == right.keys() and card["step"] == other["step"] == 12
+    assert right.pop("model/mean").ne(0).all()  # a buffer: one process moves it twice a step, two by the mean
+    for key, value in right.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
+    losses = [[record["loss"] for record in read_log(p / "log.jsonl")] for p in (two[0] / name, tmp_path)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_each_process_keeps_its_rows_alone_and_ends_with_a_whole_model(two):
+    seen = [json.loads((two[0] / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert [each["rows"]["blocks.0.weight"] for each in seen] == [[4, 8], [4, 8]]
+    assert [each["rows"]["blocks.1.weight"] for each in seen] == [[4, 8], [3, 8]]  # seven rows
+    assert [each["rows"]["head.weight"] for each in seen] == [[1, 7], [0, 7]] and seen[0]["rows"]["gain"] == []
+    assert seen[0]["kinds"] == seen[1]["kinds"] == [type(m).__name__ for m in Stack().modules()]
+    saved = load_checkpoint(two[0] / "sharded" / "state")[0]
+    for rank in (0, 1):
+        for name, value in load_file(two[0] / f"sharded_{rank}.safetensors").items():
+            assert torch.equal(value, saved[f"model/{name}"]), name
+
+
+def test_one_process_goes_on_with_what_shards_began(two, tmp_path):
+    stack(two[0] / "sharded")
+    with team(accumulate=2):
+        stack(tmp_path)
+    found, right = (load_checkpoint(p / "state")[0] for p in (two[0] / "sharded", tmp_path))
+    for name, value in right.items():
+        if name != "model/mean":
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_one_process_has_no_shards(tmp_path):
+    with pytest.raises(ValueError, match="shard takes several processes: torchrun"), team(shard=True):
+        pass
+
+
+# ---------------------------------------------------------------- tokens of one film
+
+
+def test_two_processes_share_the_tokens_of_a_film(two):
+    """Output and every gradient are one process's, to 1e-9 in float64; each process had half of the tokens."""
+    for rank in (0, 1):
+        film = json.loads((two[0] / f"{rank}.json").read_text())["film"]
+        assert film["apart"] < 1e-9 and film["tensors"] > 40
+        assert film["tokens"] == [80, 40]
+        uneven = json.loads((two[0] / f"{rank}.json").read_text())["uneven"]
+        assert uneven == "tokens are 15, which 2 processes cannot share evenly"
+
+
 # ---------------------------------------------------------------- parts of a batch
 
 
@@ -157,7 +228,7 @@ def of_parts(folder, parts, loss=plain_loss):
 
 
 def test_a_batch_in_parts_trains_as_the_whole_batch(tmp_path, monkeypatch):
-    """Parts of 2 and 3 examples of 12: to rounding, 1e-4 of a weight, 1e-5 of a loss; weighed alike, far more."""
+    """Parts of 2 and 3 examples: to rounding, 1e-4 of a weight and 1e-5 of a loss; parts that count alike are far."""
     (right, log), (found, other) = (of_parts(tmp_path / str(parts), parts) for parts in (1, 5))
     torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-4)
     for a, b in zip(log, other, strict=True):

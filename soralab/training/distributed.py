@@ -5,7 +5,7 @@ gradients are averaged over all, each part by its share of the examples. What is
 (seed, step, part), whoever computes it. So a training in four parts is the same on one process, on two and on four, but
 for the order in which a sum is rounded; without `team` there is one process and one part, and nothing changes.
 
-    with team(accumulate=2) as mine: ...            # inside, `loop.train` shares its work with the other processes
+    with team(accumulate=2) as mine: ...  # inside, `loop.train` shares its work with the other processes
 
 Each process makes the whole batch and keeps its own part, so batch_fn need not know of the others. What the loss takes
 over a whole batch it takes over a part: batch norm's statistics, and the wrong texts of a contrastive loss.
@@ -15,6 +15,7 @@ Buffers that move (batch norm's, a codebook's averages) are the mean over the pr
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -88,12 +89,16 @@ class Loss(nn.Module):
 
 @dataclass(frozen=True)
 class Team:
-    """This process among the others: its number and how many they are; `accumulate`: parts that each takes in turn, or
-    None for as many as a run had when it was saved (one, if it is new)."""
+    """This process among the others: its number and how many they are.
+
+    accumulate: parts that each takes in turn, or None for as many as a run had when it was saved (one, if it is new).
+    shard: each keeps a part of the weights and moments (see `soralab.training.sharded`), and not all of them.
+    """
 
     rank: int = 0
     world: int = 1
     accumulate: int | None = None
+    shard: bool = False
 
     @property
     def leads(self) -> bool:
@@ -118,16 +123,25 @@ class Team:
                             for number in range(self.rank * each, (self.rank + 1) * each)])  # fmt: skip
 
     def wrap(self, model: nn.Module, loss_fn: Callable) -> nn.Module:
-        """The loss as a module; with more processes it averages the gradients at the end of backward."""
-        loss = Loss(model, loss_fn)
+        """The loss as a module; with more processes it averages the gradients at the end of backward, and the models
+        begin as the first one's."""
+        loss, ddp = Loss(model, loss_fn), nn.parallel.DistributedDataParallel
         if self.world == 1:
             return loss
-        return nn.parallel.DistributedDataParallel(loss, broadcast_buffers=False, find_unused_parameters=True)
+        for t in (*model.parameters(), *model.buffers()):
+            dist.broadcast(t.data, 0)
+        if self.shard:
+            return loss
+        new = "forward_sync_buffers" in inspect.signature(ddp).parameters  # in new releases of torch
+        still = {"forward_sync_buffers" if new else "broadcast_buffers": False}  # see mean_of_moves
+        return ddp(loss, find_unused_parameters=True, **still)
 
     @contextlib.contextmanager
     def syncing(self, module: nn.Module, last: bool) -> Iterator[None]:
         """Inside, gradients are averaged over the processes if the part is the last of a step, else only added up."""
-        with contextlib.nullcontext() if last or self.world == 1 else module.no_sync():
+        if self.shard:
+            module.set_requires_gradient_sync(last)
+        with contextlib.nullcontext() if last or self.world == 1 or self.shard else module.no_sync():
             yield
 
     def total(self, numbers: dict[str, float]) -> dict[str, float]:
@@ -148,15 +162,14 @@ class Team:
         return int(found)
 
     @contextlib.contextmanager
-    def mean_of_moves(self, model: nn.Module) -> Iterator[None]:
-        """What buffers move by inside, in any process, they have moved by in the mean afterwards, in all of them."""
-        kept = model.state_dict()
-        moving = [b for name, b in model.named_buffers() if name in kept and b.is_floating_point()]
-        if self.world == 1 or not moving:
+    def mean_of_moves(self, model: nn.Module, names: list[str]) -> Iterator[None]:
+        """What the buffers of these names move by inside, in any process, all have moved by in the mean afterwards."""
+        if self.world == 1 or not names:
             yield
             return
-        before = torch.cat([b.detach().flatten() for b in moving])
+        before = torch.cat([model.get_buffer(name).detach().flatten() for name in names])
         yield
+        moving = [model.get_buffer(name) for name in names]
         moves = torch.cat([b.detach().flatten() for b in moving]) - before
         dist.all_reduce(moves)
         after = (before + moves / self.world).split([b.numel() for b in moving])
@@ -178,6 +191,13 @@ class Team:
             dist.barrier()
 
     @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """The block is run by all processes side by side, as a training is; an error in one is left to torchrun."""
+        self.release()
+        yield
+        self.wait()
+
+    @contextlib.contextmanager
     def first_alone(self) -> Iterator[None]:
         """The block is run by the first process, and then by the others."""
         self.wait()
@@ -190,14 +210,16 @@ TEAM: ContextVar[Team] = ContextVar("team", default=ALONE)
 
 
 @contextlib.contextmanager
-def team(accumulate: int | None = None) -> Iterator[Team]:
+def team(accumulate: int | None = None, shard: bool = False) -> Iterator[Team]:
     """Inside, trainings are shared by the processes that `torchrun` started, each with a GPU of its own if there are.
 
     Without torchrun there is one process, which may still take its batches in parts. Raises ValueError if the machine
-    has fewer GPUs than processes.
+    has fewer GPUs than processes, and for shards of one process.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    mine = Team(rank, world, accumulate)
+    mine = Team(rank, world, accumulate, shard)
+    if shard and world == 1:
+        raise ValueError("shard takes several processes: torchrun --nproc-per-node N -m soralab.training NAME --shard")
     if world > 1:
         _take_gpu()
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -39,6 +39,7 @@ from soralab.training.muon import MuonAdamW
 from soralab.training.probes import Probes
 from soralab.training.profiles import device, hardware
 from soralab.training.progress import progress
+from soralab.training.sharded import Sharded
 from soralab.training.state import append_log, gather, restore, trim_log
 
 MAY_CHANGE = ("steps", "log_every", "save_every")  # on resuming; all else would make it another run
@@ -69,7 +70,8 @@ def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], c
         torch.Generator on that device, seeded by (seed, step): a GPU's draws are not the CPU's. torch's global
         generator (dropout) is seeded the same way and is given back untouched.
     batch_fn(step) -> tensors in any nest of lists, tuples and dicts; pure in the step (it runs ahead, in a
-        thread, and must use no global random state).
+        thread, and must use no global random state). A method `cut` of it says how its batches are parted
+        among processes, where `distributed.cut` cannot.
     resume: go on from the state in `folder` if there is one; False removes it and begins anew. config may
         differ from the saved one in steps, log_every and save_every only. More steps lengthen the run: it
         goes on from where the old learning rate began to fall, as if it had been long at once.
@@ -84,15 +86,13 @@ def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], c
     training runs in `folder`, ValueError for a state of another run.
     """
     home = next((p.device for p in model.parameters()), torch.device("cpu"))
-    team = TEAM.get()
-    team.release()
-    try:  # moved in place: the tensors that `parameters` names stay the model's
-        run = _Run(model.to(device()), loss_fn, config, make_folder(folder), on_log, parameters, probes)
-        result = _train(run, batch_fn, resume)
-    finally:
-        model.to(home)
-    result.ema.to(home)
-    team.wait()
+    with TEAM.get().together():
+        try:  # moved in place: the tensors that `parameters` names stay the model's
+            run = _Run(model.to(device()), loss_fn, config, make_folder(folder), on_log, parameters, probes)
+            result = _train(run, batch_fn, resume)
+        finally:
+            model.to(home)
+        result.ema.to(home)
     return result
 
 
@@ -140,6 +140,8 @@ class _Run:
         self.model, self.config, self.team = model, config, TEAM.get()
         self.folder, self.on_log, self.probes = folder, on_log, probes
         if probes is not None:
+            if self.team.shard:
+                raise ValueError("probes look at whole weights: train without shards, or without probes")
             probes.begin(model)
         if parameters is None:
             parameters = (p for p in model.parameters() if p.requires_grad)
@@ -153,6 +155,9 @@ class _Run:
                                    fused=fused, dtype=self.dtype)
         self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.module, self.parts = self.team.wrap(model, loss_fn), self.team.parts()
+        self.shards: Sharded | None = None
+        saved = model.state_dict()
+        self.moving = [name for name, b in model.named_buffers() if name in saved and b.is_floating_point()]
         self.ema = EMA(model, config.ema)
         self.generator = torch.Generator(self.device)
         self.log, self.state, self.stable = folder / "log.jsonl", folder / "state", folder / "stable"
@@ -177,6 +182,8 @@ class _Run:
                 self._restore(*load_checkpoint(source, device=self.device, mend=self.mend))
             if self.team.leads:
                 trim_log(self.log, self.step)
+        if self.team.shard:
+            self.shards = Sharded(self.model, self.module, self.optimizer, self.ema, self.team)
         self._last_wait = 0.0
         self._clock = time.perf_counter()
 
@@ -248,9 +255,11 @@ class _Run:
         """One step of the optimizer and of the average: (loss, norm of the gradient, what loss_fn reports)."""
         rate = learning_rate(self.step, self.config)
         self.optimizer.zero_grad(set_to_none=True)
-        with self.team.mean_of_moves(self.model):
+        with self.team.mean_of_moves(self.model, self.moving):
             loss, extras = self._gradients(share)
-        norm = nn.utils.clip_grad_norm_(self.trained, self.config.clip)
+        if self.shards:
+            self.shards.take_gradients()
+        norm = (self.shards or nn.utils).clip_grad_norm_(self.trained, self.config.clip)
         # Both numbers in one transfer, before the step: what is not finite must not reach the weights.
         value, norm = torch.stack([loss, norm.float()]).tolist()
         if self.team.world > 1:
@@ -264,7 +273,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
         self.optimizer.step()
-        self.ema.update(self.model)
+        self.ema.update(self.shards or self.model)
         return value, norm, {name: float(number) for name, number in extras.items()}
 
     def _gradients(self, share: Share) -> tuple[Tensor, dict[str, Any]]:
@@ -308,11 +317,16 @@ class _Run:
         card = {"config": self.config.card(), "step": self.step, "seconds": self.seconds,
                 "loss": self.loss if math.isfinite(self.loss) else None, "stretch": stretch, "parts": self.parts,
                 "precision": str(self.dtype or torch.float32).removeprefix("torch."), "hardware": hardware()}
+        tensors = gather(self.model, self.ema, self.optimizer)
+        if self.shards:
+            tensors = self.shards.collected(tensors)
         if self.team.leads:
-            save_checkpoint(path or self.state, gather(self.model, self.ema, self.optimizer), card)
+            save_checkpoint(path or self.state, tensors, card)
         self.saved = self.step
 
     def result(self, wait_s: float) -> TrainResult:
-        """What `train` returns."""
+        """What `train` returns; the model is whole."""
+        if self.shards:
+            self.shards.end()
         return TrainResult(self.step, self.loss, self.seconds, wait_s, self.ema, self.log,
                            self.state.with_suffix(".safetensors"))

@@ -28,6 +28,7 @@ class MuonAdamW(torch.optim.AdamW):
     def __init__(self, groups, lr: float, momentum: float = 0.95, dtype: torch.dtype | None = None, **adamw):
         super().__init__(groups, lr=lr, **adamw)
         self.momentum, self.dtype = momentum, dtype or torch.float32
+        self.cut = None  # soralab.training.sharded, where a process has some rows of each weight alone
         for group in self.param_groups:
             for p in group["params"] if group.get("muon") else ():
                 if p.ndim < 2:
@@ -69,12 +70,14 @@ class MuonAdamW(torch.optim.AdamW):
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         alike = defaultdict(list)
         for p, step in zip(weights, ahead, strict=True):
-            alike[p.shape].append((p, step))
+            alike[self.cut.shape(p) if self.cut else p.shape].append((p, step))
         for shape, pairs in alike.items():
             stack, steps = zip(*pairs, strict=True)
-            matrices = torch.stack(steps).flatten(2)  # a kernel [out, in, ...] is the matrix [out, in * ...]
-            found = orthogonal(matrices.to(self.dtype)).to(stack[0].dtype)
-            found = found.reshape(len(stack), *shape).unbind()
+            matrices = torch.stack(steps)
+            matrices = self.cut.matrices(matrices, stack[0]) if self.cut else matrices
+            matrices = matrices.flatten(2)  # a kernel [out, in, ...] is the matrix [out, in * ...]
+            found = orthogonal(matrices.to(self.dtype)).to(stack[0].dtype).reshape(len(stack), *shape)
+            found = (self.cut.rows_of(found) if self.cut else found).unbind()
             torch._foreach_add_(stack, found, alpha=-0.2 * max(matrices.shape[1:]) ** 0.5 * group["lr"])
 
 
