@@ -4,6 +4,7 @@ under torchrun by many processes."""
 from __future__ import annotations
 
 import contextlib
+import inspect
 from pathlib import Path
 
 from soralab.command.arguments import count, verb
@@ -17,6 +18,9 @@ def declare(verbs):
     train.add_argument("--folder", type=Path, help="where the checkpoint goes (default: runs/NAME)")
     train.add_argument("--accumulate", type=count(1, 10**4), metavar="K",
                        help="each process takes its batch in K parts, one after the other: less memory")  # fmt: skip
+    train.add_argument("--stream", type=Path, metavar="FOLDER", help="learn from the films in its .tar shards "
+                       "(sora, sora_pixels, sora_autoencoder; see soralab.datasets.film_shards)")  # fmt: skip
+    train.add_argument("--shard", action="store_true", help="under torchrun: each process keeps a part of the weights")
     return train
 
 
@@ -35,14 +39,16 @@ def run(options) -> None:
     name, folder = options.name, options.folder or RUNS / options.name
     if name in set(EXPERIMENTS) - set(RECIPES):
         raise ValueError(f"NAME is {name!r}, which has nothing to train: it is code alone")
-    train = recipe(name).train
+    train, more = recipe(name).train, {"stream": options.stream} if options.stream else {}
+    if not more.keys() <= inspect.signature(train).parameters.keys():
+        raise ValueError(f"stream takes sora, sora_pixels or sora_autoencoder; {name} draws its own examples")
     with contextlib.ExitStack() as held:
-        with team(options.accumulate) as mine:
+        with team(options.accumulate, options.shard) as mine:
             if mine.leads:
                 for each in (folder, RUNS / name):
                     check_writable(make_folder(each) / name)  # told now, not after hours of training
                 held.enter_context(alone(RUNS / name, "command"))
-            trained = train(name, options.steps)
+            trained = train(name, options.steps, **more)
         if mine.leads:
             print(f"saved {finish(name, trained, folder)}")
 

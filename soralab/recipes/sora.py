@@ -22,10 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from soralab import latent_diffusion, world
+from soralab.datasets.film_shards import FilmShards
 from soralab.diffusion import RectifiedFlow, diffusion_loss, sample_times
 from soralab.figures import Watched
 from soralab.files.checkpoints import load_checkpoint, read_card, save_checkpoint
 from soralab.recipes import RUNS, Trained
+from soralab.recipes.stream import captioned, entry
 from soralab.sora import Filmmaker, Sora, SoraConfig, SpacetimeAutoencoder, load_autoencoder, word_ids
 from soralab.training import loop
 from soralab.training.data import beside
@@ -125,7 +127,7 @@ def pixel_batch(step: int) -> dict[str, Tensor]:
     """Batch `step` of films themselves: {"x0": [batch, 9, 3, 32, 32], "ids": [batch, words]}."""
     rng, size = Random(f"{SEED}/{step}"), batch_size()
     scenes = list(islice(used(count(step * REST * size)), size))  # films of its own: a batch needs half of its range
-    films = world.to_film(world.render(scenes, FRAMES, SIDE, SIDE))
+    films = films_of(scenes)
     return as_batch(films, [prompt(scene, rng) for scene in scenes])
 
 
@@ -183,14 +185,7 @@ class LatentBatches:
     @staticmethod
     def _encode(autoencoder: SpacetimeAutoencoder, scenes: list[world.Scene]) -> Tensor:
         parts = progress(range(0, len(scenes), 100), desc="encoding films", unit="batch")
-        return torch.cat([LatentBatches._encode_batch(autoencoder, scenes[start : start + 100]) for start in parts])
-
-    @staticmethod
-    def _encode_batch(autoencoder: SpacetimeAutoencoder, scenes: list[world.Scene]) -> Tensor:
-        films = beside(autoencoder, world.to_film(world.render(scenes, FRAMES, SIDE, SIDE)))
-        dtype = loop.autocast_dtype("auto", films.device)
-        with torch.no_grad(), loop.autocast(dtype, films.device):
-            return autoencoder.encode(films).half()
+        return torch.cat([encode(autoencoder, films_of(scenes[start : start + 100])) for start in parts])
 
     def films(self, step: int, count: int | None = None) -> tuple[Tensor, Tensor, int]:
         """The first `count` (by default all) of batch `step`: latents [count, 5, 8, 8, 8], word ids [count, words], and
@@ -213,6 +208,18 @@ class LatentBatches:
         """Batch `step`: {"x0": [batch, 5, 8, 8, 8], "ids": [batch, words]}."""
         x0, ids, longest = self.films(step)
         return {"x0": x0, "ids": ids[:, : max(longest, 1)]}
+
+
+def films_of(scenes: list[world.Scene]) -> Tensor:
+    """Their films [scenes, 9, 3, 32, 32]."""
+    return world.to_film(world.render(scenes, FRAMES, SIDE, SIDE))
+
+
+def encode(autoencoder: SpacetimeAutoencoder, films: Tensor) -> Tensor:
+    """Latents of films, where the autoencoder is, in half precision."""
+    films = beside(autoencoder, films)
+    with torch.no_grad(), loop.autocast(loop.autocast_dtype("auto", films.device), films.device):
+        return autoencoder.encode(films).half()
 
 
 @lru_cache(maxsize=4)  # of both libraries, and of the next epoch
@@ -307,7 +314,7 @@ def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = N
 def unseen(autoencoder: SpacetimeAutoencoder) -> tuple[dict[str, Tensor], Tensor, str]:
     """What a short run is probed with: PROBED unseen films as a batch; the first of them, and its caption."""
     scenes = [world.sample_scene(SEED, index, LEVEL, "test") for index in range(PROBED)]
-    films = world.to_film(world.render(scenes, FRAMES, SIDE, SIDE))
+    films = films_of(scenes)
     texts = [short_caption(scene) for scene in scenes]
     return as_batch(autoencoder.encode(beside(autoencoder, films)), texts), films[0], texts[0]
 
@@ -321,17 +328,23 @@ def curriculum(recipe: Recipe, steps: int, folder: Path) -> Curriculum:
     return Curriculum(usual, hard_ones, late)
 
 
-def train(name: str = "sora", steps: int | None = None) -> Trained:
-    """Train a model, or go on with it, in runs/NAME."""
+def train(name: str = "sora", steps: int | None = None, stream: Path | None = None) -> Trained:
+    """Train a model, or go on with it, in runs/NAME. stream: a folder of film shards to learn from, not the world."""
     recipe = by_profile(smoke=RECIPES[name], laptop=RECIPES[name], gpu=RECIPES[name].large())
     model = build(recipe)
     full = recipe.training.steps
     config = replace(recipe.training, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
-    batches = curriculum(recipe, config.steps, RUNS / name) if recipe.autoencoder else pixel_batch
+    batches = pixel_batch
+    if stream:
+        autoencoder = load_autoencoder(recipe.autoencoder).to(device()) if recipe.autoencoder else None
+        shards = FilmShards(stream, batch_size(), FRAMES, SIDE, SEED)
+        batches = captioned(shards, NULL, autoencoder and (lambda films: encode(autoencoder, films).float()))
+    elif recipe.autoencoder:
+        batches = curriculum(recipe, config.steps, RUNS / name)
     loss = make_loss(recipe, compiled(model))
     result = loop.train(model, loss, batches, config, RUNS / name, parameters=parameters(model))
     result.ema.copy_to(model)
     return Trained.of(
         model, recipe.config, result, autoencoder=recipe.autoencoder, kind=recipe.kind, shift=recipe.shift,
-        data_seed=SEED, level=LEVEL, batch=batch_size(),
+        data_seed=SEED, level=LEVEL, batch=batch_size(), **entry(stream),
     )  # fmt: skip

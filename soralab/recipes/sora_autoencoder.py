@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from soralab import world
 from soralab.blocks.film_codec import autoencoder_loss
+from soralab.datasets.film_shards import FilmShards
 from soralab.recipes import RUNS, Trained
+from soralab.recipes.stream import entry
 from soralab.sora import AutoencoderConfig, SpacetimeAutoencoder
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
@@ -59,13 +62,16 @@ def loss(model: SpacetimeAutoencoder, film: Tensor, generator: torch.Generator):
     return autoencoder_loss(model, film, generator)
 
 
-def train(name: str = NAME, steps: int | None = None) -> Trained:
-    """Train the autoencoder, or go on with it, in runs/NAME."""
+def train(name: str = NAME, steps: int | None = None, stream: Path | None = None) -> Trained:
+    """Train the autoencoder, or go on with it, in runs/NAME. stream: a folder of film shards to learn from, not the
+    world."""
     torch.manual_seed(SEED)
     model = build()
     config = replace(CONFIG, steps=steps or by_profile(smoke=2, laptop=CONFIG.steps, gpu=CONFIG.steps))
-    result = loop.train(model, loss, batch, config, RUNS / name)
+    size, films = larger(BATCH, 4), by_profile(smoke=16, laptop=256, gpu=256)
+    shards = FilmShards(stream, size, FRAMES, 32, SEED) if stream else None
+    result = loop.train(model, loss, (lambda step: shards(step)[0]) if shards else batch, config, RUNS / name)
     result.ema.copy_to(model)
-    films = by_profile(smoke=16, laptop=256, gpu=256)
-    model.eval().fit_scale(world.clips(SEED, range(films), FRAMES, level="full")[0])
-    return Trained.of(model, model.config, result, data_seed=SEED, batch=larger(BATCH, 4))
+    shown = torch.cat([shards(step)[0] for step in range(-(-films // size))]) if shards else None
+    model.eval().fit_scale(world.clips(SEED, range(films), FRAMES, level="full")[0] if shown is None else shown)
+    return Trained.of(model, model.config, result, data_seed=SEED, batch=size, **entry(stream))
