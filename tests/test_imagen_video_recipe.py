@@ -68,6 +68,17 @@ def test_a_batch_is_a_pure_function_of_its_step(name, batches):
     assert ("pictures" in one) == (name == BASE) and ("low" in one) == (name != BASE)
 
 
+def test_a_batch_is_cut_into_films_and_pictures_each_by_themselves():
+    both = recipe.FilmBatches(BASE, 30, 16, pictures=5, coarse=1)
+    fine, coarse = ([*both.cut(both(step), 2), both(step)] for step in (1, 0))
+    assert [len(part["pictures"]) for part in fine[:2]] == [2, 3] and "moments" not in fine[0]
+    assert all(torch.equal(part["moments"], coarse[2]["moments"]) for part in coarse[:2])
+    for *parts, whole in (fine, coarse):
+        assert all(part.keys() == whole.keys() for part in parts)
+        for name in whole.keys() - {"moments"}:
+            assert torch.equal(torch.cat([part[name] for part in parts]), whole[name])
+
+
 def test_the_bases_first_steps_are_of_three_frames_much_noise_and_no_pictures():
     """More films, of its first, middle and last frame; after `coarse` steps, the batches of before."""
     both = recipe.FilmBatches(BASE, 30, 8, pictures=5, coarse=2)

@@ -262,3 +262,20 @@ def test_a_training_begins_with_its_own_seed_s_weights(pool, tmp_path):
         ends.append(made.state_dict())
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
     assert not torch.equal(ends[0]["embed.weight"], ends[2]["embed.weight"])
+
+
+def test_a_batch_is_cut_by_rows_with_the_pictures_that_lie_in_them(pool):
+    """Each picture is in one part, with its logits of the whole batch: the loss is the mean by their numbers."""
+    batch = Batches(*pool, length=200, rows=4, seed=1)(3)
+    parts = Batches.cut(batch, 3)
+    assert [len(part["ids"]) for part in parts] == [1, 1, 2] and next(iter(parts[0])) == "label"
+    assert sum(len(part["label"]) for part in parts) == len(batch["label"]) > 8
+    net = model()
+    with torch.no_grad():
+        whole = loss(net, batch, None)[0]
+        mean = sum(len(part["label"]) * loss(net, part, None)[0] for part in parts) / len(batch["label"])
+        torch.testing.assert_close(mean, whole, rtol=1e-5, atol=0)
+        for part in parts:
+            part["label"] = part["label"].roll(1)
+        wrong = sum(len(part["label"]) * loss(net, part, None)[0] for part in parts) / len(batch["label"])
+    assert abs(wrong - whole) > 1e-3
