@@ -182,13 +182,13 @@ class Team:
 
     def release(self) -> None:
         """Said by the first process when it has come to a training, or to the end."""
-        if self.world > 1 and self.leads:
-            dist.barrier()
+        if self.leads:
+            self.most(0)  # which waits for all: a barrier would keep the GPUs spinning
 
     def wait(self) -> None:
         """Said by the others where they let the first process go ahead."""
-        if self.world > 1 and not self.leads:
-            dist.barrier()
+        if not self.leads:
+            self.most(0)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -224,6 +224,8 @@ def team(accumulate: int | None = None, shard: bool = False) -> Iterator[Team]:
         _take_gpu()
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
+        if not mine.leads:
+            os.environ["TQDM_DISABLE"] = "1"  # one bar is enough
     token = TEAM.set(mine)
     try:
         mine.wait()

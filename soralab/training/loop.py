@@ -114,8 +114,7 @@ def _steps(run: _Run, batch_fn: Callable[[int], Any]) -> TrainResult:
         with torch.random.fork_rng(devices), StopSignal() as stop, \
              Prefetch(lambda step: team.share(batch_fn(step), run.parts, batch_fn), run.step, config.steps,
                       device=run.device) as batches, \
-             progress(total=config.steps, initial=run.step, desc=run.folder.name, unit="step",
-                      **({} if team.leads else {"disable": True})) as bar:
+             progress(total=config.steps, initial=run.step, desc=run.folder.name, unit="step") as bar:
             for share in batches:
                 run.advance(share, batches.wait_s, bar)
                 stopped = team.most(stop.received or 0)
