@@ -84,12 +84,14 @@ def normed_loss(model, batch, generator):
 
 
 class Stack(nn.Module):
-    """What FSDP cuts: blocks of a list, rows that two processes cannot share evenly, a single number, a buffer."""
+    """What FSDP cuts: blocks, rows that two processes cannot share evenly, a single number, a buffer, and in a list a
+    layer that is not called by its forward."""
 
     def __init__(self):
         super().__init__()
         self.blocks = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 7)])
         self.head, self.gain = nn.Linear(7, 1), nn.Parameter(torch.tensor(1.5))
+        self.layers = nn.ModuleList([nn.Linear(7, 7)])
         self.register_buffer("mean", torch.zeros(8))
 
     def forward(self, x):
@@ -97,16 +99,22 @@ class Stack(nn.Module):
             self.mean.lerp_(x.detach().mean(0), 0.1)
         for block in self.blocks:
             x = block(x).tanh()
-        return self.gain * self.head(x)
+        return self.gain * self.head(x + x @ self.layers[0].weight)
 
 
-def stack(folder, steps=CONFIG.steps):
-    """A Stack, trained in a folder."""
+def stack(folder, steps=CONFIG.steps, looks=None):
+    """A Stack, trained in a folder; looks: a list that gets the model's state at each line of the log."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Stack()
     parameters = muon_groups(model, inside="blocks", scale=0.5)
-    train(model, normed_loss, batch_fn, replace(CONFIG, steps=steps, cooldown=0.0), folder, parameters=parameters)
+
+    def look(record):
+        if looks is not None:
+            looks.append({name: value.clone() for name, value in model.state_dict().items()})
+
+    config = replace(CONFIG, steps=steps, cooldown=0.0)
+    train(model, normed_loss, batch_fn, config, folder, on_log=look, parameters=parameters)
     return model
 
 
@@ -192,7 +200,10 @@ def main(folder: Path, step: int) -> None:
         with other(mine, seen, accumulate=2, shard=True):
             stack(folder / "sharded_in_four_parts", steps=12)
         with other(mine, seen, shard=True):
-            model = stack(folder / "sharded", steps=12)
+            looks = []
+            model = stack(folder / "sharded", steps=12, looks=looks)
+        if looks:  # in the first process alone
+            save_file(looks[-1], folder / "looked.safetensors")
         seen["kinds"] = [type(m).__name__ for m in model.modules()]
         save_file(model.state_dict(), folder / f"sharded_{mine.rank}.safetensors")
         (folder / f"{mine.rank}.json").write_text(json.dumps(seen))

@@ -183,6 +183,12 @@ def test_each_process_keeps_its_rows_alone_and_ends_with_a_whole_model(two):
             assert torch.equal(value, saved[f"model/{name}"]), name
 
 
+def test_who_looks_at_a_model_in_shards_sees_it_whole(two):
+    """The last line of the log is of the last step, and so is what is saved."""
+    looked, saved = load_file(two[0] / "looked.safetensors"), load_checkpoint(two[0] / "sharded" / "state")[0]
+    assert len(looked) > 8 and all(torch.equal(value, saved[f"model/{name}"]) for name, value in looked.items())
+
+
 def test_one_process_goes_on_with_what_shards_began(two, tmp_path):
     stack(two[0] / "sharded")
     with team(accumulate=2):

@@ -306,8 +306,10 @@ class _Run:
         if self.team.leads:
             append_log(self.log, record)
         bar.set_postfix_str(f"loss {self.loss:.4g}, {record['samples_s']:.3g} samples/s")
-        if self.on_log is not None and self.team.leads:
-            self.on_log(record)
+        if self.on_log is not None:
+            with self.shards.whole_model() if self.shards else contextlib.nullcontext():
+                if self.team.leads:
+                    self.on_log(record)
         self._open_stretch()
 
     def save(self, path: Path | None = None) -> None:

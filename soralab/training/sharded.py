@@ -1,9 +1,10 @@
 """Weights, moments and averages cut into shards, one a process (ZeRO, 1910.02054), by PyTorch's FSDP2.
 
 Every process keeps some rows of each tensor. FSDP brings a block's weights together for its forward and its backward
-pass, and hands each process the gradient of its own rows. So a process holds 1/N of the weights, of the average and of
-the optimizer's moments, where with DDP it holds all of them. AdamW and the average go value by value: they work on the
-rows as they are. Muon needs whole matrices, which are gathered for its step. Numbers stay whole, in every process.
+pass (of a model without `blocks`, all weights), and hands each process the gradient of its own rows. So a process holds
+1/N of the weights, of the average and of the optimizer's moments, where with DDP it holds all of them. AdamW and the
+average go value by value: they work on the rows as they are. Muon needs whole matrices, which are gathered for its
+step. Single numbers stay whole, in every process.
 
 What is saved is whole too, one file for any number of processes, with or without shards. The model is whole again when
 its training has ended.
@@ -11,6 +12,7 @@ its training has ended.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator
 
@@ -50,7 +52,10 @@ class Sharded:
             self.whole[name].data = self.whole[name].new_empty(0)
 
     def _wrap(self) -> None:
-        """Hand the model to FSDP2: each block of a list by itself, the rest with the loss."""
+        """Hand the model to FSDP2: each of its `blocks` by itself, the rest with the loss.
+
+        What is called otherwise than by its forward must not be a part of its own: parts of chapter 02's layers are.
+        """
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
@@ -58,9 +63,8 @@ class Sharded:
         options = {"mesh": init_device_mesh(device, (self.world,))}
         if self.numbers:
             options["ignored_params"] = set(self.numbers)
-        lists = [m for m in self.model.modules() if isinstance(m, nn.ModuleList)]
-        for block in (block for blocks in lists for block in blocks):
-            if not isinstance(block, nn.ModuleList | nn.ModuleDict) and any(p.ndim for p in block.parameters()):
+        for blocks in [m.blocks for m in self.model.modules() if isinstance(getattr(m, "blocks", None), nn.ModuleList)]:
+            for block in blocks:
                 fully_shard(block, **options)
         fully_shard(self.module, **options)
 
@@ -150,12 +154,32 @@ class Sharded:
 
     def end(self) -> None:
         """Make model and average whole again, the model as if FSDP had never been."""
-        values = {name: self.together(name, rows) for name, rows in self.rows.items()}
         self.ema.shadow = {name: self.together(name, value) for name, value in self.ema.shadow.items()}
-        for module, kind, contents in self.kept:
-            module.__class__ = kind
-            vars(module).clear()
-            vars(module).update(contents)
+        values = {name: self.together(name, rows) for name, rows in self.rows.items()}
+        become(self.kept)
         for name, value in values.items():
             self.whole[name].data = value
+
+    @contextlib.contextmanager
+    def whole_model(self) -> Iterator[None]:
+        """Inside, the model is whole, to be looked at. Every process has to ask."""
+        values = {name: self.together(name, rows) for name, rows in self.rows.items()}
+        cut = [(module, type(module), dict(vars(module))) for module, *_ in self.kept]
+        become(self.kept)
+        try:
+            for name, value in values.items():
+                self.whole[name].data = value
+            yield
+        finally:
+            become(cut)
+            for name in values:
+                self.whole[name].data = self.whole[name].new_empty(0)
+
+
+def become(states: list[tuple[nn.Module, type, dict]]) -> None:
+    """Give each module a class and contents that it has had."""
+    for module, kind, contents in states:
+        module.__class__ = kind
+        vars(module).clear()
+        vars(module).update(contents)
 
