@@ -19,6 +19,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import nn
 
+from soralab.files.lock import alone
 from soralab.sora import Sora, SoraConfig
 from soralab.training.context import shared_tokens
 from soralab.training.distributed import TEAM, team
@@ -55,12 +56,12 @@ def loss_fn(model, batch, generator):
 
 
 def at(step, rank, act):
-    """`loss_fn`, but process `rank` does `act` in step `step` (from 1), and what it returns is its factor."""
+    """`loss_fn`, but process `rank` has `act` make another loss of its own in step `step` (from 1)."""
 
     def loss(model, batch, generator):
         here = batch["step"] + 1 == step and int(os.environ.get("RANK", 0)) == rank
         value, reported = loss_fn(model, batch, generator)
-        return value * (act() if here else 1.0), reported
+        return act(value) if here else value, reported
 
     return loss
 
@@ -102,7 +103,7 @@ class Stack(nn.Module):
         return self.gain * self.head(x + x @ self.layers[0].weight)
 
 
-def stack(folder, steps=CONFIG.steps, looks=None):
+def stack(folder, steps=CONFIG.steps, looks=None, loss=normed_loss):
     """A Stack, trained in a folder; looks: a list that gets the model's state at each line of the log."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -114,12 +115,31 @@ def stack(folder, steps=CONFIG.steps, looks=None):
             looks.append({name: value.clone() for name, value in model.state_dict().items()})
 
     config = replace(CONFIG, steps=steps, cooldown=0.0)
-    train(model, normed_loss, batch_fn, config, folder, on_log=look, parameters=parameters)
+    train(model, loss, batch_fn, config, folder, on_log=look, parameters=parameters)
     return model
 
 
-def kill():
+def kill(_):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop(value):
+    signal.raise_signal(signal.SIGTERM)
+    return value
+
+
+def steep(value):
+    """As large, but its gradient is NaN."""
+    return value + (0 * value).sqrt()
+
+
+def caught(seen, name, work):
+    """Do what ends in an error, in seen[name], and go on as after a training that ended well."""
+    try:
+        work()
+    except (FloatingPointError, OSError, SystemExit) as found:
+        seen[name] = str(found)
+    TEAM.get().wait()
 
 
 def film_of_two(mine, height: int = 8, width: int = 8) -> dict:
@@ -182,13 +202,10 @@ def main(folder: Path, step: int) -> None:
         save_file(model.state_dict(), folder / f"normed_{mine.rank}.safetensors")
         run(folder / "gone_on")  # which one process began, in two parts
         run(folder / "lengthened")  # and this in one part
-        for name, act, error in (("stopped", lambda: signal.raise_signal(signal.SIGTERM) or 1.0, SystemExit),
-                                 ("not_finite", lambda: float("nan"), FloatingPointError)):  # fmt: skip
-            try:
-                run(folder / name, at(5, 1, act))
-            except error as found:
-                seen[name] = str(found)
-            mine.wait()  # as at the end of a training that ends well
+        for name, act in (("stopped", stop), ("not_finite", lambda value: value * float("nan")), ("steep", steep)):
+            caught(seen, name, lambda name=name, act=act: run(folder / name, at(5, 1, act)))
+        with alone(folder / "whole", "training") if mine.leads else nullcontext():
+            caught(seen, "refused", lambda: run(folder / "whole"))
         with mine.together():
             seen["film"] = film_of_two(mine)
             try:
@@ -199,6 +216,9 @@ def main(folder: Path, step: int) -> None:
             stack(folder / "in_four_parts", steps=12)
         with other(mine, seen, accumulate=2, shard=True):
             stack(folder / "sharded_in_four_parts", steps=12)
+        with other(mine, {}, shard=True):
+            loss = normed_loss if mine.leads else lambda *given: steep(normed_loss(*given))
+            caught(seen, "steep_in_shards", lambda: stack(folder / "steep_in_shards", loss=loss))
         with other(mine, seen, shard=True):
             looks = []
             model = stack(folder / "sharded", steps=12, looks=looks)

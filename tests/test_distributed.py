@@ -14,7 +14,10 @@ from safetensors.torch import load_file
 from team_runs import CONFIG, Stack, at, batch_fn, run, stack
 from torch import nn
 
+from soralab import experiments
+from soralab.command import main
 from soralab.files.checkpoints import load_checkpoint
+from soralab.recipes import unet
 from soralab.training import distributed
 from soralab.training.distributed import Team, cut, sliced, team
 from soralab.training.loop import train
@@ -55,7 +58,7 @@ def two(tmp_path_factory, whole):
     """The folder of what two processes did, and the step in which one of them was killed."""
     folder, step = tmp_path_factory.mktemp("two"), random.SystemRandom().randint(2, CONFIG.steps)
     with team(accumulate=2), pytest.raises(ZeroDivisionError):
-        run(folder / "gone_on", at(15, 0, lambda: 1 / 0))
+        run(folder / "gone_on", at(15, 0, lambda _: 1 / 0))
     run(folder / "lengthened", config=replace(CONFIG, steps=12))
     ended = torchrun(HERE / "team_runs.py", folder, step)
     assert (folder / "1.json").exists(), ended.stderr
@@ -105,6 +108,21 @@ def test_a_loss_that_is_nan_in_one_process_stops_both(two):
     assert not list((two[0] / "not_finite").glob("state*"))
 
 
+@pytest.mark.parametrize("name, step", [("steep", 5), ("steep_in_shards", 1)])
+def test_a_gradient_that_is_nan_in_one_process_stops_both(two, name, step):
+    for rank in (0, 1):
+        said = json.loads((two[0] / f"{rank}.json").read_text())[name]
+        assert f"the norm of the gradient became nan at step {step}" in said
+    assert not list((two[0] / name).glob("state*"))
+
+
+def test_a_folder_where_another_training_runs_is_refused_to_both(two):
+    """The first process meets the lock, and the others do not wait for it for ever. What is there stays, see above."""
+    first, second = (json.loads((two[0] / f"{rank}.json").read_text())["refused"] for rank in (0, 1))
+    assert f"another training runs in {two[0] / 'whole'} (process " in first
+    assert second == "the first process has stopped, so this one does"
+
+
 def test_after_a_kill_at_any_step_one_process_goes_on_bit_for_bit(whole, two):
     """kill -9 of one of two: what is lost is at most the steps since the last save."""
     folder, step, _ = two
@@ -151,6 +169,24 @@ def test_a_chapter_trains_by_the_command_that_the_readme_tells(tmp_path):
     card = load_checkpoint(tmp_path / "runs" / "vqvae_films" / "vqvae_films")[1]
     assert card["steps"] == 2 and card["metrics"]
     assert not list((tmp_path / "runs").rglob("*.lock"))
+
+
+def test_the_command_takes_a_batch_in_parts_without_torchrun_too(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(unet, "train", lambda name, steps: seen.append(distributed.TEAM.get().parts()))
+    monkeypatch.setattr(experiments, "finish", lambda name, trained, folder: folder)
+    assert main(["train", "unet", "--accumulate", "3"]) == 0 and seen == [3]
+
+
+def test_a_real_set_is_for_one_process_in_one_part(monkeypatch, capsys):
+    monkeypatch.setenv("SORALAB_DATASET", "mnist")
+    for more in (["--accumulate", "2"], ["--shard"], ["--stream", "films"]):
+        assert main(["train", "vit", *more]) == 2
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["train", "vit"]) == 2
+    said = "soralab: SORALAB_DATASET is mnist, which one process learns from in one part: leave out torchrun, "
+    assert [line.startswith(said) for line in capsys.readouterr().err.splitlines()] == 4 * [True]
 
 
 # ---------------------------------------------------------------- shards
@@ -258,14 +294,14 @@ def test_each_part_has_noise_of_its_own(tmp_path):
 
 def test_a_run_goes_on_in_the_parts_it_had(whole, tmp_path, capsys):
     with team(accumulate=2), pytest.raises(ZeroDivisionError):
-        run(tmp_path, at(9, 0, lambda: 1 / 0))
+        run(tmp_path, at(9, 0, lambda _: 1 / 0))
     run(tmp_path)
     assert same_state(tmp_path, whole) and same_log(tmp_path, whole) and capsys.readouterr().err == ""
 
 
 def test_other_parts_are_another_noise_and_that_is_said(whole, tmp_path, capsys):
     with team(accumulate=2), pytest.raises(ZeroDivisionError):
-        run(tmp_path, at(9, 0, lambda: 1 / 0))
+        run(tmp_path, at(9, 0, lambda _: 1 / 0))
     with team(accumulate=3):
         run(tmp_path)
     assert "in parts of 1/2 until step 6, from there on in parts of 1/3" in capsys.readouterr().err

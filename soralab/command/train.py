@@ -54,11 +54,15 @@ def run(options) -> None:
 
 
 def _on_real(options, real) -> str:
-    """The table of a training on the set that SORALAB_DATASET names."""
+    """The table of a training on the set that SORALAB_DATASET names, by one process and in one part."""
     from soralab.experiments.real import chapter, make, place
     from soralab.files.atomic import check_writable, make_folder
     from soralab.files.lock import alone
+    from soralab.training.distributed import processes
 
+    if processes() > 1 or options.accumulate or options.stream or options.shard:
+        raise ValueError(f"SORALAB_DATASET is {real.name}, which one process learns from in one part: leave out "
+                         "torchrun, --accumulate, --stream and --shard, or unset it")  # fmt: skip
     chapter(options.name, real)
     folder = make_folder(options.folder or place(options.name, real))
     check_writable(folder / "found.json")

@@ -87,7 +87,7 @@ class Loss(nn.Module):
         return loss, {name: value.detach() if isinstance(value, Tensor) else value for name, value in extras.items()}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Team:
     """This process among the others: its number and how many they are.
 
@@ -99,6 +99,7 @@ class Team:
     world: int = 1
     accumulate: int | None = None
     shard: bool = False
+    ahead: bool = False  # whether the first process is, and the others wait for it
 
     @property
     def leads(self) -> bool:
@@ -178,17 +179,34 @@ class Team:
                 buffer.copy_(value.view_as(buffer))
 
     # The first process goes ahead between trainings: what it prepares and keeps on the disk (encoded films) the others
-    # then find there. They wait from the start, and from the end of each training, until it comes to the next.
-
-    def release(self) -> None:
-        """Said by the first process when it has come to a training, or to the end."""
-        if self.leads:
-            self.most(0)  # which waits for all: a barrier would keep the GPUs spinning
+    # then find there. They wait from the start, and from the end of each training, until it comes to the next. All say
+    # where: `wait` where it goes ahead, `release` where it has come to what they share.
 
     def wait(self) -> None:
-        """Said by the others where they let the first process go ahead."""
-        if not self.leads:
-            self.most(0)
+        """The first process goes ahead, the others stay here until it has come to a `release`.
+
+        Raises SystemExit in these if it met an error on the way, which is its own to tell.
+        """
+        self.ahead = self.leads
+        if not self.leads and self.most(0):
+            raise SystemExit("the first process has stopped, so this one does")
+
+    def release(self, failed: bool = False) -> None:
+        """The first process lets the others follow, or lets them end."""
+        if self.leads:
+            self.ahead = False
+            self.most(int(failed))  # which waits for all: a barrier would keep the GPUs spinning
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """An error of the first process inside, met while the others wait for it, ends them too."""
+        try:
+            yield
+        except BaseException:
+            if self.ahead and self.world > 1:
+                with contextlib.suppress(RuntimeError):  # they have ended already
+                    self.release(failed=True)
+            raise
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -199,10 +217,16 @@ class Team:
 
     @contextlib.contextmanager
     def first_alone(self) -> Iterator[None]:
-        """The block is run by the first process, and then by the others."""
+        """The block is run by the first process, and then by the others, if it has met no error."""
         self.wait()
-        yield
+        with self.telling():
+            yield
         self.release()
+
+
+def processes() -> int:
+    """How many torchrun has started; one without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 ALONE = Team()
@@ -216,7 +240,7 @@ def team(accumulate: int | None = None, shard: bool = False) -> Iterator[Team]:
     Without torchrun there is one process, which may still take its batches in parts. Raises ValueError if the machine
     has fewer GPUs than processes, and for shards of one process.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world = int(os.environ.get("RANK", 0)), processes()
     mine = Team(rank, world, accumulate, shard)
     if shard and world == 1:
         raise ValueError("shard takes several processes: torchrun --nproc-per-node N -m soralab.training NAME --shard")
@@ -229,7 +253,8 @@ def team(accumulate: int | None = None, shard: bool = False) -> Iterator[Team]:
     token = TEAM.set(mine)
     try:
         mine.wait()
-        yield mine
+        with mine.telling():
+            yield mine
         mine.release()
     finally:
         TEAM.reset(token)

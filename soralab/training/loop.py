@@ -98,9 +98,12 @@ def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], c
 
 def _train(run: _Run, batch_fn: Callable[[int], Any], resume: bool) -> TrainResult:
     """`train`, on the device where the run's model is."""
-    team = run.team
-    with alone(run.folder, "training") if team.leads else contextlib.nullcontext():  # before anything there changes
-        run.begin(resume)
+    with contextlib.ExitStack() as held:
+        with run.team.first_alone():
+            if run.team.leads:
+                held.enter_context(alone(run.folder, "training"))  # before anything there is read or changed
+            run.begin(resume)
+        run.set_out()
         return run.result(wait_s=0.0) if run.step >= run.config.steps else _steps(run, batch_fn)
 
 
@@ -172,15 +175,17 @@ class _Run:
 
     def begin(self, resume: bool) -> None:
         """Load the saved state that this run goes on from, if any, and trim the log to it."""
-        with self.team.first_alone():
-            if not resume and self.team.leads:
-                remove_checkpoint(self.state)
-                remove_checkpoint(self.stable)
-            source = self._source()
-            if source is not None:
-                self._restore(*load_checkpoint(source, device=self.device, mend=self.mend))
-            if self.team.leads:
-                trim_log(self.log, self.step)
+        if not resume and self.team.leads:
+            remove_checkpoint(self.state)
+            remove_checkpoint(self.stable)
+        source = self._source()
+        if source is not None:
+            self._restore(*load_checkpoint(source, device=self.device, mend=self.mend))
+        if self.team.leads:
+            trim_log(self.log, self.step)
+
+    def set_out(self) -> None:
+        """Be ready for the next step, now that all processes are where the run was: cut into shards, start a clock."""
         if self.team.shard:
             self.shards = Sharded(self.model, self.module, self.optimizer, self.ema, self.team)
         self._last_wait = 0.0
