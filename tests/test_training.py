@@ -20,6 +20,7 @@ from soralab.files import checkpoints
 from soralab.files.checkpoints import CheckpointError, load_checkpoint
 from soralab.training import loop, profiles
 from soralab.training.data import Prefetch, batch_size, beside, map_tensors, model_flops, peak_gflops
+from soralab.training.distributed import TEAM, Team
 from soralab.training.ema import EMA
 from soralab.training.loop import TrainConfig, autocast_dtype, learning_rate, step_seed, train
 from soralab.training.progress import progress
@@ -740,6 +741,9 @@ def test_a_model_is_compiled_where_that_is_possible(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda what: compiled.append(what) or what)
     assert profiles.compiled(model) is model and compiled[-1] is model
     compiled.clear()
+    in_shards = TEAM.set(Team(0, 2, shard=True))
+    assert profiles.compiled(model) is model and not compiled
+    TEAM.reset(in_shards)
     monkeypatch.setenv("SORALAB_PROFILE", "smoke")
     assert profiles.compiled(model) is model and not compiled
 

@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from soralab.training.distributed import TEAM
+
 PROFILES = ("smoke", "laptop", "gpu")
 T = TypeVar("T")
 
@@ -57,9 +59,10 @@ def device() -> torch.device:
 def compiled(model: nn.Module) -> nn.Module:
     """The model through torch.compile, its weights shared, where this machine can compile; else the model itself.
 
-    Compiling takes a minute, so the smoke profile goes without.
+    Compiling takes a minute, so the smoke profile goes without; and so do shards, which are brought together on the
+    way through the model.
     """
-    if profile() == "smoke":
+    if profile() == "smoke" or TEAM.get().shard:
         return model
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(2, device=device()))
