@@ -1,6 +1,8 @@
 """The arithmetic of a film transformer's cost, held against what others have published and what torch counts."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,3 +123,34 @@ def test_a_bill_adds_up():
 ])  # fmt: skip
 def test_tokens(frames, height, width, options, found):
     assert tokens(frames, height, width, **options) == found
+
+
+# ---------------------------------------------------------------- the sentences of chapter 16
+
+
+def test_the_sentences_of_chapter_16_are_what_the_arithmetic_says():
+    page = Path(__file__).resolve().parents[1] / "notebooks" / "16_sora.ipynb"
+    cells = {cell["id"]: "".join(cell["source"]) for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]}
+    assert f"{MOVIE:,} tokens. Squared, that is {MOVIE**2 / 1e9:.1f} billion pairs" in cells["cost-intro"]
+    second = next(s for s in range(1, 61)
+                  if MOVIE_GEN.by_pair(n := tokens(16 * s, 768, 768, (8, 8, 8), causal=False)) > MOVIE_GEN.by_token(n))
+    assert second == 10 and "At nine seconds it has caught up" in cells["cost-terms-read"]  # nine and a third
+    assert f"tokens is {100 * DIT_XL.by_pair(256) / DIT_XL.by_token(256):.0f} % beside" in cells["cost-terms-read"]
+
+    short, long, largest, read = THROUGHPUT[0], THROUGHPUT[3], THROUGHPUT[-1], cells["cost-rates-read"]
+    shares = [round(100 * row.share) for row in THROUGHPUT]
+    assert f"between {min(shares[:4])} and {max(shares[:4])} %" in read and f"does not explain: {shares[4]} %" in read
+    assert 3.5 < long.tokens / short.tokens < 4 and short.films_a_second / long.films_a_second == pytest.approx(4, 0.01)
+    counted = OPEN_SORA.training(largest.tokens) / OPEN_SORA.training(long.tokens)
+    assert largest.tokens == 9 * long.tokens and long.films_a_second == pytest.approx(40 * largest.films_a_second)
+    assert f"tokens grow by nine and the rate falls by forty; the count says {counted:.0f}." in read
+    seen = STAGES[0][1] * 86_400 / 8 * long.films_a_second
+    assert f"took {STAGES[0][1]} GPU days" in read and f"that is {seen / 1e6:.0f} million films" in read
+
+    bill, small = cost.bill(MOVIE_GEN, MOVIE, 1e8), tokens(256, 256, 256, codec=(8, 8, 8), causal=False)
+    assert "Two to eight million hours" in cells["cost-bill-read"] and 2e6 < bill["gpu_hours"] < 3e6
+    assert published("Sora, H100 for a month, by an outsider's estimate")[1] * 720 < 8e6
+    assert MOVIE_GEN.forward(MOVIE) / MOVIE_GEN.forward(small) == pytest.approx(20, rel=0.05)  # "costs a twentieth"
+    half = tokens(256, 384, 384, codec=(8, 8, 8), causal=False)
+    share = cost.bill(MOVIE_GEN, half, 1e8)["dollars"] / bill["dollars"]
+    assert 4 * half == MOVIE and f"together {100 * share:.0f} % of the bill" in cells["cost-bill-read"]
