@@ -477,3 +477,21 @@ def test_half_of_a_batch_of_the_first_stage_is_hard(monkeypatch):
 def test_words_of_the_library_can_be_read_back():
     ids = word_ids(wordings(a_scene()), FullConfig.words)
     assert decode(ids[2].tolist()) == " ".join(words(wordings(a_scene())[2]))
+
+
+def test_a_batch_is_cut_into_films_with_their_own_prompts(libraries):
+    """Each film is in one part, with its own prompt and rate, whatever its kind."""
+    batch = recipe.Batches(libraries)(3)
+    sizes = [len(x) for x in batch["x0"]]
+    batch["ids"] = torch.arange(sum(sizes))[:, None]  # a film's prompt is its number
+    batch["rate"] = [part.squeeze(1).float() for part in batch["ids"].split(sizes)]
+    seen = []
+    for part in recipe.Batches.cut(batch, 3):
+        assert len(part["ids"]) == sum(len(x) for x in part["x0"]) == sum(len(r) for r in part["rate"])
+        numbers = part["ids"][:, 0]
+        assert torch.equal(numbers.float(), torch.cat(part["rate"]))
+        for number, x, mine in zip(part["kinds"], part["x0"], numbers.split([len(x) for x in part["x0"]]), strict=True):
+            whole, start = batch["x0"][batch["kinds"].index(number)], sum(sizes[: batch["kinds"].index(number)])
+            assert torch.equal(x, whole[mine - start])
+        seen += numbers.tolist()
+    assert sorted(seen) == list(range(sum(sizes)))

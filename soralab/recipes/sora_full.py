@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import count, islice
+from itertools import accumulate, count, islice
 from pathlib import Path
 from random import Random
 
@@ -186,8 +186,23 @@ class Batches:
             found["kinds"].append(number)
             found["ids"].append(held["ids"][rows, torch.tensor(said)].long())
             found["rate"].append(torch.tensor(rate))
-        ids = torch.cat(found["ids"])
-        return found | {"ids": ids[:, : max(1, int((ids > 0).sum(1).max()))]}
+        ids = torch.cat(found.pop("ids"))
+        return {"ids": ids[:, : max(1, int((ids > 0).sum(1).max()))], **found}
+
+    @staticmethod
+    def cut(batch: dict[str, list], parts: int) -> list[dict[str, list]]:
+        """A batch in so many parts: of each kind every part-th film, so that all have nearly as much to do."""
+        starts = [0, *accumulate(len(x) for x in batch["x0"])]
+        found = []
+        for part in range(parts):
+            rows = [torch.arange(part, len(x), parts) for x in batch["x0"]]
+            some = [k for k, mine in enumerate(rows) if len(mine)]
+            if not some:
+                raise ValueError(f"batch has too few films for {parts} parts: take fewer processes or parts")
+            ids = torch.cat([batch["ids"][rows[k] + starts[k]] for k in some])
+            found.append({"ids": ids, "kinds": [batch["kinds"][k] for k in some],
+                          **{name: [batch[name][k][rows[k]] for k in some] for name in ("x0", "rate")}})  # fmt: skip
+        return found
 
 
 @lru_cache(maxsize=4 * len(KINDS))
