@@ -141,6 +141,16 @@ def test_the_model_is_chosen_by_what_is_asked(asked):
         assert asked.pop()[0] == who, words
 
 
+def test_without_the_whole_model_sora_films_what_it_can(here, shelf, asked, monkeypatch, capsys):
+    for name in ("sora", "sora_autoencoder"):
+        for suffix in (".json", ".safetensors"):
+            shutil.copy(shelf / f"{name}{suffix}", here)
+    monkeypatch.setenv("SORALAB_CHECKPOINTS", str(here))
+    assert main(["film", TWO]) == 0 and asked.pop()[0] == "sora"
+    assert "the model never learnt 2 things; it films this all the same" in capsys.readouterr().err
+    assert "there is no checkpoint sora_full" in refused(capsys, TWO, "--size", "32x32")
+
+
 def test_what_the_whole_model_learnt_is_not_called_new(asked, capsys):
     assert main(["film", TWO]) == 0
     assert capsys.readouterr().err == ""

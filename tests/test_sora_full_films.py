@@ -90,6 +90,7 @@ def test_guidance_is_away_from_no_prompt_in_one_call(maker, guidance, rows, null
     assert len(calls) == 2
     for part, ids in calls:
         assert len(ids) == len(part.x) == rows and (ids == 0).all(1).sum() == nulls
+        assert ids.shape[1] == len(OTHER.split())  # as long as the longest prompt: padding costs, and says nothing
         assert guidance == 0 or (ids[:2] > 0).any(1).all()  # the films themselves first
 
 
@@ -99,6 +100,16 @@ def test_frames_between_are_cut(maker, frames):
     make = dict(seed=1, steps=2)
     whole = maker.film([PROMPT], size=(5 if frames < 5 else 9, 16, 16), rate=frames, **make)
     assert torch.equal(maker.film([PROMPT], size=(frames, 16, 16), **make), whole[:, :frames])
+
+
+def test_usual_films_are_of_nine_frames(maker):
+    """As those of `sora`, from noise of seed 0; and so is a picture that is brought to life."""
+    assert maker.film([PROMPT], steps=1).shape == (1, 9, 3, 32, 32)
+    first = films(1)
+    assert maker.animate(first[:, 0], PAIR, steps=1).shape == (2, 9, *SHAPE)
+    assert torch.equal(maker.extend(first, 4, PAIR, steps=1), maker.extend(first, 4, PAIR, 0, steps=1))
+    _, calls = seen(maker, lambda: maker.film([PROMPT], size=(1, 16, 16)))
+    assert len(calls) == 20 and len(calls[0][1]) == 2  # steps, with guidance
 
 
 @pytest.mark.parametrize("frames, rate, told", [(9, 0, 9), (6, 0, 6), (17, 0, 17), (9, 18, 18), (1, 0, 0), (1, 9, 0)])
@@ -146,12 +157,15 @@ MADE = {  # what is done, the clips, and of which frames the latents are known t
                           [(slice(0, 3), "a", slice(5, 14))], 18),
     "extend a short one": (lambda m, a, b: m.extend(a[:, :7], 4, PAIR, steps=1), (9,),
                            [(slice(0, 2), "a", slice(2, 7))], 0),
+    "extend eight": (lambda m, a, b: m.extend(a[:, :8], 4, PAIR, steps=1), (9,), [(slice(0, 2), "a", slice(3, 8))], 0),
     "backwards": (lambda m, a, b: m.extend(a, 6, PAIR, backwards=True, steps=1), (9, 9),
                   [(slice(3, 6), "a", slice(0, 9))], 0),
     "backwards, a short one": (lambda m, a, b: m.extend(a[:, :4], 1, PAIR, backwards=True, steps=1), (1, 1),
                                [(slice(1, 2), "a", slice(0, 1))], 0),
     "join": (lambda m, a, b: m.join(a[:, :7], b, 8, PAIR, steps=1), (5, 9, 5),
              [(slice(0, 2), "a", slice(2, 7)), (slice(5, 7), "b", slice(0, 5))], 0),
+    "join four and eight": (lambda m, a, b: m.join(a[:, :4], b[:, :8], 8, PAIR, steps=1), (1, 9, 5),
+                            [(slice(0, 1), "a", slice(3, 4)), (slice(4, 6), "b", slice(0, 5))], 0),
     "join a picture": (lambda m, a, b: m.join(a[:, :1], b, 2, PAIR, steps=1), (1, 5, 5),
                        [(slice(0, 1), "a", slice(0, 1)), (slice(3, 5), "b", slice(0, 5))], 0),
     "loop": (lambda m, a, b: m.loop(a, 3, PAIR, steps=1), (5, 5, 5),
@@ -330,7 +344,8 @@ def test_an_edit_by_inversion_finds_the_way_back(maker):
 
 
 @pytest.mark.parametrize("size, near", [
-    ((30, 40), "24x40 or 32x40"), ((32, 44), "32x40 or 32x48"), ((4, 16), "8x16"), ((33, 33), "32x32 or 40x40"),
+    ((30, 40), "24x40 or 32x40"), ((32, 44), "32x40 or 32x48"), ((4, 16), "8x16"), ((0, 16), "8x16"),
+    ((33, 33), "32x32 or 40x40"),
 ])  # fmt: skip
 def test_sizes_that_the_patches_do_not_divide_are_refused(maker, size, near):
     says = f"size is {size[0]}x{size[1]}; it takes sides that 8 divides, such as {near}$"
