@@ -62,8 +62,8 @@ ASKED = {
 }
 
 
-def related(report: referee.Report, text: str) -> bool | None:
-    """Whether a film shows the relation that its prompt names; None if it names none."""
+def related(report: referee.Report, text: str, film: Tensor) -> bool | None:
+    """Whether a film, and the report of it, shows the relation that its prompt names; None if it names none."""
     told = read_setting(text)["relation"]
     if told is None:
         return None
@@ -75,13 +75,23 @@ def related(report: referee.Report, text: str) -> bool | None:
     way = second.trajectory - first.trajectory
     if kind in ("left of", "above"):
         along = way[:, 0 if kind == "left of" else 1]
-        return bool(np.nanmin(along, initial=np.inf) > 0)
+        seen = along[~np.isnan(along)]
+        return bool(len(seen) and seen.min() > 0)
     if kind == "in front of":
         over = np.hypot(*way.T) < 0.8 * (first.radius + second.radius)
-        return bool(over.any()) and first.shape is not None
+        return bool(over.any()) and first.shape is not None and _hidden(film, first, over) < _hidden(film, second, over)
     half = len(way) // 2
     moved = [[_way(x.trajectory[:half]), _way(x.trajectory[-half:])] for x in (first, second)]
     return moved[0][0] > 2 * moved[0][1] and moved[1][1] > 2 * moved[1][0]
+
+
+def _hidden(film: Tensor, thing: referee.Seen, over: np.ndarray) -> float:
+    """The largest share of a thing that is out of sight in frames `over` [time]; its size may change."""
+    sight = referee.look(referee.to_pixels(film))
+    side = min(sight.height, sight.width)
+    areas = (track.area / side**2 for track in sight.tracks)
+    area = min(areas, key=lambda of: abs(of.mean() - thing.area)) / thing.radius**2
+    return 1 - float(np.nanmin(area[over], initial=np.inf) / np.nanmax(area))
 
 
 def _way(path: np.ndarray) -> float:
@@ -97,7 +107,7 @@ def marks(film: Tensor, text: str) -> dict[str, bool]:
     for key in ("background", "camera"):
         if setting[key] and key in text:
             found[key] = getattr(report, key) == setting[key]
-    if (right := related(report, text)) is not None:
+    if (right := related(report, text, film)) is not None:
         found["relation"] = right
     found["everything"] = all(found.values())
     return found
