@@ -39,6 +39,7 @@ NULL, UNSAID = 0.1, 0.3  # shares of films without a prompt, and whose rate is n
 GIVEN = 0.25  # share of films of one clip that are shown their beginning: one latent frame or more, and not the last
 PROCESS = RectifiedFlow()
 KEPT = {"orbits": 1.0, "spins": 1.0, WALL: 0.6, "bounces": 0.7, "grows": 0.5, "shrinks": 0.5}  # of films of one thing
+PLACES = ("left of", "above")  # the relations that a picture shows
 REST = 0.25  # of all other motions: they are learnt soonest
 
 
@@ -111,8 +112,8 @@ def scenes(kind: Kind, number: int) -> Iterator[world.Scene]:
 def still(scene: world.Scene) -> world.Scene:
     """The scene as one picture of it is described: no motion, and of relations those of places."""
     things = tuple(replace(thing, motion="", speed="", turn="") for thing in scene.objects)
-    kind = scene.relation.kind if scene.relation else ""
-    return replace(scene, objects=things, camera="still", relation=scene.relation if "o" in kind[:4] else None)
+    placed = scene.relation is not None and scene.relation.kind in PLACES
+    return replace(scene, objects=things, camera="still", relation=scene.relation if placed else None)
 
 
 def render(kind: Kind, scenes: list[world.Scene], first: int) -> Tensor:
@@ -143,6 +144,7 @@ def library(number: int, autoencoder: FilmCodec, folder: Path | None, films: int
     weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
     of = {"kind": repr(kind), "films": films, "seed": SEED, "kept": {**KEPT, "rest": REST},
           "autoencoder": hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()}  # fmt: skip
+    of |= {"told": PLACES} if kind.frames == 1 else {}
     path = folder and folder / kind.name
     mend = f"remove {path}.json, and its films are encoded again"
     if path and path.with_suffix(".json").exists() and read_card(path, mend).get("of") == of:
@@ -232,9 +234,9 @@ def known(kind: Kind, films: int, generator: torch.Generator) -> Tensor:
         if len(per) == 1:
             row[: int(draw < GIVEN) * (1 + int(draw / GIVEN * (len(row) - 1)))] = len(row) > 1
         elif draw > 0.25:
-            both = len(per) == 3 and draw < 0.75
-            row[: per[0]] = both or draw < 0.6
-            row[-per[-1] :] = both or draw >= 0.6
+            both, first = len(per) == 3 and draw < 0.65, draw < (0.825 if len(per) == 3 else 0.625)
+            row[: per[0]] = both or first
+            row[-per[-1] :] = both or not first
     return given
 
 
@@ -272,4 +274,4 @@ def train(name: str = NAME, steps: int | None = None) -> Trained:
     libraries = [library(number, autoencoder, RUNS / name / "latents", films) for number in range(len(KINDS))]
     result = loop.train(model, make_loss(), Batches(libraries), config, RUNS / name, parameters=parameters(model))
     result.ema.copy_to(model)
-    return Trained.of(model, model.config, result, autoencoder=AUTOENCODER, data_seed=SEED, batch=BATCH)
+    return Trained.of(model, model.config, result, autoencoder=AUTOENCODER, level="full", data_seed=SEED, batch=BATCH)
