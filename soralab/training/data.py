@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], batch: Any) -> Any:
@@ -131,6 +130,8 @@ def model_flops(model: Callable, *args: Any, **kwargs: Any) -> int:
 
     A training step costs about three times as much: the backward pass is two products for each forward one.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # not before: without Triton its import warns
+
     # Of attention's fused kernels some releases of torch count nothing; the plain one is two products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(*args, **kwargs)
