@@ -16,7 +16,6 @@ stands for the text. `CLIP.from_openai` takes the published weights.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -26,7 +25,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from soralab.blocks import Attention, causal_mask
+from soralab.blocks.attention import multihead_layout
 from soralab.blocks.resnet import ModifiedResNet
+from soralab.files.published import Layout, counted, fill, shape_of, under
 
 SCALE_AT_FIRST, MOST_SCALE = 1 / 0.07, 100.0  # of exp(t)
 
@@ -250,17 +251,13 @@ class CLIP(nn.Module):
     def from_openai(cls, state: Mapping[str, Tensor]) -> CLIP:
         """This model with weights in the published format (a state_dict; open_clip's ViTs and ResNets have it too).
 
-        All sizes are read from the weights; a head is 64 wide. Raises ValueError for weights that are missing, too
-        many, or of another shape, by name.
+        All sizes are read from the weights; a head is 64 wide. No weight tells that the published ones are used to
+        QuickGELU: others of this format, LAION's among them, learnt with GELU and give other answers here. Raises
+        ValueError for weights that are missing, too many, or of another shape, by name.
         """
-        try:
-            model = cls(_config_of(state))
-        except KeyError as error:
-            raise ValueError(f"state has no {error.args[0]}; it takes the weights of a CLIP") from error
-        try:
-            model.load_state_dict(_renamed(state))
-        except RuntimeError as error:
-            raise ValueError("state: " + " ".join(str(error).split(":", 1)[-1].split())) from error
+        model = cls(_config_of(state))
+        weights = {name: value for name, value in state.items() if name.rpartition(".")[2] not in _NOT_WEIGHTS}
+        fill(openai_layout(model), weights, THEIRS)
         return model
 
 
@@ -310,49 +307,51 @@ def zero_shot(model: CLIP, prompts: Iterable[Tensor]) -> Tensor:
 
 # ------------------------------------------------------------------------------------------------ published weights
 
-_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # numbers that the published files hold besides
-_RULES = (  # from their names to ours, in this order
-    (r"^visual\.", "image."), (r"^(transformer|token_embedding|positional_embedding|ln_final)\b", r"text.\1"),
-    (r"\.transformer\.resblocks\.", ".blocks."), (r"\.attn\.out_proj\.", ".attention.to_out."),
-    (r"\.mlp\.c_fc\.", ".mlp.0."), (r"\.mlp\.c_proj\.", ".mlp.2."), (r"^logit_scale$", "t"),
-    (r"^text_projection$", "W_t.weight"), (r"^image\.proj$", "image.W_i.weight"),
-)  # fmt: skip
+THEIRS = "a CLIP"
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "num_batches_tracked")  # numbers that files hold
 
 
-def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published weights under our names, in float32."""
-    ours = {}
-    for theirs, value in state.items():
-        name = theirs
-        for pattern, by in _RULES:
-            name = re.sub(pattern, by, name)
-        value = value.detach().clone()
-        value = value.float() if value.is_floating_point() else value
-        if theirs in ("text_projection", "visual.proj"):  # a matrix that is multiplied from the other side
-            value = value.T
-        if ".attn.in_proj_" in name:  # queries, keys and values lie in one there
-            stem, kind = name.split("attn.in_proj_")
-            dim = len(value) // 3
-            ours |= {f"{stem}attention.to_q.{kind}": value[:dim], f"{stem}attention.to_kv.{kind}": value[dim:]}
-        elif theirs not in _NOT_WEIGHTS:
-            ours[name] = value
-    return ours
+@torch.no_grad()
+def openai_layout(model: CLIP) -> Layout:
+    """Where each published weight lies in `model`, by its name there."""
+    image, text = model.image, model.text
+    layout = {
+        "logit_scale": model.t, "text_projection": model.W_t.weight.T,  # multiplied from the other side
+        "positional_embedding": text.positional_embedding,
+    }  # fmt: skip
+    layout |= under("", {"token_embedding": text.token_embedding, "ln_final": text.ln_final})
+    layout |= _blocks_layout("transformer.resblocks.", text.blocks)
+    if isinstance(image, ModifiedResNet):
+        return layout | {name: value for name, value in under("", {"visual": image}).items()
+                         if not name.endswith(_NOT_WEIGHTS)}  # fmt: skip
+    layout |= {
+        "visual.class_embedding": image.class_embedding, "visual.proj": image.W_i.weight.T,
+        "visual.positional_embedding": image.positional_embedding,
+    }  # fmt: skip
+    layout |= under("visual.", {"conv1": image.conv1, "ln_pre": image.ln_pre, "ln_post": image.ln_post})
+    return layout | _blocks_layout("visual.transformer.resblocks.", image.blocks)
+
+
+def _blocks_layout(stem: str, layers: nn.ModuleList) -> Layout:
+    """That of one tower's blocks: stem, the block's number, and the name in it."""
+    layout = {}
+    for k, block in enumerate(layers):
+        layers = {"ln_1": block.ln_1, "ln_2": block.ln_2, "mlp.c_fc": block.mlp[0], "mlp.c_proj": block.mlp[2]}
+        layout |= under(f"{stem}{k}.", layers) | multihead_layout(f"{stem}{k}.attn.", block.attention)
+    return layout
 
 
 def _config_of(state: Mapping[str, Tensor]) -> CLIPConfig:
     """The sizes, read from the shapes of published weights."""
-
-    def count(stem: str) -> int:
-        return len({match[1] for match in (re.match(re.escape(stem) + r"\.(\d+)\.", key) for key in state) if match})
-
-    text_width, embed = state["text_projection"].shape
-    text = (len(state["positional_embedding"]), len(state["token_embedding.weight"]), text_width,
-            count("transformer.resblocks"), 64)  # fmt: skip
+    text_width, embed = shape_of(state, "text_projection", 2, THEIRS)
+    text = (shape_of(state, "positional_embedding", 2, THEIRS)[0],
+            shape_of(state, "token_embedding.weight", 2, THEIRS)[0], text_width,
+            counted(state, "transformer.resblocks."), 64)  # fmt: skip
     if "visual.proj" in state:
-        width, _, patch, _ = state["visual.conv1.weight"].shape
-        side = math.isqrt(len(state["visual.positional_embedding"]) - 1)
-        return CLIPConfig(embed, side * patch, count("visual.transformer.resblocks"), width, patch, *text)
-    layers = tuple(count(f"visual.layer{stage}") for stage in (1, 2, 3, 4))
-    width = len(state["visual.layer1.0.conv1.weight"])
-    side = math.isqrt(len(state["visual.attnpool.positional_embedding"]) - 1)
+        width, _, patch, _ = shape_of(state, "visual.conv1.weight", 4, THEIRS)
+        side = math.isqrt(shape_of(state, "visual.positional_embedding", 2, THEIRS)[0] - 1)
+        return CLIPConfig(embed, side * patch, counted(state, "visual.transformer.resblocks."), width, patch, *text)
+    width = shape_of(state, "visual.layer1.0.conv1.weight", 4, THEIRS)[0]
+    layers = tuple(counted(state, f"visual.layer{stage}.") for stage in (1, 2, 3, 4))
+    side = math.isqrt(shape_of(state, "visual.attnpool.positional_embedding", 2, THEIRS)[0] - 1)
     return CLIPConfig(embed, 32 * side, layers, width, 0, *text)

@@ -16,7 +16,7 @@ by vector quantisation has chapter 05's codebook.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +24,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from soralab.blocks import SpatialAttention, SpatialTransformer, TimestepEmbedding, Upsample
+from soralab.blocks import SpatialAttention, SpatialTransformer, TimestepEmbedding, Upsample, stable_diffusion
 from soralab.blocks.convolution import ResBlock
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
 from soralab.clip import PromptEncoder
@@ -183,8 +183,7 @@ class UNet(nn.Module):
         context [batch, keys, context] is read by cross-attention, where mask [batch, keys] is True. concat [batch, rest
         of the channels, height, width] is a condition that lies place by place over z: a mask and the known part
         for inpainting, a small picture for super-resolution. after: what is laid behind every layer, where later
-        chapters put theirs for films. told [batch, 4 width] is added to the embedded time: what else the blocks are to
-        know. Raises ValueError for what does not fit.
+        chapters put theirs for films. told [batch, 4 width] is added to the embedded time. ValueError for a misfit.
         """
         z = z if concat is None else torch.cat([z, concat], dim=1)
         self.check(z, context)
@@ -224,6 +223,15 @@ class UNet(nn.Module):
         if (context is None) != (c.context is None):
             raise ValueError(f"context is {'missing' if context is None else 'given'}; this network takes "
                              + ("none" if c.context is None else f"[batch, keys, {c.context}]"))  # fmt: skip
+
+    @classmethod
+    def from_stable_diffusion(cls, state: Mapping[str, Tensor]) -> UNet:
+        """Stable Diffusion's, of version 1 or 2, in eval mode: its weights in the official names or diffusers'.
+
+        It counts times from 0: where a process has t it is told t - 1 / 1000. Raises ValueError for what does not fit.
+        """
+        model = cls(UNetConfig.stable_diffusion(**stable_diffusion.unet_sizes(state)))
+        return stable_diffusion.fill_unet(model, state).eval()
 
 
 # --------------------------------------------------------------------------------------------- prompt to picture
@@ -287,10 +295,10 @@ class Painter:
         """Paint each prompt ("" is none): [prompts, channels, height, width] in [-1, 1].
 
         Picture k starts from the noise of seed + k, whatever is painted beside it; what a sampler draws on its way
-        comes from `seed`. Both are drawn on the CPU, so that a seed is the same picture on any device; the pictures are
-        returned where the model is. guidance: the scale of classifier-free guidance, from 0 (1: the prompt alone).
-        size: (height, width), by default as trained; the network takes others. options: the sampler's own, such as eta
-        of "ddim". Raises ValueError for a prompt that cannot be read, and for a number that is out of range.
+        comes from `seed`. Both are drawn on the CPU, so a seed is the same picture on any device; the pictures are
+        where the model is. guidance: the scale of classifier-free guidance, from 0 (1: the prompt alone). size:
+        (height, width), by default as trained. options: the sampler's own, such as eta of "ddim". Raises ValueError for
+        a prompt that cannot be read, and for a number that is out of range.
         """
         ids = word_ids(prompts, self.model.config.words).to(self.model.text.positional_embedding.device)
         network = guide(self.model, {"ids": ids}, {"ids": torch.zeros_like(ids)}, check_scale(guidance), batched=True)
@@ -331,8 +339,7 @@ def check_scale(guidance: float) -> float:
 
 
 def word_ids(prompts: list[str], words: int) -> Tensor:
-    """Prompts to ids [prompts, words], 0 for padding; "" is the null prompt. Raises ValueError for unknown words
-    and for no prompt at all."""
+    """Prompts to ids [prompts, words], 0 for padding; "" is the null prompt. ValueError: an unknown word, no prompt."""
     if not prompts:
         raise ValueError("prompts is empty; it takes one or more")
     return torch.tensor([encode(text, words, PROMPT_WORDS) if text else [0] * words for text in prompts])

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -31,6 +31,7 @@ from soralab.blocks import causal_mask, search
 from soralab.blocks.resnet import ModifiedResNet
 from soralab.clip import CLIP, CLIPConfig, VisionTransformer
 from soralab.files.checkpoints import config_of, load_model
+from soralab.files.published import fill, shape_of, under
 from soralab.training.data import beside
 from soralab.transformer import EncoderLayer, TransformerConfig, Writing, sinusoid
 from soralab.world.language import words
@@ -88,6 +89,28 @@ def projector(width: int, d_model: int, layers: int = 1) -> nn.Module:
         raise ValueError(f"layers is {layers}; it takes 1 (LLaVA) or 2 (LLaVA-1.5)")
     first = nn.Linear(width, d_model)
     return first if layers == 1 else nn.Sequential(first, nn.GELU(), nn.Linear(d_model, d_model))
+
+
+def projector_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The projector's weights in a file that may hold a language model too, the authors' or transformers'."""
+    return {name: value for name, value in state.items() if "mm_projector." in name or "modal_projector." in name}
+
+
+def published_projector(state: Mapping[str, Tensor]) -> nn.Module:
+    """W with the weights that LLaVA's authors or transformers saved, LLaVA's matrix or LLaVA-1.5's two.
+
+    Raises ValueError for weights that are missing, too many, or of another shape, by name.
+    """
+    own, what = projector_part(state), "LLaVA's projector"
+    if not own:
+        raise ValueError(f"state has no name with mm_projector or multi_modal_projector; it takes {what}")
+    stem = next(iter(own)).split("projector.")[0] + "projector."
+    first, second = ("linear_1", "linear_2") if "multi_modal" in stem else ("0", "2")
+    layers = 1 if f"{stem}weight" in own else 2
+    d_model, width = shape_of(own, f"{stem}weight" if layers == 1 else f"{stem}{first}.weight", 2, what)
+    W = projector(width, d_model, layers)
+    fill(under("", {stem[:-1]: W} if layers == 1 else {stem + first: W[0], stem + second: W[2]}), own, what)
+    return W
 
 
 def expand(ids: Tensor, tokens: int) -> Tensor:

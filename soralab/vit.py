@@ -25,6 +25,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from soralab.blocks import Attention, FeedForward, grid_positions, patchify
+from soralab.blocks.attention import multihead_layout
+from soralab.files.published import Layout, counted, fill, shape_of, under
 from soralab.training.data import model_flops
 
 
@@ -213,22 +215,8 @@ class ViT(nn.Module):
             source = source.state_dict()
         # Files published before torchvision 0.14 call the two layers of the MLP otherwise.
         state = {key.replace("mlp.linear_1", "mlp.0").replace("mlp.linear_2", "mlp.3"): w for key, w in source.items()}
-        config = _config_of(state, heads)
-        weights = {}
-        for name, (shape, ours) in _torchvision_layout(config).items():
-            value = _taken(state, name)
-            if tuple(value.shape) != shape:
-                raise ValueError(f"{name} is {list(value.shape)}; it takes {list(shape)}")
-            if name == "conv_proj.weight":  # a convolution with stride P is a linear layer on patches
-                value = rearrange(value, "dim c ph pw -> dim (ph pw c)")
-            if name in ("class_token", "encoder.pos_embedding"):
-                value = value.reshape(shape[-2:] if shape[1] > 1 else shape[-1:])
-            rows = (config.dim, 2 * config.dim) if len(ours) == 2 else (len(value),)
-            weights.update(zip(ours, value.split(rows), strict=True))
-        if state:
-            raise ValueError(f"source has weights that a ViT has not: {', '.join(sorted(state)[:3])}")
-        model = cls(config)
-        model.load_state_dict(weights)
+        model = cls(_config_of(state, heads))
+        fill(torchvision_layout(model), state, THEIRS, "source")
         return model
 
 
@@ -300,54 +288,36 @@ def patch_filters(model: ViT, count: int) -> Tensor:
 # -------------------------------------------------------------------------------------------- torchvision's weights
 
 
-def _taken(state: dict[str, Tensor], name: str, axes: int | None = None) -> Tensor:
-    """state.pop(name), with an error that says what is wrong."""
-    if name not in state:
-        raise ValueError(f"source has no {name}; it takes the weights of a torchvision VisionTransformer")
-    if axes and state[name].ndim != axes:
-        raise ValueError(f"{name} is {list(state[name].shape)}; it takes {axes} axes")
-    return state.pop(name)
+THEIRS = "a torchvision VisionTransformer"
 
 
-def _config_of(state: dict[str, Tensor], heads: int | None) -> ViTConfig:
+def _config_of(state: Mapping[str, Tensor], heads: int | None) -> ViTConfig:
     """The sizes, read from the shapes of torchvision's weights."""
-    probe = dict(state)
-    conv, positions = _taken(probe, "conv_proj.weight", axes=4), _taken(probe, "encoder.pos_embedding", axes=3)
-    dim, channels, patch = conv.shape[:3]
+    dim, channels, patch, _ = shape_of(state, "conv_proj.weight", 4, THEIRS, "source")
+    positions = shape_of(state, "encoder.pos_embedding", 3, THEIRS, "source")[1]
+    classes = shape_of(state, "heads.head.weight", 2, THEIRS, "source")[0]
     heads = heads or {768: 12, 1024: 16, 1280: 16}.get(dim)
     if heads is None:
         raise ValueError(f"heads is None; with a width of {dim}, none of the paper's, it takes a number")
-    depth = len({key.split(".")[2] for key in state if key.startswith("encoder.layers.")})
+    depth = counted(state, "encoder.layers.encoder_layer_")
     hidden = len(state["heads.pre_logits.weight"]) if "heads.pre_logits.weight" in state else 0
-    classes = len(_taken(probe, "heads.head.weight", axes=2))
-    return ViTConfig(isqrt(positions.shape[1] - 1) * patch, patch, channels, dim, depth, heads, classes, hidden)
+    return ViTConfig(isqrt(positions - 1) * patch, patch, channels, dim, depth, heads, classes, hidden)
 
 
-def _torchvision_layout(c: ViTConfig) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
-    """torchvision's name of each weight: its shape there, and its name or names here (q and kv lie in one there)."""
-    d, wide = c.dim, 4 * c.dim
-    layers = {"encoder.ln": ("norm", (d,))}
-    for k in range(c.depth):
-        theirs, ours = f"encoder.layers.encoder_layer_{k}", f"blocks.{k}"
-        layers |= {
-            f"{theirs}.ln_1": (f"{ours}.norm1", (d,)), f"{theirs}.ln_2": (f"{ours}.norm2", (d,)),
-            f"{theirs}.self_attention.out_proj": (f"{ours}.attention.to_out", (d, d)),
-            f"{theirs}.mlp.0": (f"{ours}.mlp.0", (wide, d)), f"{theirs}.mlp.3": (f"{ours}.mlp.2", (d, wide)),
-        }  # fmt: skip
-    if c.hidden:
-        layers |= {"heads.pre_logits": ("head.0", (c.hidden, d)), "heads.head": ("head.2", (c.classes, c.hidden))}
-    else:
-        layers |= {"heads.head": ("head", (c.classes, d))}
+@torch.no_grad()
+def torchvision_layout(model: ViT) -> Layout:
+    """Where each weight of a torchvision VisionTransformer lies in `model`, by its name there."""
+    c, head = model.config, model.head
     layout = {
-        "class_token": ((1, 1, d), ("class_token",)),
-        "conv_proj.weight": ((d, c.channels, c.patch, c.patch), ("embed.weight",)),
-        "conv_proj.bias": ((d,), ("embed.bias",)),
-        "encoder.pos_embedding": ((1, c.tokens, d), ("positions",)),
-    }
-    for theirs, (ours, shape) in layers.items():
-        layout |= {f"{theirs}.weight": (shape, (f"{ours}.weight",)), f"{theirs}.bias": (shape[:1], (f"{ours}.bias",))}
-    for k in range(c.depth):
-        for kind, shape in (("weight", (3 * d, d)), ("bias", (3 * d,))):
-            ours = tuple(f"blocks.{k}.attention.{part}.{kind}" for part in ("to_q", "to_kv"))
-            layout[f"encoder.layers.encoder_layer_{k}.self_attention.in_proj_{kind}"] = (shape, ours)
+        "class_token": model.class_token[None, None], "encoder.pos_embedding": model.positions[None],
+        # a convolution with stride P is a linear layer on patches
+        "conv_proj.weight": rearrange(model.embed.weight, "dim (p q c) -> dim c p q", p=c.patch, q=c.patch),
+        "conv_proj.bias": model.embed.bias,
+    }  # fmt: skip
+    layout |= under("", {"encoder.ln": model.norm})
+    layout |= under("heads.", {"pre_logits": head[0], "head": head[2]} if c.hidden else {"head": head})
+    for k, block in enumerate(model.blocks):
+        stem = f"encoder.layers.encoder_layer_{k}."
+        layers = {"ln_1": block.norm1, "ln_2": block.norm2, "mlp.0": block.mlp[0], "mlp.3": block.mlp[2]}
+        layout |= under(stem, layers) | multihead_layout(f"{stem}self_attention.", block.attention)
     return layout

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from soralab.blocks.positions import rotate
+from soralab.files.published import Layout, under
 
 # On CPUs torch's fused products are the faster ones, at the course's lengths up to three times; but not for training in
 # bfloat16, where their gradient is up to four times slower, below about this many pairs of query and key.
@@ -79,6 +80,14 @@ class Attention(nn.Module):
             q, k = rotate(q, angles), rotate(k, angles)
         mixed = attention(q, k, v, mask) if attend is None else attend(q, k, v)
         return self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
+
+
+def multihead_layout(stem: str, layer: Attention) -> Layout:
+    """Where the weights of a torch.nn.MultiheadAttention lie in `layer`: queries, keys and values are one there."""
+    joined = {
+        f"{stem}in_proj_{kind}": (getattr(layer.to_q, kind), getattr(layer.to_kv, kind)) for kind in ("weight", "bias")
+    }
+    return joined | under(stem, {"out_proj": layer.to_out})
 
 
 class FeedForward(nn.Sequential):

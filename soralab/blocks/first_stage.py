@@ -6,12 +6,14 @@ quantisation. Chapter 06 builds on it. Pictures are [batch, channel, height, wid
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from soralab.blocks import stable_diffusion
 from soralab.blocks.convolution import ResBlock, SpatialAttention, Upsample
 from soralab.blocks.perception import Features, adaptive_weight, frozen, hinge_loss, perceptual_distance
 
@@ -135,6 +137,17 @@ class Autoencoder(nn.Module):
         """Unscaled z to (pictures, the quantiser's loss, 0 without one)."""
         z, loss = (z, z.new_zeros(())) if self.quantiser is None else self.quantiser(z)[:2]
         return self.decoder(z), loss
+
+    @classmethod
+    def from_stable_diffusion(cls, state: Mapping[str, Tensor], scale: float = 0.18215) -> Autoencoder:
+        """Stable Diffusion's, in eval mode: its weights in the official names (a whole checkpoint too) or diffusers'.
+
+        scale: what `encode` multiplies by, which no weight tells; Stable Diffusion's by default. Raises ValueError for
+        weights that are missing, too many, or of another shape, by name.
+        """
+        model = cls(AutoencoderConfig.f8(**stable_diffusion.first_stage_sizes(state)))
+        model.scale.fill_(scale)
+        return stable_diffusion.fill_first_stage(model, state).eval()
 
     @torch.no_grad()
     def fit_scale(self, x: Tensor) -> None:
