@@ -14,12 +14,26 @@ import os
 import sys
 
 from soralab import __version__
-from soralab.command import ask, data, doctor, evaluate, film, hint, patches, progress, session, slides, train, world
+from soralab.command import (
+    ask,
+    data,
+    doctor,
+    evaluate,
+    film,
+    hint,
+    patches,
+    progress,
+    session,
+    slides,
+    train,
+    weights,
+    world,
+)
 from soralab.files.damage import out_of_memory
 from soralab.training.memory import peak_gb
 
 VERBS = (  # in the help's order
-    film, ask, train, evaluate, data, world, patches, hint, progress, session, slides, doctor,
+    film, ask, train, evaluate, data, world, patches, weights, hint, progress, session, slides, doctor,
 )  # fmt: skip
 
 

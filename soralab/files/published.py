@@ -72,8 +72,9 @@ def fill(layout: Layout, state: Mapping[str, Tensor], what: str, argument: str =
 
 def export(layout: Layout) -> dict[str, Tensor]:
     """What a model's weights would be as the other code publishes them: copies, under its names."""
-    return {name: torch.cat(parts) if isinstance(parts, tuple) else parts.detach().clone() for name, parts in
-            layout.items()}  # fmt: skip
+    contiguous = {"memory_format": torch.contiguous_format}
+    return {name: torch.cat(parts).detach() if isinstance(parts, tuple) else parts.detach().clone(**contiguous)
+            for name, parts in layout.items()}  # fmt: skip
 
 
 def shape_of(state: Mapping[str, Tensor], name: str, axes: int, what: str, argument: str = "state") -> torch.Size:
