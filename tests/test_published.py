@@ -1,5 +1,6 @@
 """Weights that others published: laid in place or refused by name, and files that are read without trusting them."""
 
+import copy
 import pickle
 import re
 import zipfile
@@ -206,6 +207,17 @@ def cut(save, by):
     return write  # fmt: skip
 
 
+def overlapping(path):
+    """Ten names for the same bytes: what holds 10 kB says that it holds 100."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"")
+        archive.writestr("archive/data/0", bytes(10_000))
+        for k in range(1, 10):
+            again = copy.copy(archive.getinfo("archive/data/0"))
+            again.filename = f"archive/data/{k}"
+            archive.filelist.append(again)
+
+
 def sparse(path):
     torch.save({"a": torch.eye(3).to_sparse()}, path)
 
@@ -223,6 +235,7 @@ FILES = {
     "torchscript": (lambda p: zipped(p, {"data.pkl": b"", "constants.pkl": b"", "code/a.py": b""}), "is a TorchScript"),
     "some zip": (lambda p: zipped(p, {"readme.md": b"hello"}), "is a zip file without a state dict"),
     "a bomb": (lambda p: zipped(p, {"data.pkl": bytes(10**6)}, zipfile.ZIP_DEFLATED), "would grow as it is unpacked"),
+    "overlapping": (overlapping, "would grow as it is unpacked"),
     "no table": (lambda p: zipped(p, {"data.pkl": b"nonsense", "version": b"3\n"}), "is damaged"),
     "cut": (cut(torch.save, 200), "is damaged"),
     "cut safetensors": (cut(lambda s, p: save_file(s, p), 10), "is damaged"),
