@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import random
 import re
 import zipfile
 
@@ -218,6 +219,12 @@ def overlapping(path):
             archive.filelist.append(again)
 
 
+def odd_header(kind):
+    """A safetensors file of one tensor [8] of a kind, without its bytes."""
+    text = b'{"a":{"dtype":"' + kind.encode() + b'","shape":[8],"data_offsets":[0,32]}}'
+    return len(text).to_bytes(8, "little") + text
+
+
 def sparse(path):
     torch.save({"a": torch.eye(3).to_sparse()}, path)
 
@@ -241,6 +248,8 @@ FILES = {
     "cut safetensors": (cut(lambda s, p: save_file(s, p), 10), "is damaged"),
     "a long head": (lambda p: p.write_bytes((10**15).to_bytes(8, "little") + b"{}"), "is damaged"),
     "a far claim": (lambda p: torch.save({"a": torch.zeros(1).expand(10**10)}, p), "claims 40000000000 bytes"),
+    "an unknown kind": (lambda p: p.write_bytes(odd_header("F7")), "is damaged"),
+    "too short for its header": (lambda p: p.write_bytes(odd_header("F32")), "is damaged"),
     "sparse": (sparse, "'a' names no plain tensor .Tensor.; it takes tensors by their names"),
     "a number": (lambda p: torch.save({"a": 3}, p), "'a' names no plain tensor .int."),
     "a list": (lambda p: torch.save([STATE["count"]], p), "holds no state dict .list.; it takes"),
@@ -255,6 +264,26 @@ def test_what_is_no_file_of_weights_is_told_in_one_line(make, says, tmp_path):
         read_weights(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("save", [lambda state, path: save_file(state, path), torch.save], ids=["safetensors", "torch"])
+def test_whatever_a_byte_becomes_a_file_is_read_or_refused_in_one_line(save, tmp_path):
+    save(STATE, path := tmp_path / "w.bin")
+    whole, draw, refused = path.read_bytes(), random.Random(0), 0
+    for k in range(150):
+        data = bytearray(whole)
+        for _ in range(draw.choice((1, 3, 20))):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        path = tmp_path / f"{k}.bin"  # a file that is mapped into memory is not written again
+        path.write_bytes(data[: draw.choice((len(data), draw.randrange(len(data))))])
+        try:
+            found = read_weights(path)
+        except ValueError as error:
+            refused += 1
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:
+            assert all(isinstance(value, torch.Tensor) for value in found.values())
+    assert 50 < refused < 150
 
 
 def test_the_harm_is_real(tmp_path):

@@ -104,7 +104,8 @@ def read_weights(path: str | os.PathLike, device: str = "cpu") -> dict[str, Tens
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is a folder; it takes a file of weights in it, such as model.safetensors")
+        what = "a folder" if path.is_dir() else "no plain file"
+        raise ValueError(f"{path} is {what}; it takes a file of weights, such as model.safetensors")
     with open(path, "rb") as file:
         head = file.read(64)
     if head.startswith(b"PK"):
@@ -134,13 +135,19 @@ def _no_weights(head: bytes) -> str:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): fetch it again") from error
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    """One line for whatever a reader stumbles over in a file that may hold anything."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
+    return ValueError(f"{path} is damaged ({reason}): fetch it again")
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
@@ -152,8 +159,8 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         held = re.search(r"GLOBAL (\S+)", str(error))
         wrong = f"holds a {held[1]} beside tensors, and that could run code" if held else "is damaged, or no state dict"
         raise ValueError(f"{path} {wrong}: take {SAFE} instead") from error
-    except Exception as error:  # a damaged archive, a table that is none: whatever the reader stumbles over
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0][:100]}): fetch it again") from error
+    except Exception as error:
+        raise _damaged(path, error) from error
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
     if not isinstance(found, Mapping):
@@ -176,8 +183,8 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}): fetch it again") from error
+    except Exception as error:
+        raise _damaged(path, error) from error
     inside = {entry.filename.partition("/")[2]: entry for entry in entries}
     if "data.pkl" not in inside:
         raise ValueError(f"{path} is a zip file without a state dict; it takes a safetensors file or a state dict")
