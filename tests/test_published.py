@@ -208,6 +208,13 @@ def cut(save, by):
     return write  # fmt: skip
 
 
+def packed_in_part(path):
+    """One entry of two is packed, and does not grow; mapped into memory it would be other numbers."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"")
+        archive.writestr("archive/data/0", random.Random(0).randbytes(10_000), zipfile.ZIP_DEFLATED)
+
+
 def overlapping(path):
     """Ten names for the same bytes: what holds 10 kB says that it holds 100."""
     with zipfile.ZipFile(path, "w") as archive:
@@ -242,6 +249,9 @@ FILES = {
     "torchscript": (lambda p: zipped(p, {"data.pkl": b"", "constants.pkl": b"", "code/a.py": b""}), "is a TorchScript"),
     "some zip": (lambda p: zipped(p, {"readme.md": b"hello"}), "is a zip file without a state dict"),
     "a bomb": (lambda p: zipped(p, {"data.pkl": bytes(10**6)}, zipfile.ZIP_DEFLATED), "would grow as it is unpacked"),
+    "code alone": (lambda p: zipped(p, {"data.pkl": b"", "a": b"", "code/a.py": b""}), "is a TorchScript"),
+    "its constants": (lambda p: zipped(p, {"data.pkl": b"", "constants.pkl": b""}), "is a TorchScript"),
+    "packed in part": (packed_in_part, "would grow as it is unpacked"),
     "overlapping": (overlapping, "would grow as it is unpacked"),
     "no table": (lambda p: zipped(p, {"data.pkl": b"nonsense", "version": b"3\n"}), "is damaged"),
     "cut": (cut(torch.save, 200), "is damaged"),
