@@ -24,6 +24,7 @@ from soralab.blocks import TimestepEmbedding, grid_positions, patchify, sincos, 
 from soralab.blocks.dit import Block, initialise, read_out
 from soralab.diffusion import LinearBeta, Process, time_grid
 from soralab.diffusion.process import Network, noise_like
+from soralab.files.published import Layout, fill, under
 
 SIZES = {  # table 1; XL is the paper's own, the others are ViT's
     "S": {"dim": 384, "depth": 12, "heads": 6},
@@ -178,38 +179,33 @@ class DiT(nn.Module):
         keys that are missing or that nothing here is, and for weights of a shape that does not fit the others.
         """
         model = cls(_config_of(state, heads))
-        theirs = {key: _official_name(key) for key in model.state_dict()}
-        strange, missing = set(state) - set(theirs.values()), set(theirs.values()) - set(state)
-        if strange or missing:
-            raise ValueError(f"state: got {', '.join(sorted(strange)) or 'no key'} beyond DiT's keys, and lacks "
-                             f"{', '.join(sorted(missing)) or 'none'}; it takes those of adaLN-Zero")  # fmt: skip
-        tensors = {key: state[name] for key, name in theirs.items()}
-        for key, value in tensors.items():
-            if ".to_q." in key or ".to_kv." in key:  # one matrix of theirs is two of ours
-                tensors[key] = value[: model.config.dim] if ".to_q." in key else value[model.config.dim :]
-        tensors["embed.weight"] = rearrange(tensors["embed.weight"], "d c p q -> d (p q c)")
-        tensors["positions"] = tensors["positions"][0]
-        try:
-            model.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise ValueError(f"state: got weights that do not fit {model.config}: {error}") from None
+        fill(official_layout(model), state, "official DiT")
         return model.eval()
 
 
-OFFICIAL = {  # our names: those of the official code
-    "time.": "t_embedder.", "label.": "y_embedder.embedding_table.", "embed.": "x_embedder.proj.",
-    "positions": "pos_embed", "modulation.": "final_layer.adaLN_modulation.1.", "head.": "final_layer.linear.",
-}  # fmt: skip
-OFFICIAL_IN_BLOCKS = {
-    "attention.to_out.": "attn.proj.", "attention.to_q.": "attn.qkv.", "attention.to_kv.": "attn.qkv.",
-    "mlp.0.": "mlp.fc1.", "mlp.2.": "mlp.fc2.", "modulation.": "adaLN_modulation.1.",
-}  # fmt: skip
-
-
-def _official_name(key: str) -> str:
-    """What the official code calls our weight."""
-    names = OFFICIAL_IN_BLOCKS if key.startswith("blocks.") else OFFICIAL
-    return next(key.replace(ours, theirs, 1) for ours, theirs in names.items() if ours in key)
+@torch.no_grad()
+def official_layout(model: DiT) -> Layout:
+    """Where each weight of the official code lies in `model`, by its name there."""
+    _, p, q = model.config.patch
+    layout = {
+        "pos_embed": model.positions[None], "y_embedder.embedding_table.weight": model.label.weight,
+        "x_embedder.proj.weight": rearrange(model.embed.weight, "d (p q c) -> d c p q", p=p, q=q),
+        "x_embedder.proj.bias": model.embed.bias,
+    }  # fmt: skip
+    layout |= under("", {
+        "t_embedder.mlp.0": model.time.mlp[0], "t_embedder.mlp.2": model.time.mlp[2], "final_layer.linear": model.head,
+        "final_layer.adaLN_modulation.1": model.modulation,
+    })  # fmt: skip
+    for k, block in enumerate(model.blocks):
+        attention = block.attention
+        layout |= under(f"blocks.{k}.", {
+            "attn.proj": attention.to_out, "mlp.fc1": block.mlp[0], "mlp.fc2": block.mlp[2],
+            "adaLN_modulation.1": block.modulation,
+        })  # fmt: skip
+        for kind in ("weight", "bias"):  # queries, keys and values lie in one there
+            ours = (getattr(attention.to_q, kind), getattr(attention.to_kv, kind))
+            layout[f"blocks.{k}.attn.qkv.{kind}"] = ours
+    return layout
 
 
 def _config_of(state: Mapping[str, Tensor], heads: int | None) -> DiTConfig:

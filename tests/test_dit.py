@@ -253,11 +253,12 @@ def test_official_weights_say_their_sizes():
 
 
 @pytest.mark.parametrize("change, says", [
-    ({"blocks.1.attn.q_norm.weight": torch.ones(8)}, "got blocks.1.attn.q_norm.weight beyond DiT's keys"),
+    ({"blocks.1.attn.q_norm.weight": torch.ones(8)}, "has blocks.1.attn.q_norm.weight, which official DiT has not"),
     ({"blocks.1.mlp.fc2.bias": None, "blocks.0.attn.qkv.bias": None},
      "lacks blocks.0.attn.qkv.bias, blocks.1.mlp.fc2.bias"),
     ({"pos_embed": None}, "lacks pos_embed"),
-    ({"blocks.0.mlp.fc1.weight": torch.zeros(60, 16)}, "blocks.0.mlp.0.weight"),
+    ({"blocks.0.mlp.fc1.weight": torch.zeros(60, 16)},
+     r"blocks.0.mlp.fc1.weight is \[60, 16\]; it takes \[64, 16\]"),
     ({"x_embedder.proj.weight": None, "pos_embed": None}, "lacks x_embedder.proj.weight, pos_embed"),
 ])  # fmt: skip
 def test_keys_that_do_not_match_are_named(change, says):

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from soralab.datasets import isbi
-from soralab.datasets.registry import DOWNLOADS
 from soralab.experiments import unet_isbi, unet_scores
+from soralab.files.download import DOWNLOADS
 from soralab.unet import UNet, UNetConfig
 
 HERE = os.environ.get("SORALAB_DATA")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from soralab.datasets import pets
-from soralab.datasets.registry import DOWNLOADS
+from soralab.files.download import DOWNLOADS
 from soralab.navit import NaViT, NaViTConfig, collate, pack, resized, sample_side
 
 HERE = os.environ.get("SORALAB_DATA")

@@ -15,7 +15,7 @@ from soralab.blocks import stable_diffusion
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
 from soralab.clip import CLIP, CLIPConfig, openai_layout
 from soralab.files import published
-from soralab.files.published import Mismatch, export, fill, read_weights, shape_of, under
+from soralab.files.published import Mismatch, export, fetched, fill, read_weights, shape_of, under
 from soralab.latent_diffusion import UNet, UNetConfig
 from soralab.llava import projector, published_projector
 from soralab.vit import ViT, ViTConfig, torchvision_layout
@@ -244,6 +244,7 @@ FILES = {
     "a folder": (lambda p: p.mkdir(), "is a folder; it takes a file"),
     "a pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "is a bare pickle"),
     "before 1.6": (lambda p: torch.save(STATE, p, _use_new_zipfile_serialization=False), "is a bare pickle"),
+    "another zip": (lambda p: p.write_bytes(b"PK\x05\x06" + bytes(18)), "is no file of weights that the course knows"),
     "harm": (lambda p: torch.save({"a": STATE["count"], "b": Harm(p.with_name("harm"))}, p), "that could run code"),
     "a whole model": (lambda p: torch.save(nn.Linear(2, 2), p), "holds a torch.nn.modules.linear.Linear beside"),
     "torchscript": (lambda p: zipped(p, {"data.pkl": b"", "constants.pkl": b"", "code/a.py": b""}), "is a TorchScript"),
@@ -294,6 +295,16 @@ def test_whatever_a_byte_becomes_a_file_is_read_or_refused_in_one_line(save, tmp
         else:
             assert all(isinstance(value, torch.Tensor) for value in found.values())
     assert 50 < refused < 150
+
+
+def test_files_that_are_not_here_are_named_and_where_they_go(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SORALAB_DATA", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "a.pt").write_bytes(b"a")
+    assert fetched("a.pt") == [tmp_path / "weights" / "a.pt"] and capsys.readouterr().out == ""
+    assert fetched("a.pt", "b.pt", "c.pt") == []
+    out = capsys.readouterr().out
+    assert out.startswith("not here: b.pt, c.pt. If") and "data/downloads/weights" in out and str(tmp_path) not in out
 
 
 def test_the_harm_is_real(tmp_path):

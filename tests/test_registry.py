@@ -254,7 +254,7 @@ def test_the_readme_names_the_command():
 
 def test_where_a_set_lies(tmp_path, monkeypatch):
     monkeypatch.setenv("SORALAB_DATA", "")
-    assert registry.root() == registry.DOWNLOADS == ROOT / "data" / "downloads"
+    assert registry.root() == ROOT / "data" / "downloads"
     monkeypatch.setenv("SORALAB_DATA", str(tmp_path))
     assert registry.place("mnist") == tmp_path / "mnist"
     (tmp_path / "mnist_mini").mkdir()

@@ -119,7 +119,8 @@ def table() -> str:
         rows.append(f"{name:8s} chapter {each.chapter:02d}  {each.what}")
         told = {"size": each.size, "where": each.where, "licence": each.licence, "code": code}
         rows += [*(f"{'':8s} {what:10s}  {text}" for what, text in told.items()), ""]
-    rows.append("state is soralab.files.published.read_weights(FILE); soralab weights check FILE says what FILE holds")
+    rows.append("state is soralab.files.published.read_weights(FILE); soralab weights check FILE says what FILE holds; "
+                "the chapters look for FILE in data/downloads/weights")  # fmt: skip
     return "\n".join(rows)
 
 

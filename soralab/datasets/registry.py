@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-DOWNLOADS = Path(__file__).resolve().parents[2] / "data" / "downloads"
+from soralab.files.download import downloads
+
 PUBLISHED = Path(__file__).with_name("published.tsv")
 SWITCH = "SORALAB_DATASET"  # names the set that a chapter is trained on
 
@@ -138,7 +139,7 @@ def dataset(name: str) -> DataSet:
 
 def root() -> Path:
     """The folder that all sets lie in: SORALAB_DATA, or data/downloads in the repository."""
-    return Path(os.environ.get("SORALAB_DATA") or DOWNLOADS)
+    return downloads()
 
 
 def place(name: str, whole: Callable[[Path], bool] = Path.is_dir) -> Path:

@@ -20,8 +20,14 @@ from soralab.files.atomic import check_writable, explained, human_bytes, sync, s
 CHUNK = 1 << 18  # bytes read at a time
 MOST = 64 << 20  # bytes of a file whose size was not published
 TIMEOUT, TRIES, WAIT = 30, 4, 2  # seconds without a byte; how often a broken line is taken up again; seconds between
+DOWNLOADS = Path(__file__).resolve().parents[2] / "data" / "downloads"
 AGENT = f"Mozilla/5.0 (compatible; soralab/{__version__})"  # some hosts answer 406 to a program that names itself alone
 PAGE = (b"<!doctype", b"<html", b"<head", b"<?xml")
+
+
+def downloads() -> Path:
+    """The folder of all that the course uses and does not ship: SORALAB_DATA, or data/downloads in the repository."""
+    return Path(os.environ.get("SORALAB_DATA") or DOWNLOADS)
 
 
 class Refused(OSError):

@@ -8,7 +8,6 @@ are the shapes to expect, and to fill them is to fill the model. On the meta dev
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from soralab.files.download import downloads
 
 Layout = dict[str, "Tensor | tuple[Tensor, ...]"]
 
@@ -95,6 +96,19 @@ def counted(state: Mapping[str, Tensor], stem: str) -> int:
 # -------------------------------------------------------------------------------------------------------- reading them
 
 
+def fetched(*names: str) -> list[Path]:
+    """The files of these names in the folder of published weights, where a reader has put them.
+
+    If one of them is not there, none, and a line that says what to put where.
+    """
+    files = [downloads() / "weights" / name for name in names]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        print(f"not here: {', '.join(missing)}. If you have them, put them into data/downloads/weights (with "
+              "SORALAB_DATA: into weights in that folder)")  # fmt: skip
+    return [] if missing else files
+
+
 def read_weights(path: str | os.PathLike, device: str = "cpu") -> dict[str, Tensor]:
     """The tensors in a file of weights, by name: a safetensors file, or a state dict that PyTorch (from 1.6) saved.
 
@@ -108,7 +122,7 @@ def read_weights(path: str | os.PathLike, device: str = "cpu") -> dict[str, Tens
         raise ValueError(f"{path} is {what}; it takes a file of weights, such as model.safetensors")
     with open(path, "rb") as file:
         head = file.read(64)
-    if head.startswith(b"PK"):
+    if head.startswith(b"PK\x03\x04"):  # what PyTorch takes for an archive of its own
         state = _state_dict(path)
     elif head[8:9] == b"{":
         state = _safetensors(path)
@@ -155,12 +169,12 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     _check_archive(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        held = re.search(r"GLOBAL (\S+)", str(error))
-        wrong = f"holds a {held[1]} beside tensors, and that could run code" if held else "is damaged, or no state dict"
-        raise ValueError(f"{path} {wrong}: take {SAFE} instead") from error
     except Exception as error:
-        raise _damaged(path, error) from error
+        held = re.search(r"GLOBAL (\S+)", str(error))
+        if not held:
+            raise _damaged(path, error) from error
+        text = f"{path} holds a {held[1]} beside tensors, and that could run code: take {SAFE} instead"
+        raise ValueError(text) from error
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
     if not isinstance(found, Mapping):
