@@ -46,7 +46,8 @@ PUBLISHED = {
         4, "OpenAI's CLIP: ViT-B/32, B/16, L/14, L/14@336px and five ResNets, in OpenAI's names",
         size="605 MB (ViT-B/32) to 2.5 GB (RN50x64)",
         where="https://huggingface.co/timm/vit_base_patch32_clip_224.openai, open_clip_model.safetensors; OpenAI's own "
-        "files are archives with code in them, and are refused",
+        "files are archives with code in them, and are refused. Their vocabulary, bpe_simple_vocab_16e6.txt.gz, is in "
+        "OpenAI's repository (github.com/openai/CLIP, clip/) and in the package open_clip",
         licence="MIT in OpenAI's repository, Apache 2.0 on that page",
         load="soralab.clip:CLIP.from_openai", marks=("visual.", "text_projection"),
         untold="QuickGELU: LAION's and others' of these names learnt with GELU and are wrong here; "
