@@ -132,7 +132,7 @@ def problems(nb):
     return found
 
 
-CHANGES = re.compile(r"\bby_profile\(|\bavailable\(\)|\btime\.|\bfind_spec\(|\bwhy_no_triton\(")
+CHANGES = re.compile(r"\bby_profile\(|\bavailable\(\)|\bfetched\(|\btime\.|\bfind_spec\(|\bwhy_no_triton\(")
 
 
 def needlessly_exempt(nb):
