@@ -229,7 +229,7 @@ def known(kind: Kind, films: int, generator: torch.Generator) -> Tensor:
     clip, the last, both, or none."""
     per = [latents(frames) for frames in kind.clips]
     given = torch.zeros(films, sum(per), dtype=torch.bool)
-    draws = torch.rand(films, generator=generator).tolist()
+    draws = torch.rand(films, generator=generator, device=generator.device).tolist()
     for row, draw in zip(given, draws, strict=True):
         if len(per) == 1:
             row[: int(draw < GIVEN) * (1 + int(draw / GIVEN * (len(row) - 1)))] = len(row) > 1
@@ -270,8 +270,9 @@ def train(name: str = NAME, steps: int | None = None) -> Trained:
     model, autoencoder = build(), load_autoencoder(AUTOENCODER).to(device())
     full = TRAINING.steps
     config = replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
-    films = by_profile(smoke=50, laptop=None, gpu=None)
+    films, batch = by_profile(smoke=(2, 12), laptop=(None, BATCH), gpu=(None, BATCH))
     libraries = [library(number, autoencoder, RUNS / name / "latents", films) for number in range(len(KINDS))]
-    result = loop.train(model, make_loss(), Batches(libraries), config, RUNS / name, parameters=parameters(model))
+    batches = Batches(libraries, batch)
+    result = loop.train(model, make_loss(), batches, config, RUNS / name, parameters=parameters(model))
     result.ema.copy_to(model)
-    return Trained.of(model, model.config, result, autoencoder=AUTOENCODER, level="full", data_seed=SEED, batch=BATCH)
+    return Trained.of(model, model.config, result, autoencoder=AUTOENCODER, level="full", data_seed=SEED, batch=batch)

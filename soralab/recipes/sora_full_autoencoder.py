@@ -18,7 +18,7 @@ from soralab.recipes import RUNS, Trained
 from soralab.recipes.sora_autoencoder import textures
 from soralab.recipes.walt_autoencoder import CONFIG, SEED, parameters
 from soralab.training import loop
-from soralab.training.profiles import by_profile, device
+from soralab.training.profiles import by_profile
 from soralab.walt import CausalAutoencoder, load_autoencoder
 
 NAME = "sora_full_autoencoder"
@@ -60,7 +60,7 @@ def build() -> CausalAutoencoder:
 def train(name: str = NAME, steps: int | None = None) -> Trained:
     """Train the autoencoder, or go on with it, in runs/NAME."""
     torch.manual_seed(SEED)
-    model = build().to(device())
+    model = build()
     config = replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=TRAINING.steps, gpu=TRAINING.steps))
     result = loop.train(model, autoencoder_loss, batch, config, RUNS / name, parameters=parameters(model))
     result.ema.copy_to(model)
