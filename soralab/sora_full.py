@@ -29,6 +29,7 @@ from soralab.diffusion import SAMPLERS, RectifiedFlow, guide, invert
 from soralab.files.checkpoints import config_of, load_model
 from soralab.kernels import Packed
 from soralab.latent_diffusion import word_ids
+from soralab.training.data import beside
 from soralab.walt import CausalAutoencoder, LowRank, load_autoencoder
 
 
@@ -206,6 +207,7 @@ class FullFilmmaker:
         self, films: Tensor, by: int, prompts: list[str], seed: int = 0, backwards: bool = False, **options
     ) -> Tensor:  # fmt: skip
         """The films with `by` frames more, behind them or before them."""
+        films = beside(self.sora, films)
         if backwards:
             known = films[:, : min(clip_for(films.shape[1] - LATENT + 1), MEMORY)]
             z, clips = self.encode(known), (clip_for(by), known.shape[1])
@@ -226,6 +228,7 @@ class FullFilmmaker:
 
     def join(self, a: Tensor, b: Tensor, between: int, prompts: list[str], seed: int = 0, **options) -> Tensor:
         """Film a, `between` frames that lead from it to b, and b."""
+        a, b = beside(self.sora, (a, b))
         tail, head = (min(clip_for(x.shape[1] - LATENT + 1), EDGE) for x in (a, b))
         clips = (tail, clip_for(between), head)
         left, right = self.encode(a[:, -tail:]), self.encode(b[:, :head])
@@ -243,6 +246,7 @@ class FullFilmmaker:
 
         They are taken back by noise (SDEdit, Meng et al. 2108.01073) or, where `told` says what they are, by inversion.
         """
+        films = beside(self.sora, films)
         if strength == 0:
             return films.clone()
         clips = (clip_for(films.shape[1]),)
@@ -313,7 +317,7 @@ class FullFilmmaker:
     def encode(self, clip: Tensor) -> Tensor:
         """Latents of a clip."""
         self.check(*clip.shape[3:])
-        return self.autoencoder.encode(clip.to(self.sora.head.weight.device))
+        return self.autoencoder.encode(clip)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:

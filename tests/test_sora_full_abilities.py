@@ -1,0 +1,135 @@
+"""How the abilities of chapter 16's whole model are judged: true films pass, and spoilt ones do not."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_device import here_and_there
+from tiny_full import tiny_filmmaker
+
+from soralab import world
+from soralab.experiments import sora_full, sora_prediction
+from soralab.experiments import sora_full_abilities as abilities
+from soralab.training import profiles
+from soralab.world.language import short_caption
+from soralab.world.reader import read_caption
+from soralab.world.scene import WALL
+
+TOLD = abilities.scenes(12)
+TEXTS = [short_caption(scene) for scene in TOLD]
+TRUE = world.to_film(world.render(TOLD, abilities.LONG))
+
+
+class Truth:
+    """A filmmaker that answers with the true films."""
+
+    @staticmethod
+    def some(frames, count):
+        return world.to_film(world.render(TOLD[:count], frames))
+
+    def extend(self, films, by, texts, seed, backwards, **options):
+        assert films.shape[1] == by == abilities.SHORT and options["rate"] == abilities.LONG
+        true = self.some(abilities.LONG, len(films))
+        given = true[:, by:] if backwards else true[:, :by]
+        assert texts == TEXTS[: len(films)] and torch.equal(given, films)
+        return true
+
+    def animate(self, pictures, texts, frames, seed):
+        assert pictures.ndim == 4
+        return self.some(frames, len(pictures))
+
+    def edit(self, films, new, strength, seed, told, rate):
+        assert rate == abilities.SHORT and new == [abilities._recoloured(scene) for scene in TOLD]
+        self.told = told
+        return films
+
+
+def shares(table):
+    return {what: right / of for what, (right, of) in table.items()}
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_true_films_keep_their_things_and_have_smooth_seams(backwards):
+    found = shares(abilities.extended(Truth(), 12, backwards))
+    assert found["identity"] == found["all"] == 1 and found["seam"] > 0.8
+
+
+def test_a_first_frame_of_a_true_film_is_brought_to_life():
+    found = shares(abilities.animated(Truth(), 12))
+    assert found["identity"] == found["all"] == 1 and found["seam"] > 0.8
+
+
+def test_another_thing_after_the_seam_is_not_the_same_and_its_seam_is_seen():
+    other = world.to_film(world.render(abilities.scenes(24)[12:], abilities.LONG))
+    halves = torch.cat([TRUE[:, :9], other[:, 9:]], dim=1)
+    assert sum(abilities.same(halves, TEXTS)) <= 1 and sum(abilities.smooth(halves, [9], TRUE)) <= 1
+    assert all(abilities.same(TRUE, TEXTS))
+
+
+def test_smooth_is_asked_at_every_seam_that_is_named():
+    jump = TRUE.clone()
+    jump[:, 5:] = -jump[:, 5:]
+    assert not any(abilities.smooth(jump, [5], TRUE)) and not any(abilities.smooth(jump, [9, 5], TRUE))
+    assert abilities.smooth(jump, [9], TRUE) == abilities.smooth(TRUE, [9], TRUE)
+
+
+def test_an_edit_that_changes_nothing_keeps_the_motion_and_not_the_colour():
+    found = shares(abilities.edited(Truth(), 12, 0.6))
+    assert found["motion"] == found["shape"] == 1 and found["colour"] == found["both"] == 0
+
+
+def test_an_edit_by_inversion_tells_what_the_films_are_and_one_by_noise_does_not():
+    for inverted, told in ((True, TEXTS), (False, None)):
+        abilities.edited(maker := Truth(), 12, 0.6, inverted)
+        assert maker.told == told
+
+
+def test_an_edit_asks_for_another_colour_and_nothing_else():
+    for scene in TOLD:
+        old, new = (read_caption(text)[0] for text in (short_caption(scene), abilities._recoloured(scene)))
+        assert old.pop("colour") != new.pop("colour") and old == new
+
+
+def test_the_world_s_physics_are_measured_as_they_are():
+    some = [s for s in (world.sample_scene(3, k, "simple", "test") for k in range(150))
+            if s.objects[0].motion in ("bounces", WALL)]  # fmt: skip
+    films = world.to_film(world.render(some, 9))
+    found = abilities.physical(films)
+    assert np.allclose(found["gravity"], 8, atol=0.1) and np.allclose(found["restitution"], 0.8, atol=0.02)
+    assert found["permanent"] and all(found["permanent"])
+    gone = films.clone()
+    gone[:, 5:] = gone[:, 4:5]  # what is behind the wall never comes out
+    assert not any(abilities.physical(gone)["permanent"])
+
+
+def test_all_abilities_compute_on_the_card():
+    def act():
+        maker = tiny_filmmaker()
+        maker.sora.to(profiles.device()), maker.autoencoder.to(profiles.device())
+        for ability in (lambda: abilities.extended(maker, 1, False, steps=1), lambda: abilities.extended(
+                maker, 1, True, steps=1), lambda: abilities.animated(maker, 1, steps=1), lambda: abilities.looped(
+                maker, 1, steps=1), lambda: abilities.edited(maker, 1, 0.5, True, steps=1)):  # fmt: skip
+            yield ability()
+
+    here, there = here_and_there(lambda: list(act()))
+    assert here == there
+
+
+def test_what_is_measured_is_kept_and_told_in_a_table(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(sora_full, "work_on", lambda maker, count: {"a, b": lambda: calls.append(1) or {"all": [3, 4]}})
+    monkeypatch.setattr(sora_full, "load_autoencoder", lambda name: torch.nn.Identity())
+    trained = type("Trained", (), {"model": None, "card": {"autoencoder": "x"}})
+    for _ in range(2):
+        assert sora_full.metrics("sora_full", trained, tmp_path) == {"a, b": {"all": [3, 4]}}
+    assert len(calls) == 1
+    assert "a, b" in (line := sora_full.table({"a, b": {"all": [3, 4]}})) and "of 4: all 75 (30\u201395)" in line
+
+
+@pytest.mark.parametrize("run", [("latents", "v", "x"), ("pixels", "eps", "v")])
+def test_one_of_the_eighteen_runs(monkeypatch, tmp_path, run):
+    monkeypatch.setenv("SORALAB_PROFILE", "smoke")
+    found = sora_prediction.measured(sora_prediction.Run(*run), tmp_path / "run")
+    assert len(found["errors"]) == len(sora_prediction.TIMES) and found["films"] == 2
+    assert json.loads(json.dumps(found)) == found
