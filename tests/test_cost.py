@@ -9,6 +9,7 @@ import torch
 
 from soralab.experiments import cost
 from soralab.experiments.cost import DIT_XL, MOVIE_GEN, OPEN_SORA, REPORTS, STAGES, THROUGHPUT, Sizes, tokens
+from soralab.files.checkpoints import read_card
 from soralab.sora import Sora, SoraConfig
 from soralab.training.data import model_flops
 
@@ -151,6 +152,13 @@ def test_the_sentences_of_chapter_16_are_what_the_arithmetic_says():
     assert "Two to eight million hours" in cells["cost-bill-read"] and 2e6 < bill["gpu_hours"] < 3e6
     assert published("Sora, H100 for a month, by an outsider's estimate")[1] * 720 < 8e6
     assert MOVIE_GEN.forward(MOVIE) / MOVIE_GEN.forward(small) == pytest.approx(20, rel=0.05)  # "costs a twentieth"
+    ours = read_card("sora")
+    hours, own = ours["seconds"] / 3600, Sizes(depth=6, dim=192, inner=768, cross=True, words=48)
+    assert (ours["config"]["depth"], ours["config"]["dim"], ours["config"]["words"]) == (own.depth, own.dim, own.words)
+    assert "cost.Sizes(depth=6, dim=192, inner=768, cross=True, words=48)" in cells["cost-bill"]
+    assert bill["operations"] == pytest.approx(1e9 * ours["steps"] * ours["batch"] * own.training(80), rel=0.1)
+    assert hours == pytest.approx(4.75, abs=0.05)
+    assert "four and three quarter hours on one core bought a billionth of the bill's" in cells["cost-bill-read"]
     half = tokens(256, 384, 384, codec=(8, 8, 8), causal=False)
     share = cost.bill(MOVIE_GEN, half, 1e8)["dollars"] / bill["dollars"]
     assert 4 * half == MOVIE and f"together {100 * share:.0f} % of the bill" in cells["cost-bill-read"]

@@ -140,7 +140,7 @@ def test_what_is_said_of_what_the_copies_lose():
     assert abs(still / of - 0.5) < 0.05 and f"half are still wrong, {still} of {of}" in said
     scenes = [world.sample_scene(11, k) for k in range(2000)]
     share = sum(s.relation is not None and s.relation.kind == "in front of" for s in scenes) / len(scenes)
-    assert abs(share - 1 / 18) < 0.01 and "one in eighteen of training's" in said
+    assert abs(share - 1 / 18) < 0.01 and "one in eighteen of training's crowded ones" in said
 
 
 def test_what_is_said_of_the_ablations():
