@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from soralab.blocks import stable_diffusion
 from soralab.blocks.first_stage import Autoencoder, AutoencoderConfig
 from soralab.clip import CLIP, CLIPConfig, openai_layout
 from soralab.command import main
-from soralab.command.weights import PUBLISHED, check
+from soralab.command.weights import PUBLISHED, check, table
 from soralab.files.published import export, under
 from soralab.latent_diffusion import UNet, UNetConfig
 from soralab.llava import projector
@@ -91,10 +92,19 @@ def test_what_the_list_names_is_there(name):
 def test_torchvision_names_the_file_and_its_licence():
     """What the list says of it is what torchvision's table says."""
     models = pytest.importorskip("torchvision.models")
-    assert models.ViT_B_16_Weights.IMAGENET1K_V1.url in PUBLISHED["vit"].where
+    assert models.ViT_B_32_Weights.DEFAULT.url in PUBLISHED["vit"].where
     assert all("SWAG" in weights.name and "SWAG" in weights.meta["license"] for weights in models.ViT_H_14_Weights)
     small, large = (4 * kind.DEFAULT.meta["num_params"] for kind in (models.ViT_B_16_Weights, models.ViT_H_14_Weights))
     assert PUBLISHED["vit"].size == f"{small / 1e6:.0f} MB (B/16) to {large / 1e9:.1f} GB (H/14)"
+
+
+def test_what_the_chapters_ask_for_is_in_the_list():
+    """By its file's name; but for a reader's own picture, and a file that chapter 06 lets the reader rename."""
+    pages = Path(__file__).resolve().parents[1].glob("notebooks/[0-9]*.ipynb")
+    asked = {name for page in pages for call in re.findall(r"fetched\(([^)]*)\)", page.read_text(encoding="utf-8"))
+             for name in re.findall(r'\\"([^"\\]+)\\"', call)}  # fmt: skip
+    assert len(asked) > 6
+    assert {name for name in asked if name not in table()} == {"picture.jpg", "clip_l14.safetensors"}
 
 
 # ------------------------------------------------------------------------------------------------------------- a file

@@ -34,8 +34,8 @@ STATISTICS = "a picture's channels are less {} over {}"  # what the models' pixe
 PUBLISHED = {
     "vit": Published(
         3, "torchvision's ViT: B/16, B/32, L/16, L/32, H/14", size="346 MB (B/16) to 2.5 GB (H/14)",
-        where="https://download.pytorch.org/models/vit_b_16-c867db91.pth; torchvision.models.ViT_B_32_Weights and its "
-        "like name the others",
+        where="https://download.pytorch.org/models/vit_b_32-d86f8d99.pth, which chapter 03 asks for; "
+        "torchvision.models.ViT_B_16_Weights and its like name the others, as .DEFAULT.url",
         licence="none of their own, with a warning that the data set's terms may hold (ImageNet); those called SWAG, "
         "H/14's among them: CC BY-NC 4.0",
         load="soralab.vit:ViT.from_torchvision", marks=("encoder.layers.encoder_layer_", "conv_proj."),
@@ -45,12 +45,13 @@ PUBLISHED = {
     "clip": Published(
         4, "OpenAI's CLIP: ViT-B/32, B/16, L/14, L/14@336px and five ResNets, in OpenAI's names",
         size="605 MB (ViT-B/32) to 2.5 GB (RN50x64)",
-        where="https://huggingface.co/timm/vit_base_patch32_clip_224.openai, open_clip_model.safetensors; OpenAI's own "
-        "files are archives with code in them, and are refused. Their vocabulary, bpe_simple_vocab_16e6.txt.gz, is in "
+        where="https://huggingface.co/timm/vit_base_patch32_clip_224.openai, open_clip_model.safetensors; ViT-L/14, "
+        "which chapter 06 asks for, in timm/vit_large_patch14_clip_224.openai there. OpenAI's own files are archives "
+        "with code in them, and are refused. Their vocabulary, bpe_simple_vocab_16e6.txt.gz, is in "
         "OpenAI's repository (github.com/openai/CLIP, clip/) and in the package open_clip",
         licence="MIT in OpenAI's repository, Apache 2.0 on that page",
         load="soralab.clip:CLIP.from_openai", marks=("visual.", "text_projection"),
-        untold="QuickGELU: LAION's and others' of these names learnt with GELU and are wrong here; "
+        untold="QuickGELU: most of LAION's and others' of these names learnt with GELU and are wrong here; "
         + STATISTICS.format("(0.481, 0.458, 0.408)", "(0.269, 0.261, 0.276)"),
     ),
     "sd_unet": Published(
