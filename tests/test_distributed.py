@@ -171,6 +171,13 @@ def test_a_chapter_trains_by_the_command_that_the_readme_tells(tmp_path):
     assert not list((tmp_path / "runs").rglob("*.lock"))
 
 
+def test_what_is_wrong_is_told_above_torchruns_own_lines(tmp_path):
+    ended = torchrun("-m", "soralab.training", "sorra", cwd=tmp_path, SORALAB_PROFILE="smoke")
+    assert ended.returncode and "ChildFailedError" in ended.stderr
+    assert "soralab: NAME is 'sorra'; it takes one of " in ended.stderr.split("ChildFailedError")[0]
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_takes_a_batch_in_parts_without_torchrun_too(tmp_path, monkeypatch):
     seen = []
     monkeypatch.chdir(tmp_path)

@@ -4,28 +4,34 @@ import importlib
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from safetensors.torch import save_file
 from test_faults import functions, named_tests, rows
 from torch import nn
 
 from soralab.blocks.attention import attention, causal_mask
+from soralab.command import main
 from soralab.diffusion.guidance import guide
 from soralab.diffusion.process import Cosine
 from soralab.diffusion.samplers import ddim
 from soralab.exercises import exercise
 from soralab.files.films import read_film, save_film
+from soralab.files.published import export
 from soralab.training.ema import EMA
 from soralab.training.loop import TrainConfig, train
 from soralab.training.profiles import device
 from soralab.training.state import read_log
+from soralab.vit import ViT, ViTConfig, torchvision_layout
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "SYMPTOMS.md").read_text(encoding="utf-8")
@@ -286,6 +292,28 @@ def test_cuda_is_not_seen(monkeypatch):
     assert device().type == "cpu"
     monkeypatch.delenv("SORALAB_DEVICE")
     assert device().type == "cuda"
+
+
+def test_a_terminal_without_the_command(tmp_path):
+    """The environment's folder of commands, which activating puts on the path, has it; another folder has not."""
+    folder = sysconfig.get_path("scripts")
+    assert shutil.which("soralab", path=tmp_path) is None
+    assert shutil.which("soralab", path=os.pathsep.join([str(tmp_path), folder])) is not None
+
+
+def test_weights_that_fit_and_are_read_wrongly(tmp_path, capsys):
+    """The same file with other heads, and with pixels in [0, 1]: every name and shape fits, each answer is another."""
+    theirs = ViT(ViTConfig(image=8, dim=768, depth=1, heads=12, classes=5)).requires_grad_(False)
+    nn.init.normal_(theirs.head.weight)
+    state, x = export(torchvision_layout(theirs)), torch.rand(2, 3, 8, 8) * 2 - 1
+    save_file(state, tmp_path / "w.safetensors")
+    right, other = ViT.from_torchvision(state), ViT.from_torchvision(state, heads=16)
+    assert torch.equal(right(x), theirs(x))
+    for wrong in (other(x), right((x + 1) / 2)):
+        assert (wrong - theirs(x)).abs().max() > 1e-3
+    assert main(["weights", "check", str(tmp_path / "w.safetensors")]) == 0
+    said = capsys.readouterr().out
+    assert "match" in said and "no weight tells: heads" in said and "no weight tells: ..." in PAGE
 
 
 def test_a_kernel_without_the_module(tmp_path):
