@@ -64,6 +64,11 @@ def in_plain_time(x, x0, t, s, x0_past, t_past):
     return first_order(x, x0 + (t - s) / (t_past - t) / 2 * (x0 - x0_past), t, s, None, None)
 
 
+def in_plain_time_to_the_end(x, x0, t, s, x0_past, t_past):
+    moved = 0 if x0_past is None else (t - s) / (t_past - t) / 2 * (x0 - x0_past)
+    return first_order(x, x0 + moved, t, s, None, None)
+
+
 def averaged(x, x0, t, s, x0_past, t_past):
     if x0_past is None or s == 0 or t_past == 1:
         return first_order(x, x0, t, s, None, None)
@@ -141,6 +146,9 @@ EXERCISE = Exercise(
                                "was one step ago."),
         "in_plain_time": Mistake(in_plain_time, "you measure the steps in t. Near the end t hardly changes while the "
                                  "noise level changes a lot: measure both in log((1 - t) / t)."),
+        "in_plain_time_to_the_end": Mistake(in_plain_time_to_the_end, "you measure the steps in t, where nothing is "
+                                            "infinite, so that you never meet the two exceptions either. Measure both "
+                                            "in log((1 - t) / t)."),
         "averaged": Mistake(averaged, "you take the mean of the two guesses, and so the value half a step *ago*. The "
                             "step lies ahead: extrapolate."),
         "upside_down": Mistake(upside_down, "your ratio of the steps is upside down: the longer the step ahead, the "

@@ -62,6 +62,14 @@ def every_second(size: tuple[int, int, int], window: tuple[int, int, int]) -> Te
     return _ordered(size, window, "(T H W) (a b c)", "(a T) (b H) (c W)")
 
 
+def sides_for_counts(size: tuple[int, int, int], window: tuple[int, int, int]) -> Tensor:
+    return solution(size, tuple(side // of for side, of in zip(size, window, strict=True)))
+
+
+def places_before_windows(size: tuple[int, int, int], window: tuple[int, int, int]) -> Tensor:
+    return _ordered(size, window, "(a b c) (T H W)")
+
+
 def as_they_were(size: tuple[int, int, int], window: tuple[int, int, int]) -> Tensor:
     return torch.arange(size[0] * size[1] * size[2])
 
@@ -114,6 +122,11 @@ EXERCISE = Exercise(
         "every_second": Mistake(every_second, "you take every n-th token, so that a window's tokens are spread over "
                                 "the whole film (a dilated window). A window is a box of neighbours: in the reshape "
                                 "the count of windows comes before the side of one."),
+        "sides_for_counts": Mistake(sides_for_counts, "you cut each axis into as many windows as a window is long. "
+                                    "`window` says how long one is; there are t // a of them along time."),
+        "places_before_windows": Mistake(places_before_windows, "you begin with the first token of every window, then "
+                                         "take all second ones. A window's tokens stand side by side: which window "
+                                         "comes before where in it."),
         "as_they_were": Mistake(as_they_were, "that is the order in memory. Cut into runs, it gives each window a part "
                                 "of a row."),
         "frame_by_frame": Mistake(frame_by_frame, "you go through the windows of one frame, then of the next. A window "
