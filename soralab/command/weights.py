@@ -29,7 +29,7 @@ class Published:
     part: str = ""  # picks them out of a file that holds other models too; "": there is nothing else in it
 
 
-STATISTICS = "a picture's channels are less {} over {}"  # what the models' pixels are
+STATISTICS = "pixels from 0 to 1, less a mean of {}, over a deviation of {}"
 
 PUBLISHED = {
     "vit": Published(
