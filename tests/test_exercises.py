@@ -339,6 +339,18 @@ def test_check_gives_the_courses_own_for_another(capsys, fn, said):
     assert capsys.readouterr().out == said + "  From here on the notebook uses the course's own `centre_crop`.\n"
 
 
+def test_a_long_verdict_is_printed_in_lines_that_a_page_does_not_break(capsys):
+    says = "-0.5 is not what is there, " * 9 + "and that is all."
+
+    def wordy(fn):
+        yield False, says
+
+    crop(check=wordy).check(toy_exercises.corner)
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and max(map(len, lines)) <= 110 and all(line.startswith("  ") for line in lines[1:])
+    assert " ".join(line.strip() for line in lines) == f"✗ not yet: {says}" and "course's own" in last
+
+
 def message(fn, **changes):
     verdict = crop(**changes).judge(fn)
     assert verdict.state == "wrong"

@@ -304,7 +304,7 @@ def test_files_that_are_not_here_are_named_and_where_they_go(tmp_path, monkeypat
     assert fetched("a.pt") == [tmp_path / "weights" / "a.pt"] and capsys.readouterr().out == ""
     assert fetched("a.pt", "b.pt", "c.pt") == []
     out = capsys.readouterr().out
-    assert out.startswith("not here: b.pt, c.pt. If") and "data/downloads/weights" in out and str(tmp_path) not in out
+    assert out.startswith("not here: b.pt, c.pt\nIf") and "data/downloads/weights" in out and str(tmp_path) not in out
 
 
 def test_the_harm_is_real(tmp_path):

@@ -161,7 +161,8 @@ def test_two_pixels_are_near_and_three_are_not(pixels, near):
 def test_counts_and_intervals():
     rows = [dict.fromkeys(scores.COLUMNS, True), dict.fromkeys(scores.COLUMNS, False) | {"motion": True}]
     assert scores.counted(rows) == {"edits": 2, **dict.fromkeys(scores.COLUMNS, 1), "motion": 2}
-    assert scores.interval(34, 40) == "85 % [71, 93]"
+    assert [scores.interval(right, 40) for right in (0, 34, 40)] == [
+        "  0 % [0, 9]   ", " 85 % [71, 93] ", "100 % [91, 100]"]
 
 
 # ------------------------------------------------------------------------------------------------------------- tuning

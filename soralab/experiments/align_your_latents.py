@@ -87,17 +87,18 @@ def evaluate(name: str = PHI, checkpoint: str | None = None) -> str:
                          for of, row in table.items())  # fmt: skip
     maker: Animator = load(checkpoint or name, device())
     steps = by_profile(smoke=2, laptop=STEPS, gpu=STEPS)
-    lines = [" " * 16 + "".join(f"{column:>20s}" for column in (*COLUMNS, "frames"))]
+    lines = [" " * 16 + "".join(f"{column:>18s}" for column in COLUMNS) + f"{'frames':>8s}"]
     for title, model, split, films in (("painter alone", painter_alone(maker), "test", count["alone"]),
                                        ("test", maker, "test", count["words"]),
                                        ("held_out", maker, "held_out", count["held_out"])):  # fmt: skip
         row = from_words(model, split, films, steps=steps)
-        cells = [f"{interval(row[column], films):>20s}" for column in COLUMNS]
-        lines.append(f"{title:16s}" + "".join(cells) + f"{100 * row['frames']:20.1f}")
+        cells = [f"{interval(row[column], films):>18s}" for column in COLUMNS]
+        lines.append(f"{title:16s}" + "".join(cells) + f"{100 * row['frames']:8.1f}")
     return "\n".join(lines)
 
 
 def interval(share: float, count: int) -> str:
-    """A share of so many in per cent, with its 95 % interval."""
-    low, high = wilson(round(share * count), count)
-    return f"{100 * share:.1f} ({100 * low:.1f}–{100 * high:.1f})"
+    """A share of so many in per cent with its 95 % interval, 17 letters, so that shares stand below each other:
+    " 99.8 (99.3–99.9)", "100.0 (99.6–100) ", "  0.0 (0.0–6.0)  "."""
+    ends = "–".join(f"{100 * end:.1f}".replace("100.0", "100") for end in wilson(round(share * count), count))
+    return f"{100 * share:5.1f} {f'({ends})':11s}"

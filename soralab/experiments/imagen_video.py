@@ -109,9 +109,9 @@ def evaluate(name: str = STUDENT, checkpoint: str | None = None) -> str:
     count = sizes()["few"]
     cascade = Cascade(*(load_stage(stage).to(device()) for stage in (BASE, TIME, SPACE)))
     student = Cascade(load_stage(checkpoint or name).to(device()), cascade.time, cascade.space, student=HALVINGS[-1])
-    lines = [" " * 16 + "".join(f"{column:>20s}" for column in COLUMNS)]
+    lines = [" " * 16 + "".join(f"{column:>18s}" for column in COLUMNS)]
     for title, table in pair(cascade, student, count).items():
         for stage, row in table.items():
-            cells = "".join(f"{interval(row[column], count):>20s}" for column in COLUMNS)
+            cells = "".join(f"{interval(row[column], count):>18s}" for column in COLUMNS)
             lines.append(f"{title + ', ' + stage:16s}{cells}")
     return "\n".join(lines)

@@ -96,9 +96,9 @@ def evaluate(name: str = FILM, checkpoint: str | None = None) -> str:
         return "\n".join(f"{key:14s}{row['psnr']:8.2f} dB   flicker {row['flicker']:.2f}" for key, row in rows.items())
     all_of_it = studio(load(checkpoint or name, device()), read_card(checkpoint or name)["autoencoder"])
     rows = {"three given": goes_on(all_of_it, 3, count["many"], steps=steps()), **chance(all_of_it, count["many"])}
-    lines = [" " * 14 + "".join(f"{column:>20s}" for column in COLUMNS) + f"{'dB':>10s}"]
+    lines = [" " * 14 + "".join(f"{column:>18s}" for column in COLUMNS) + f"{'dB':>10s}"]
     for title, row in rows.items():
         if title != "films":
-            cells = "".join(f"{interval(row[column], count['many']):>20s}" for column in COLUMNS)
+            cells = "".join(f"{interval(row[column], count['many']):>18s}" for column in COLUMNS)
             lines.append(f"{title:14s}{cells}{row['psnr']:10.2f}")
     return "\n".join(lines)

@@ -99,13 +99,14 @@ def counted(state: Mapping[str, Tensor], stem: str) -> int:
 def fetched(*names: str) -> list[Path]:
     """The files of these names in the folder of published weights, where a reader has put them.
 
-    If one of them is not there, none, and a line that says what to put where.
+    If one of them is not there, none, and two lines that say what to put where.
     """
     files = [downloads() / "weights" / name for name in names]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        print(f"not here: {', '.join(missing)}. If you have them, put them into data/downloads/weights (with "
-              "SORALAB_DATA: into weights in that folder)")  # fmt: skip
+        print(f"not here: {', '.join(missing)}")
+        print("If you have them, put them into data/downloads/weights (with SORALAB_DATA: into weights in that "
+              "folder)")  # fmt: skip
     return [] if missing else files
 
 

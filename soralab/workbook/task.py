@@ -17,6 +17,7 @@ import contextlib
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from soralab.workbook import gradients, progress, source, steps, watch, words
 from soralab.workbook.compare import difference
 from soralab.workbook.watch import Watched, copied, same_start
 
+WIDTH = 110  # columns of a verdict or a hint
 MARKS = {"open": "☐ not attempted", "wrong": "✗ not yet", "right": "✓ right", "own": "☐ not yours"}
 INSTEAD = "  From here on the notebook uses the course's own `{}`."
 OWN = "`{}` is the course's own here, since the check before handed it over: run your own cell again, then this one."
@@ -338,6 +340,9 @@ def _outcome(fn: Callable, args: tuple, precise: bool = False):
 
 
 def _say(text: str) -> None:
-    """Print, also on a console that does not know every letter."""
+    """Print in lines that a page does not break, also on a console that does not know every letter."""
+    text = "\n".join(line if len(line) <= WIDTH else textwrap.fill(
+        line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False,
+    ) for line in text.splitlines())  # fmt: skip
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding))
