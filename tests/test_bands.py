@@ -4,6 +4,7 @@ The runs are stored (band_runs/NAME.json, made by band_runs.py); so what is test
 bands shipped in data/bands are those of the recipes as they were run.
 """
 
+import io
 import json
 import math
 import re
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from soralab import figures
 from soralab.experiments import bands as maker
-from soralab.figures import bands
+from soralab.figures import bands, curves
 from soralab.figures.bands import STRETCHES, Band, stretches, verdict
 
 RUNS = Path(__file__).parent / "band_runs"
@@ -240,3 +242,19 @@ def test_samples_stand_below_the_curve():
     told = figures.loss_curve(log | {"samples": {20: ["a red circle"], "truth": ["a blue ring"]}}, [log])
     assert "step 20: a red circle; truth: a blue ring" in told.alt
     assert tall.data != figures.loss_curve(log).data
+
+
+def test_long_texts_below_the_curve_are_whole():
+    """Two descriptions a step do not fit into one line: each gets lines of its own, and the picture grows by them."""
+    one, two = "a large yellow ring up on the left, " * 4, "a small white circle up is above a medium blue moon down"
+    lines = curves._lines({"step 20": ["एक red circle"], "step 60": ["small " * 60, two], "truth": [one.strip(), two]})
+    assert lines[0] == "step 20: ? red circle" and lines[2].endswith(" ...") and lines[3] == lines[6] == f"      {two}"
+    assert " ".join(line.strip() for line in lines[4:6]) == f"truth: {one.strip()}" and len(lines) == 7
+    assert max(map(len, lines)) <= curves.WIDER
+
+    def tall(*samples):
+        log = run_of(np.random.default_rng(10))
+        return Image.open(io.BytesIO(figures.loss_curve(log | {"samples": dict(enumerate(samples))}).data)).height
+
+    for longer, shorter in (([two, two], [two]), ([one, two], [two, two])):
+        assert tall(longer) - tall(shorter) == pytest.approx(38, abs=1)

@@ -20,6 +20,8 @@ from soralab.figures import style
 from soralab.figures.bands import STRETCHES, Band, Log, as_band, curve, stretches, verdict
 from soralab.figures.pictures import Picture, picture, to_array, to_pixels
 
+WIDE, WIDER = 100, 112  # letters of a line of text below a curve, and of one in smaller type
+
 
 def read_log(path) -> dict[str, np.ndarray]:
     """A training log of JSON lines (`{"step": 10, "loss": 0.7, ...}`) as columns, one float64 array [lines]
@@ -87,7 +89,9 @@ def loss_curve(
     """
     runs = {"your run": run} if "step" in run else dict(run)
     samples = next((columns["samples"] for columns in runs.values() if columns.get("samples")), {})
-    heights = [3.6, 0.3 * len(samples) if _texts(samples) else 1.1][: 1 + bool(samples)]
+    samples = {f"step {key}" if isinstance(key, int) else str(key): made for key, made in samples.items()}
+    lines = _lines(samples)
+    heights = [3.6, 0.3 * len(samples) + 0.19 * (len(lines) - len(samples)) if lines else 1.1][: 1 + bool(samples)]
     fig, parts = style.figure(7.2, sum(heights) + 0.4, len(heights), height_ratios=heights, squeeze=False)
     axes, says = parts[0, 0], []
     if band is not None:
@@ -113,25 +117,36 @@ def loss_curve(
         colour = style.VERMILLION if said.right is False else style.INK
         axes.set_xlabel("step\n" + "\n".join(textwrap.wrap(str(said), 95)), color=colour)
     if samples:
-        says.append(_draw_samples(parts[1, 0], samples))
+        says.append(_draw_samples(parts[1, 0], samples, lines))
     return picture(fig, alt or f"{key} against step: {'; '.join(says)}.")
 
 
-def _texts(samples: Mapping) -> bool:
-    return any(isinstance(one, str) for made in samples.values() for one in made)
+def _lines(samples: Mapping) -> list[str]:
+    """Texts by the step as lines below a curve: one a step; where that is too wide, one or two for each text."""
+    found = []
+    for name, made in samples.items():
+        if not all(isinstance(one, str) for one in made):
+            return []
+        made = [re.sub(r"[^ -~]+", "?", text) for text in made]
+        line = f"{name}: {'; '.join(made)}"
+        if len(line) <= WIDE:
+            found.append(line)
+            continue
+        for start, text in zip([f"{name}: ", *["      "] * len(made)], made, strict=False):
+            found += textwrap.wrap(text, WIDER, initial_indent=start, subsequent_indent=" " * 12, max_lines=2,
+                                   placeholder=" ...")  # fmt: skip
+    return found
 
 
-def _draw_samples(axes, samples: Mapping) -> str:
+def _draw_samples(axes, samples: Mapping, lines: list[str]) -> str:
     """What the network made at each step, and the truth, in one row or in lines; returns what is shown, in words."""
     axes.axis("off")
-    names = [f"step {key}" if isinstance(key, int) else str(key) for key in samples]
-    if _texts(samples):
-        lines = [f"{name}: {'; '.join(made)}" for name, made in zip(names, samples.values(), strict=True)]
-        short = (textwrap.shorten(re.sub(r"[^ -~]+", "?", line), 100, placeholder=" ...") for line in lines)
-        axes.text(0, 1, "\n".join(short), va="top", fontsize=9, linespacing=1.5)
-        return f"what it makes: {'; '.join(lines)}"
+    if lines:
+        axes.text(0, 1, "\n".join(lines), va="top", fontsize=9 if len(lines) == len(samples) else 8, linespacing=1.5)
+        told = (f"{name}: {'; '.join(made)}" for name, made in samples.items())
+        return f"what it makes: {'; '.join(told)}"
     x, wide = 0.0, sum(len(made) for made in samples.values()) + 0.6 * (len(samples) - 1)
-    for name, made in zip(names, samples.values(), strict=True):
+    for name, made in samples.items():
         axes.text(x, 1.05, name, va="bottom", fontsize=9)
         for picture_ in to_array(made, "samples", "n channel height width"):
             pixels = to_pixels(np.clip(picture_, -1, 1))
@@ -139,7 +154,7 @@ def _draw_samples(axes, samples: Mapping) -> str:
             x += 1
         x += 0.6
     axes.set(xlim=(0, wide), ylim=(0, 1.25), aspect="equal")
-    return f"what it makes, as pictures: {', '.join(names)}"
+    return f"what it makes, as pictures: {', '.join(samples)}"
 
 
 def _draw_band(axes, band: Band) -> None:
