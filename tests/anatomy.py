@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ LAST = 17                      # after this chapter comes none
 LONGEST_FUNCTION = 40          # lines
 SLIDES = (8, 24)               # cells on a deck
 SLIDE_WORDS, SLIDE_LINES = 90, 18
+COLUMNS = 118                  # of a printed line that JupyterLab, 1,400 pixels wide, does not break
 COMPARISON = re.compile(r"\b(?:assert_close|assert_allclose|torch\.equal)\(")
 
 
@@ -318,6 +320,41 @@ def functions(chapter: Chapter) -> Iterator[str]:
                     yield f"{node.name} is a copy of {twin}: import it"
 
 
+def printed(chapter: Chapter) -> Iterator[str]:
+    """What a cell prints fits into the page: a browser breaks a wider line in the middle of a word."""
+    for cell in chapter.nb.cells:
+        for text in map(plain_text, cell.get("outputs", ())):
+            for line in re.split(r"[\r\n]", text):
+                if columns(line) > COLUMNS:
+                    yield f"the cell {cell.id} prints {columns(line)} columns, it takes {COLUMNS}: {line[:50]!r} ..."
+
+
+def plain_text(output) -> str:
+    """What an output shows in letters of one width: what was printed, a traceback, a value that has no other form."""
+    if output.output_type == "stream":
+        return output.text
+    if output.output_type == "error":
+        return "\n".join(output.traceback)
+    return output.data["text/plain"] if list(output.data) == ["text/plain"] else ""
+
+
+def columns(line: str) -> int:
+    """How wide a line is: a Chinese letter takes two columns, a sign above or below another none, a colour neither."""
+    wide = 0
+    for sign in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line.rstrip()).expandtabs():
+        if unicodedata.category(sign) not in ("Mn", "Me", "Cf"):
+            wide += 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+    return wide
+
+
+def folds(chapter: Chapter) -> Iterator[str]:
+    """Text in the cell of a fold sticks to the closed fold, which has no margin; in a cell of its own it does not."""
+    for cell in chapter.nb.cells:
+        if cell.cell_type == "markdown":
+            for behind in re.findall(r"</details>\s*(\S[^\n]{,40})", cell.source):
+                yield f"the cell {cell.id} goes on behind a fold, with {behind!r}: a fold is its cell's end"
+
+
 def body_of(node) -> str:
     """A function's statements without its docstring, as a text to compare; "" for one statement or none."""
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
@@ -342,6 +379,7 @@ RULES = {
     "Ours and the paper's": departures, "Exercises": exercises, "own functions": own_functions,
     "To discuss": discussion,
     "How Sora uses this": next_chapter, "slides": slides, "functions": functions,
+    "printed": printed, "folds": folds,
 }
 
 

@@ -15,7 +15,8 @@ EARLIER = "its first version has a section for each of Sora's parts, which expla
 MAP = "the map is no paper's chapter"
 # What a notebook need not have, each with its reason.
 EXEMPT = {
-    "00_road_to_sora": dict.fromkeys(set(RULES) - {"functions", "order"}, MAP),
+    "00_road_to_sora": dict.fromkeys(set(RULES) - {"functions", "order", "printed", "folds"}, MAP),
+    "13_llava": {"printed": "its code is mended; its outputs come from its next execution"},
     "16_sora": {
         "The mathematics": EARLIER, "Build it": EARLIER, "How Sora uses this": "it is Sora",
     },
@@ -90,13 +91,13 @@ def task_of(name):
 TASKS = tuple(task_of(name) for name in NAMES)
 
 
-def markdown(source, kind="", *tags):
-    return new_markdown_cell(source, metadata={"slideshow": {"slide_type": kind}, "tags": list(tags)})
+def markdown(source, kind="", *tags, **more):
+    return new_markdown_cell(source, metadata={"slideshow": {"slide_type": kind}, "tags": list(tags)}, **more)
 
 
-def code(source, kind="", *tags, outputs=()):
+def code(source, kind="", *tags, outputs=(), **more):
     return new_code_cell(source, metadata={"slideshow": {"slide_type": kind}, "tags": list(tags)},
-                         outputs=copy.deepcopy(list(outputs)), execution_count=1)
+                         outputs=copy.deepcopy(list(outputs)), execution_count=1, **more)
 
 
 def exercise_cells(k, task):
@@ -134,13 +135,14 @@ def good():
         code("steps = by_profile(smoke=2, laptop=9, gpu=9)"),
         code('figures.loss_curve(log, band="unet")\nfigures.verdict(log, "unet")', "slide", outputs=PNG),
         markdown("## The trained model\n\nOn held-out cells, the paper's claim in small."),
-        code('net = UNet.load("unet")\nprint(error)', "slide", outputs=TEXT),
+        code('net = UNet.load("unet")\nprint(error)', "slide", outputs=TEXT, id="weights"),
         code("figures.before_after(x, y)", outputs=PNG),
         markdown("## Ours and the paper's\n\n| | paper | here | harm? |\n|---|---|---|---|\n"
                  + "| size | 1 | 2 | `tests/test_house.py` |\n" * 4, "", ),
         markdown("## Exercises\n\nThree."),
         *[cell for k, task in enumerate(TASKS, 1) for cell in exercise_cells(k, task)],
-        markdown("## To discuss\n\n" + QUESTION.format("One.") + QUESTION.format("Two?")),
+        markdown("## To discuss\n\n" + QUESTION.format("One."), id="question"),
+        markdown(QUESTION.format("Two?")),
         markdown("## How Sora uses this\n\n" + "It is the net that takes noise away. " * 5
                  + "\n\n**Next.** Chapter 02 reads sentences."),
     ])
@@ -172,6 +174,20 @@ def exchange(i, j):
     def change(chapter):
         cells = chapter.nb.cells
         cells[i], cells[j] = cells[j], cells[i]
+    return change
+
+
+def prints(text, output=None):
+    """The cell that shows the trained weights prints this, or gives it back, or stops with it."""
+    def change(chapter):
+        shown = output or new_output("stream", name="stderr", text="")
+        if shown.output_type == "stream":
+            shown.text = text
+        elif shown.output_type == "error":
+            shown.traceback = [text]
+        else:
+            shown.data["text/plain"] = text
+        chapter.nb.cells[11].outputs.append(shown)
     return change
 
 
@@ -227,12 +243,12 @@ BREAK = [
     ("exercise 1: the solution is not the package's", swap(FIRST + 5, "torch.sin(x)", "torch.cos(x)")),
     ("own functions: no cell runs weight_map after its check", swap(FIRST + 4, "weight_map", "solution")),
     ("own functions: no cell runs tile after its check", drop(FIRST + 2 * 6 + 4)),
-    ("To discuss: 1 questions", swap(33, "**Two?** (think 2 minutes, talk 8). ", "Two? ")),
+    ("To discuss: 1 questions", swap(34, "**Two?** (think 2 minutes, talk 8). ", "Two? ")),
     ("question 1: no folded model answer", swap(33, "<details><summary>A model answer", "<details><summary>Answer")),
     ("question 1: the answer does not name", swap(33, "The usual misconception is yes.", "Not yes.")),
-    ("How Sora uses this: fewer than 30 words", swap(34, "It is the net that takes noise away. ", "")),
-    ("How Sora uses this: does not end", swap(34, "**Next.**", "Next.")),
-    ("How Sora uses this: does not end", swap(34, "Chapter 02", "Chapter 01")),
+    ("How Sora uses this: fewer than 30 words", swap(35, "It is the net that takes noise away. ", "")),
+    ("How Sora uses this: does not end", swap(35, "**Next.**", "Next.")),
+    ("How Sora uses this: does not end", swap(35, "Chapter 02", "Chapter 01")),
     ("slides: 7 cells", lambda chapter: [tag(i, "")(chapter) for i in (9, 11)]),
     ("slides: the title card is not", tag(0, "")),
     ("slides: the cell with '## The idea'", tag(2, "fragment")),
@@ -241,6 +257,15 @@ BREAK = [
     ("has 98 words; a slide takes 90", swap(4, "Eq. (2)", "word " * 85 + "Eq. (2)")),
     ("has more than 18 lines", swap(6, "UNet\n", "UNet\n" + "x = 1\n" * 20)),
     ("functions: f is longer than 40 lines", swap(8, "steps", LONG + "steps")),
+    ("printed: the cell weights prints 119 columns", prints("w" * 119)),
+    ("printed: the cell weights prints 119 columns", prints("step 1\rstep 2 " + "=" * 112)),
+    ("printed: the cell weights prints 119 columns", prints("\tw" * 14 + "wwwwww")),
+    ("printed: the cell weights prints 120 columns", prints("重" * 60)),
+    ("printed: the cell weights prints 119 columns", prints(
+        "w" * 119, new_output("execute_result", execution_count=1))),
+    ("printed: the cell weights prints 119 columns", prints(
+        "\x1b[0;31mw" * 119, new_output("error", ename="ValueError", evalue="w", traceback=[]))),
+    ("folds: the cell question goes on behind a fold, with 'More.'", swap(33, "</details>", "</details>\n\nMore.")),
     ("functions: clone is a copy of ", lambda chapter: chapter.nb.cells[8].update(source=a_copy("clone"))),
 ]
 
@@ -289,7 +314,7 @@ def test_rule_of_a_chapter_that_trains_nothing(message, change):
 
 def test_the_last_chapter_need_not_name_a_later_one():
     chapter = good()
-    swap(34, "Chapter 02 reads", "The map shows")(chapter)
+    swap(35, "Chapter 02 reads", "The map shows")(chapter)
     assert problems(chapter) != []
     chapter.number = LAST
     assert not any(problem.startswith("How Sora uses this") for problem in problems(chapter))
@@ -313,6 +338,19 @@ def test_a_long_cell_may_hide_its_code_on_the_slide():
     chapter = good()
     swap(6, "UNet\n", "UNet\n" + "x = 1\n" * 20)(chapter)
     chapter.nb.cells[6].metadata.tags.append("hide-input")
+    assert problems(chapter) == []
+
+
+@pytest.mark.parametrize("text, output", [
+    ("w" * 118, None),
+    ("step 1 " * 17 + "\rstep 2", None),                       # a line that is written over, each time from its start
+    ("छोटी अंगूठी " * 11, None),                                # signs above and below take no column
+    ("\x1b[0;31mw" * 118, new_output("error", ename="ValueError", evalue="w", traceback=[])),
+    ("w" * 119, new_output("execute_result", {"text/html": "<b>w</b>"}, execution_count=1)),  # the HTML is shown
+])
+def test_what_fits_may_be_printed(text, output):
+    chapter = good()
+    prints(text, output)(chapter)
     assert problems(chapter) == []
 
 
