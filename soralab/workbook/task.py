@@ -17,7 +17,6 @@ import contextlib
 import inspect
 import re
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +25,6 @@ from soralab.workbook import gradients, progress, source, steps, watch, words
 from soralab.workbook.compare import difference
 from soralab.workbook.watch import Watched, copied, same_start
 
-WIDTH = 110  # columns of a verdict or a hint
 MARKS = {"open": "☐ not attempted", "wrong": "✗ not yet", "right": "✓ right", "own": "☐ not yours"}
 INSTEAD = "  From here on the notebook uses the course's own `{}`."
 OWN = "`{}` is the course's own here, since the check before handed it over: run your own cell again, then this one."
@@ -187,21 +185,21 @@ class Exercise:
         if tier not in (None, 1, 2, 3):
             raise ValueError(f"tier is {tier!r}; it takes 1, 2 or 3")
         text, problem = steps.give_hint(self.name, self.hints, tier, how="task.hint({tier})")
-        _say(f"{text}\n({problem})" if problem else text)
+        _say(f"{words.folded(text)}\n({problem})" if problem else words.folded(text))
 
     # --------------------------------------------------------------------------------------------------- the check
 
     def check(self, fn: Callable) -> Callable:
         """Judge `fn`, print the verdict, record it; return `fn` if it is right, else the course's own."""
         verdict = self.judge(fn)
-        lines = [str(verdict)]
+        lines = [words.folded(str(verdict))]
         if verdict.state in ("open", "wrong"):
             lines.append(INSTEAD.format(self.function))
         if verdict.state in ("wrong", "right"):
             problem = progress.note_try(self.name, verdict.state == "right")
             lines += [f"  ({problem})"] if problem else []
         if verdict.state == "right":
-            lines.append(f"  {self.compare or COMPARE}")
+            lines.append(words.folded(f"  {self.compare or COMPARE}"))
             if self.function in self.order:
                 lines.append(f"  {steps.onward(self.name, self.order)}")
         _say("\n".join(lines))
@@ -340,9 +338,6 @@ def _outcome(fn: Callable, args: tuple, precise: bool = False):
 
 
 def _say(text: str) -> None:
-    """Print in lines that a page does not break, also on a console that does not know every letter."""
-    text = "\n".join(line if len(line) <= WIDTH else textwrap.fill(
-        line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False,
-    ) for line in text.splitlines())  # fmt: skip
+    """Print, also on a console that does not know every letter."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding))

@@ -6,10 +6,18 @@ import dis
 import linecache
 import math
 import numbers
+import textwrap
 from collections.abc import Callable
 
 LONGEST = 240  # letters of an error's text that are shown
+WIDTH = 110  # columns of a verdict or a hint
 FEW = 12  # so many numbers are shown one by one
+
+
+def folded(text: str) -> str:
+    """A verdict or a hint in lines that a page does not break."""
+    whole = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "  "}
+    return "\n".join(textwrap.fill(line, WIDTH, **whole) for line in text.splitlines())
 
 
 def what(value) -> str:
