@@ -130,15 +130,20 @@ def settings(painter: Painter, index: int, steps: int, walk: int) -> dict[str, l
 
 
 def way_back(painter: Painter, source: Shot, steps: int, walks: tuple[int, ...] = WALKS) -> list[dict]:
-    """How far a film that is walked back and filmed again under its own words is from itself.
+    """How far a film that is walked back and filmed again under its own words is from itself: `there_and_back`."""
+    return there_and_back(tuned(painter, source, steps), walks)
 
-    One row for how far back, each number of steps and each scale of guidance, the same both ways: {"back", "walk",
+
+def there_and_back(
+    editor: Editor, walks: tuple[int, ...] = WALKS, scales: tuple[float, ...] = SCALES
+) -> list[dict]:
+    """One row for how far back, each number of steps and each scale of guidance, the same both ways: {"back", "walk",
     "guidance", "error"}, the error a share of the latents' own size (root mean squares).
     """
-    editor, found = tuned(painter, source, steps), []
-    for back, scale, walk in product((1.0, BACK), SCALES, walks):
+    found = []
+    for back, scale, walk in product((1.0, BACK), scales, walks):
         each = replace(editor, steps=walk, back=back)
-        again = each.edit(source.prompt, each.inverted(guidance=scale), scale)
+        again = each.edit(each.prompt, each.inverted(guidance=scale), scale)
         error = float((again - editor.z).square().mean().sqrt() / editor.z.square().mean().sqrt())
         found.append({"back": back, "walk": walk, "guidance": scale, "error": round(error, 4)})
     return found
