@@ -65,8 +65,8 @@ class Photos:
         self.pictures, self.lines, self.words, self.context = pictures, lines, words, context
         self.batch = min(batch, len(pictures))
 
-    def __call__(self, step: int) -> dict[str, Tensor]:
-        """Batch `step`: {"pixels": [batch, 3, 32, 32] in [-1, 1], "ids": [batch, context]}."""
+    def drawn(self, step: int) -> tuple[Tensor, list[str]]:
+        """The pictures [batch, 3, 32, 32] in [-1, 1] of batch `step`, and a text of each."""
         rng = torch.Generator().manual_seed(step)
         which = torch.randperm(len(self.pictures), generator=rng)[: self.batch]
         side = self.pictures.shape[-1]
@@ -75,7 +75,23 @@ class Photos:
         pixels = to_pixels(self.pictures[which])[..., top : top + crop, left : left + crop]
         said = torch.randint(60, (self.batch,), generator=rng).tolist()  # 60 is a multiple of 1 to 6, and so fair
         lines = [self.lines[k][j % len(self.lines[k])] for k, j in zip(which.tolist(), said, strict=True)]
-        return {"pixels": F.interpolate(pixels, (32, 32), mode="bilinear"), "ids": self.words(lines, self.context)}
+        return F.interpolate(pixels, (32, 32), mode="bilinear"), lines
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """Batch `step`: {"pixels": [batch, 3, 32, 32] in [-1, 1], "ids": [batch, context]}."""
+        pixels, lines = self.drawn(step)
+        return {"pixels": pixels, "ids": self.words(lines, self.context)}
+
+
+def photo_clip(
+    folder: Path, train: tuple[Tensor, list[list[str]]], steps: int = 300, merges: int = 1000
+) -> tuple[CLIP, Callable]:
+    """A small CLIP, trained on photographs uint8 [n, 3, 36, 36] with sentences, and its tokenizer, learnt from them."""
+    vocabulary = Tokenizer.learn((line for lines in train[1] for line in lines), merges)
+    words, sizes = partial(vocabulary, cut=True), config(vocabulary=len(vocabulary), context=48)
+    training = replace(SHORT, steps=steps, save_every=steps)
+    model, _ = fit(partial(CLIP, sizes), training, Photos(*train, words, 64, sizes.context), folder, contrastive)
+    return model, words
 
 
 def photos(folder: Path, steps: int = 300, merges: int = 1000, name: str = "flickr8k") -> dict:
@@ -85,10 +101,7 @@ def photos(folder: Path, steps: int = 300, merges: int = 1000, name: str = "flic
     Raises FileNotFoundError where there are none.
     """
     train, test = captioned(name, "train", 36), captioned(name, "test", 32)
-    vocabulary = Tokenizer.learn((line for lines in train[1] for line in lines), merges)
-    words, sizes = partial(vocabulary, cut=True), config(vocabulary=len(vocabulary), context=48)
-    training = replace(SHORT, steps=steps, save_every=steps)
-    model, _ = fit(partial(CLIP, sizes), training, Photos(*train, words, 64, sizes.context), folder, contrastive)
+    model, words = photo_clip(folder, train, steps, merges)
     pool, found = len(test[0]), {"pictures": len(train[0]), "pool": len(test[0])}
     learned = F.interpolate(to_pixels(train[0][:pool]), (32, 32), mode="bilinear").add(1).mul(127.5).byte()
     for name, pictures, lines in (("learned from", learned, train[1][:pool]), ("new", *test)):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from soralab import world
-from soralab.clip import PromptEncoder
+from soralab.clip import CLIP, PromptEncoder
 from soralab.datasets import recaptions, stills
 from soralab.datasets.recaptions import Captioned
 from soralab.diffusion import diffusion_loss
@@ -66,10 +66,11 @@ SHORT_TRAINING = replace(BASE_TRAINING, steps=400, warmup=50)
 TRAINING = replace(BASE_TRAINING, steps=2600, warmup=50, cooldown=0.5, ema=0.995, save_every=250)
 
 
-def fresh(places: bool = True) -> Captioner:
-    """A captioner that has not learned a word, with the tower of chapter 04's shipped CLIP."""
-    clip, _ = chapter_04.load()
-    model = Captioner(CaptionerConfig(clip=clip.config, places=places))
+def fresh(places: bool = True, clip: CLIP | None = None, **sizes) -> Captioner:
+    """A captioner that has not learned a word, with the tower of a CLIP (default: chapter 04's shipped one); `sizes`
+    are further fields of its config."""
+    clip = clip or chapter_04.load()[0]
+    model = Captioner(CaptionerConfig(clip=clip.config, places=places, **sizes))
     state = clip.image.state_dict()
     model.tower.load_state_dict({name: state[name] for name in model.tower.state_dict()})
     return model
