@@ -313,7 +313,7 @@ def test_the_error_of_the_way_back_is_a_share_of_the_film(painter, monkeypatch):
         """An editor that films half of itself."""
 
         def __init__(self, z):
-            self.z, self.steps = z, 0
+            self.z, self.prompt, self.steps = z, "a circle", 0
 
         def inverted(self, guidance):
             return self.z

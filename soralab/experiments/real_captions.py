@@ -90,12 +90,18 @@ def written(model: Captioner, films: Tensor, pieces: BytePairs) -> list[str]:
     return [text.replace(" ", "").replace(SPACE, " ").strip() for text in Recaptioner(model, tokens)(films)]
 
 
+def held(found: list[str], people: list[list[str]]) -> dict[str, float]:
+    """`judged`, and "elsewhere": the precision if each text stood beside the next photograph."""
+    return {**judged(found, people), "elsewhere": judged(found, people[1:] + people[:1])["precision"]}
+
+
 def captions(name: str, folder: Path, steps: int = STEPS) -> dict[str, dict[str, float]]:
     """Rows of captions of a set's test photographs, held against four people's sentences (`photo_words.judged`): by the
-    fifth person, by who describes the next photograph, by each captioner, and by the base of photographs that it knows.
+    fifth person, by each captioner, and by the base of photographs that it knows.
 
-    "own picture": how often a captioner finds the fifth person's sentence likelier of its own photograph than of the
-    next one, by chance 1/2. Raises FileNotFoundError that says how to get the set.
+    "elsewhere": the precision of the same texts if each stood beside the next photograph. "own picture": how often a
+    captioner finds the fifth person's sentence likelier of its own photograph than of the next one, by chance 1/2.
+    Raises FileNotFoundError that says how to get the set.
     """
     count, merges = by_profile(smoke=(12, 20), laptop=(500, 1000), gpu=(1000, 1000))
     (pictures, lines), (unseen, people) = captioned(name, "train", 36), captioned(name, "test", 32)
@@ -103,14 +109,15 @@ def captions(name: str, folder: Path, steps: int = STEPS) -> dict[str, dict[str,
     pieces = pieces_of(lines)
     models = captioners(folder, (pictures, lines), pieces, steps, merges)
     fifth, others = [several[0] for several in people], [several[1:] for several in people]
-    table = {"people": judged(fifth, others), "people, of another picture": judged(fifth[1:] + fifth[:1], others)}
+    table = {"people": held(fifth, others)}
     films, target = to_pixels(unseen)[:, None], to_ids(fifth, pieces)
     for voice, model in models.items():
         model.to(device())
         own, other = (log_p(model, shown, target) for shown in (films, films.roll(-1, 0)))
-        table[voice] = judged(written(model, films, pieces), others)
+        table[voice] = held(written(model, films, pieces), others)
         table[voice]["own picture"] = round((own > other).float().mean().item(), 4)
-    known = torch.nn.functional.interpolate(to_pixels(pictures[:count]), (32, 32), mode="bilinear")[:, None]
-    table["base, of pictures that it knows"] = judged(written(models["base"], known, pieces),
-                                                      [several[1:] for several in lines[:count]])  # fmt: skip
+    same = slice(len(people))
+    known = torch.nn.functional.interpolate(to_pixels(pictures[same]), (32, 32), mode="bilinear")[:, None]
+    table["base, of pictures that it knows"] = held(written(models["base"], known, pieces),
+                                                    [several[1:] for several in lines[same]])  # fmt: skip
     return {row: {**found, "pictures": len(people)} for row, found in table.items()}

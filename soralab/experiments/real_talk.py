@@ -114,9 +114,16 @@ def commonest(known: Sequence[Turn], turns: Sequence[Turn]) -> list[str]:
     return [best[turn.kind][0][0] if best[turn.kind] else "" for turn in turns]
 
 
+def examined(helper: Speller, Z: Tensor, talk: Sequence[Sequence[Turn]]) -> dict[str, float]:
+    """`counted`, of a model's answers to all questions about photographs of which the tower saw Z."""
+    which, turns = zip(*((k, turn) for k, about in enumerate(talk) for turn in about), strict=True)
+    return counted(helper.answers(Z[list(which)], [turn.question for turn in turns]), turns)
+
+
 def talks(name: str, folder: Path, steps: int = STEPS) -> dict[str, dict[str, float]]:
     """Rows of answers to the teacher's questions about a set's test photographs, word by word: training's commonest
-    answer to each kind of question, the trained model, and the same one that is shown zeros.
+    answer to each kind of question, the trained model, the same one that is shown zeros, and the trained one of
+    photographs that it has learnt from.
 
     The truth is what people wrote. Raises FileNotFoundError that says how to get the set.
     """
@@ -124,20 +131,22 @@ def talks(name: str, folder: Path, steps: int = STEPS) -> dict[str, dict[str, fl
     (pictures, lines), (unseen, people) = captioned(name, "train", 36), captioned(name, "test", 36)
     lines, people, unseen = plainly(lines), plainly(people)[:count], unseen[:count]
     clip, _ = photo_clip(folder / "clip", (pictures, lines), min(steps, SHORT.steps), merges)
-    known = [*chain(*asked(lines, 1))]
-    pieces = pieces_of(lines, (f"{turn.question} {turn.answer}" for turn in known), FIRST)
+    learnt, new = asked(lines, 1), asked(people, 0)
+    pieces = pieces_of(lines, (f"{turn.question} {turn.answer}" for turn in chain(*learnt)), FIRST)
     torch.manual_seed(SEED)
     helper = Speller(LLaVA(LLaVAConfig.small(FIRST + len(pieces.pieces))), clip.image.requires_grad_(False),
                      (), LAYER, pieces)  # fmt: skip
     photographs = shown(helper, pictures, lines)
     taught(helper.model, photographs, folder, steps)
     helper.tower.to(device())
-    which, turns = zip(*((k, turn) for k, about in enumerate(asked(people, 0)) for turn in about), strict=True)
-    Z, questions = helper.see(small(unseen)[:, None])[list(which)], [turn.question for turn in turns]
-    table = {"the commonest answer": counted(commonest(known, turns), turns)}
-    for row, sight in (("sees", Z), ("sees zeros", torch.zeros_like(Z))):
-        table[row] = counted(helper.answers(sight, questions), turns)
-    return {row: {**found, "pictures": len(people)} for row, found in table.items()}
+    Z, known = helper.see(small(unseen)[:, None]), photographs.Z[: len(people)]
+    turns = [*chain(*new)]
+    table = {
+        "the commonest answer": counted(commonest([*chain(*learnt)], turns), turns),
+        "sees": examined(helper, Z, new), "sees zeros": examined(helper, torch.zeros_like(Z), new),
+        "sees what it learnt from": examined(helper, known, learnt[: len(known)]),
+    }  # fmt: skip
+    return {row: {**found, "pictures": len(known)} for row, found in table.items()}
 
 
 def world_pictures(card: dict) -> dict[str, dict[str, float]]:

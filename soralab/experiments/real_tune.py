@@ -37,7 +37,7 @@ WAYS = {1.0: "to noise and back", BACK: "part of the way"}  # columns, by how fa
 def noise_error(editor: Editor) -> float:
     """The tuning loss at PROBED draws of noise that are always the same; whoever foretells none has 1."""
     ids = word_ids([PROMPT], editor.model.config.words).to(editor.z.device)
-    draws = (torch.Generator(editor.z.device).manual_seed(seed) for seed in range(PROBED))
+    draws = (torch.Generator().manual_seed(seed) for seed in range(PROBED))
     return mean(tuning_loss(editor.model, editor.z, ids, draw).item() for draw in draws)
 
 

@@ -143,7 +143,7 @@ def there_and_back(
     found = []
     for back, scale, walk in product((1.0, BACK), scales, walks):
         each = replace(editor, steps=walk, back=back)
-        again = each.edit(each.prompt, each.inverted(guidance=scale), scale)
+        again = each.edit(editor.prompt, each.inverted(guidance=scale), scale)
         error = float((again - editor.z).square().mean().sqrt() / editor.z.square().mean().sqrt())
         found.append({"back": back, "walk": walk, "guidance": scale, "error": round(error, 4)})
     return found
