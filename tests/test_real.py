@@ -180,7 +180,7 @@ def test_the_data_card_shows_what_was_found_beside_the_world():
     (["train", "recaptioning"], "pictures", "for recaptioning it takes one of flickr8k, flickr30k"),
     (["train", "llava"], "ucf101", "for llava it takes one of flickr8k, flickr30k"),
     (["evaluate", "tune_a_video"], "mnist", "for tune_a_video it takes one of ucf101, movingmnist, films"),
-    (["train", "navit"], "oxford_pets", "trainval.txt: `soralab data get oxford_pets` fetches it"),
+    (["train", "navit"], "oxford_pets", "test.txt: `soralab data get oxford_pets` fetches it"),
     (["train", "llava"], "flickr8k", "Flickr8k.token.txt: `soralab data get flickr8k` says where to get it"),
     (["train", "tune_a_video"], "films", "there is none of your films in"),
     (["train", "vit"], "nist", "SORALAB_DATASET is 'nist'; it takes one of mnist"),
