@@ -25,7 +25,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from soralab.blocks import Attention, causal_mask
-from soralab.blocks.attention import multihead_layout
+from soralab.blocks.attention import QuickGELU, multihead_layout
 from soralab.blocks.resnet import ModifiedResNet
 from soralab.files.published import Layout, counted, fill, shape_of, under
 
@@ -75,13 +75,6 @@ PUBLISHED = {  # embed, image, layers, width, patch, width of the text tower (ta
 
 
 # -------------------------------------------------------------------------------------------------------- the towers
-
-
-class QuickGELU(nn.Module):
-    """x sigmoid(1.702 x), an approximation of GELU; the published weights are used to it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
 
 
 class Block(nn.Module):

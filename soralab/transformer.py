@@ -290,11 +290,6 @@ def noam(step: int, d_model: int, warmup_steps: int = 4000) -> float:
     return d_model**-0.5 * min(step**-0.5, step * warmup_steps**-1.5)
 
 
-def training_flops(hours: float, gpus: int = 8, flops: float = 9.5e12) -> float:
-    """Table 2's estimate: time, times devices, times the sustained single-precision rate of one (a P100's: 9.5e12)."""
-    return hours * 3600 * gpus * flops
-
-
 # ---------------------------------------------------------------------------------------------------------- decoding
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from tiny_transformer import TINY, some_ids, tiny
 
+from soralab.training.data import training_flops
 from soralab.training.ema import average_checkpoints
 from soralab.transformer import (
     PAD,
@@ -21,7 +22,6 @@ from soralab.transformer import (
     noam,
     padding_mask,
     sinusoid,
-    training_flops,
 )
 
 

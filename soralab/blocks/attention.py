@@ -99,3 +99,10 @@ class FeedForward(nn.Sequential):
     def __init__(self, dim: int, ratio: float = 4.0, gelu: str = "none"):
         hidden = int(dim * ratio)
         super().__init__(nn.Linear(dim, hidden), nn.GELU(gelu), nn.Linear(hidden, dim))
+
+
+class QuickGELU(nn.Module):
+    """x sigmoid(1.702 x), an approximation of GELU; CLIP's published weights are used to it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)

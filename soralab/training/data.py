@@ -136,3 +136,9 @@ def model_flops(model: Callable, *args: Any, **kwargs: Any) -> int:
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(*args, **kwargs)
     return counter.get_total_flops()
+
+
+def training_flops(hours: float, gpus: int = 8, flops: float = 9.5e12) -> float:
+    """Of a whole training, as Table 2 of 1706.03762 estimates it: hours, times devices, times what one of them sustains
+    in single precision, operations a second (a P100: 9.5e12)."""
+    return hours * 3600 * gpus * flops
