@@ -11,7 +11,7 @@ it is large. Some of its patches may be dropped; `pack` then writes several pict
 
 stand for every picture at once. A batch is a dict: `patches` [rows, length, values], `ids` [rows, length], the number
 of the picture that a token is of and PAD behind the last, `places` [rows, length, axes] and `sizes` [pictures, axes] in
-patches. Not here: the mixture of patch sizes, and the schedules by which the rate of dropping falls in training.
+patches. Not here: the mixture of patch sizes.
 """
 
 from __future__ import annotations
@@ -21,18 +21,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from random import Random
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from soralab.blocks import Attention, FeedForward, grid_positions, patchify
-from soralab.kernels import Packed
+from soralab.kernels import PAD, Packed, segments
 
-PAD = -1  # the id of a token that is of no picture
 POSITIONS = ("absolute", "fractional")
 
 
@@ -135,34 +131,6 @@ def collate(
         for name, values in (("patches", patches), ("places", places), ("ids", ids)):
             batch[name][row, : len(values)] = values
     return batch
-
-
-class Segments(NamedTuple):
-    """Where each picture lies in the rows, for soralab.kernels.
-
-    tokens, queries [segments + 1]: bounds of the runs of equal ids in the flattened rows, and of the one query that
-    asks each picture (none asks padding); order [pictures]: which answer is picture k's.
-    """
-
-    tokens: Tensor
-    queries: Tensor
-    order: Tensor
-
-
-def segments(ids: Tensor, pictures: int) -> Segments:
-    """The runs of equal ids [rows, length]. Raises ValueError unless each of 0 .. pictures - 1 is one run of a row."""
-    if ids.ndim != 2:
-        raise ValueError(f"ids is {list(ids.shape)}; it takes [rows, length]")
-    begins = torch.ones_like(ids, dtype=torch.bool)  # the first token of a row begins a run in any case
-    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
-    first = begins.flatten().nonzero()[:, 0]
-    owner = ids.flatten()[first]
-    real = owner != PAD
-    found, order = owner[real].sort()
-    if not torch.equal(found, torch.arange(pictures, device=ids.device)):
-        raise ValueError(f"ids has runs of the pictures {found.tolist()[:12]}; it takes each of 0 to {pictures - 1} in "
-                         f"one run, as many as sizes, and {PAD} for padding")  # fmt: skip
-    return Segments(F.pad(first, (0, 1), value=ids.numel()).int(), F.pad(real.cumsum(0), (1, 0)).int(), order)
 
 
 # ------------------------------------------------------------------------------------------- the network, section 2.1
@@ -318,6 +286,17 @@ def rate_by_size(rng: Random, tokens: int, most: int, low: float, high: float, s
     return truncated_normal(rng, low + (high - low) * tokens / most, std, 0.0, 1.0)
 
 
+def rate_by_time(seen: float, first: float, last: float, middle: float = 0.5, width: float = 0.1) -> float:
+    """The rate of dropping when a share `seen` of training's pictures has been seen: a sigmoid from `first` to `last`.
+
+    The paper's schedule (section 3.3): it falls where first > last, which the paper finds the better way round; half
+    of the way is at `middle`, and `width` is the sigmoid's. Raises ValueError for rates outside [0, 1] and no width.
+    """
+    if not (0 <= first <= 1 and 0 <= last <= 1 and width > 0):
+        raise ValueError(f"first, last, width: got {first}, {last}, {width}; takes rates from 0 to 1, a width above 0")
+    return first + (last - first) * (1 + math.tanh((seen - middle) / (2 * width))) / 2
+
+
 def left(tokens: int, rate: float) -> int:
     """How many of so many tokens stay at this rate of dropping: at least one."""
     if tokens < 1 or not 0 <= rate <= 1:
@@ -359,22 +338,3 @@ def resized(size: tuple[int, int], side: float, patch: int) -> tuple[int, int]:
         raise ValueError(f"size, side, patch: got {size}, {side}, {patch}; takes numbers above 0")
     stretch = math.sqrt(size[0] / size[1])
     return tuple(patch * max(1, round(length / patch)) for length in (side * stretch, side / stretch))
-
-
-def chunked_contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor | float, chunk: int) -> Tensor:
-    """Chapter 04's loss of n pairs without its n x n logits (section 2.3): a scalar.
-
-    images, texts [n, embed], unit vectors; chunk: rows of logits that are held at once, from 1. A packed row holds
-    several pictures, and logits grow by the square of their number. A chunk is computed again in the backward pass.
-    """
-    if images.shape != texts.shape or images.ndim != 2 or not len(images) or chunk < 1:
-        got = f"{list(images.shape)}, {list(texts.shape)}, {chunk}"
-        raise ValueError(f"images, texts, chunk: got {got}; takes n pairs of one width, and a chunk from 1")
-
-    def share(part: Tensor, others: Tensor, start: int) -> Tensor:
-        logits = scale * part @ others.T
-        return (logits.logsumexp(1) - logits.diagonal(start)).sum()
-
-    ways = ((images, texts), (texts, images))
-    parts = ((ask[a : a + chunk], answer, a) for ask, answer in ways for a in range(0, len(ask), chunk))
-    return sum(checkpoint(share, *part, use_reentrant=False) for part in parts) / (2 * len(images))

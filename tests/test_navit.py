@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from soralab import navit
 from soralab.blocks import patchify
+from soralab.blocks.contrastive import chunked_contrastive_loss
 from soralab.clip import contrastive_loss
 from soralab.kernels import Packed
 from soralab.navit import (
@@ -22,13 +23,13 @@ from soralab.navit import (
     NaViT,
     NaViTConfig,
     beta_rate,
-    chunked_contrastive_loss,
     collate,
     cut,
     keep,
     left,
     pack,
     rate_by_size,
+    rate_by_time,
     resized,
     sample_side,
     segments,
@@ -435,6 +436,19 @@ def test_rates_by_size_lie_about_a_line():
     assert min(rate_by_size(rng, 1, 100, 0.0, 0.0, std=0.3) for _ in range(300)) >= 0
 
 
+@pytest.mark.parametrize("first, last", [(0.8, 0.2), (0.2, 0.8), (0.5, 0.5), (1.0, 0.0)])
+def test_rates_over_time_are_the_papers_sigmoid(first, last):
+    """Equation by equation: the lower rate, plus what is between, times a sigmoid of (n - mu) / tau or of minus it."""
+    low, high, sign = min(first, last), max(first, last), 1 if first <= last else -1
+    for mu, tau in ((0.5, 0.1), (0.3, 0.02), (0.7, 1.5)):
+        for n in (0.0, 0.1, mu, 0.7, 1.0):
+            want = low + (high - low) / (1 + math.exp(-sign * (n - mu) / tau))
+            assert rate_by_time(n, first, last, mu, tau) == pytest.approx(want, abs=1e-12)
+    ends = [rate_by_time(n, first, last) for n in (0.0, 0.5, 1.0)]
+    assert ends == pytest.approx([first, (first + last) / 2, last], abs=0.007)
+    assert [rate_by_time(n, first, last, width=1e-9) for n in (0.0, 1.0)] == pytest.approx([first, last])
+
+
 @pytest.mark.parametrize("tokens, rate, stay", [(10, 0.0, 10), (10, 0.25, 8), (7, 0.5, 4), (9, 1.0, 1), (1, 0.9, 1),
                                                 (100, 0.333, 67)])  # fmt: skip
 def test_how_many_stay(tokens, rate, stay):
@@ -559,6 +573,9 @@ def kept(*each):
     (lambda: beta_rate(Random(0), 0.5, 1.1), "mean, largest"),
     (lambda: rate_by_size(Random(0), 11, 10, 0.1, 0.5), "tokens is 11; it takes 1 to most, which is 10"),
     (lambda: rate_by_size(Random(0), 5, 10, 0.1, 1.0), "low, high: got 0.1, 1.0"),
+    (lambda: rate_by_time(0.5, 1.1, 0.2), "first, last, width: got 1.1, 0.2, 0.1; takes rates from 0 to 1"),
+    (lambda: rate_by_time(0.5, 0.1, -0.2), "first, last, width"),
+    (lambda: rate_by_time(0.5, 0.1, 0.2, width=0.0), "first, last, width: got 0.1, 0.2, 0.0; .* a width above 0"),
     (lambda: left(5, 1.2), "tokens, rate: got 5, 1.2; takes tokens from 1 and a rate from 0 to 1"),
     (lambda: left(5, -0.1), "tokens, rate: got 5, -0.1"),
     (lambda: keep(0, 0.5), "tokens, rate: got 0, 0.5"),

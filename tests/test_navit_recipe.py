@@ -63,7 +63,7 @@ def test_batches_hold_whole_pictures_with_their_labels_and_are_pure_in_the_step(
 
 def test_dropped_tokens_make_room_for_more_pictures(pool):
     """The rate is drawn once for a picture and epoch: what the packer was told is what is kept."""
-    rate = lambda rng, tokens: beta_rate(rng, 0.5)  # noqa: E731
+    rate = lambda rng, tokens, seen: beta_rate(rng, 0.5)  # noqa: E731
     whole, part = (Batches(*pool, length=200, rows=2, seed=1, rate=each) for each in (None, rate))
     more = sum(len(part(step)["label"]) for step in range(15)) / sum(len(whole(step)["label"]) for step in range(15))
     assert more == pytest.approx(2, abs=0.35)

@@ -92,7 +92,7 @@ def dropped(
     """{of RATES: [what `over_dropping` finds for each seed]} after further training of `model`."""
     shown, table = native_sizes.pictures(SEED + 3, range(pool)), {}
     for name, mean in RATES.items():
-        rate = None if mean is None else lambda rng, tokens, mean=mean: beta_rate(rng, mean)
+        rate = None if mean is None else lambda rng, tokens, seen, mean=mean: beta_rate(rng, mean)
         build, where = partial(copy.deepcopy, model), folder / name.replace(" ", "_")
         trained = further(where, build, lambda seed, rate=rate: Batches(*shown, seed=seed, rate=rate), steps, seeds)
         table[name] = [over_dropping(each, count) for each in trained]

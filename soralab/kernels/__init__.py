@@ -9,6 +9,6 @@
 """
 
 from soralab.kernels.dispatch import Packed, attention, sliding_tile_attention
-from soralab.kernels.tables import windows
+from soralab.kernels.tables import PAD, segments, windows
 
-__all__ = ["Packed", "attention", "sliding_tile_attention", "windows"]
+__all__ = ["PAD", "Packed", "attention", "segments", "sliding_tile_attention", "windows"]

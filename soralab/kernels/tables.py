@@ -11,9 +11,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+PAD = -1  # the id of a token of a packed row that is of no picture
 COLUMNS = (
     "batch", "first", "end", "other_first", "other_end", "origin", "full_lo", "full_hi", "edge_lo", "edge_hi",
 )  # fmt: skip
@@ -267,3 +269,31 @@ def windows(size: tuple[int, int, int], window: tuple[int, int, int], films: int
     block = torch.cat([block.flatten() + film * math.prod(counts) for film in range(films)])
     bounds = torch.cat([torch.zeros(1, dtype=torch.long), block.bincount().cumsum(0)])
     return bounds.to(torch.int32), block.argsort(stable=True).to(torch.int32)
+
+
+class Segments(NamedTuple):
+    """Where each picture lies in packed rows (chapter 07, NaViT).
+
+    tokens, queries [segments + 1]: bounds of the runs of equal ids in the flattened rows, and of the one query that
+    asks each picture (none asks padding); order [pictures]: which answer is picture k's.
+    """
+
+    tokens: Tensor
+    queries: Tensor
+    order: Tensor
+
+
+def segments(ids: Tensor, pictures: int) -> Segments:
+    """The runs of equal ids [rows, length]. Raises ValueError unless each of 0 .. pictures - 1 is one run of a row."""
+    if ids.ndim != 2:
+        raise ValueError(f"ids is {list(ids.shape)}; it takes [rows, length]")
+    begins = torch.ones_like(ids, dtype=torch.bool)  # the first token of a row begins a run in any case
+    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    first = begins.flatten().nonzero()[:, 0]
+    owner = ids.flatten()[first]
+    real = owner != PAD
+    found, order = owner[real].sort()
+    if not torch.equal(found, torch.arange(pictures, device=ids.device)):
+        raise ValueError(f"ids has runs of the pictures {found.tolist()[:12]}; it takes each of 0 to {pictures - 1} in "
+                         f"one run, as many as sizes, and {PAD} for padding")  # fmt: skip
+    return Segments(F.pad(first, (0, 1), value=ids.numel()).int(), F.pad(real.cumsum(0), (1, 0)).int(), order)

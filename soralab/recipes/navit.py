@@ -55,12 +55,13 @@ def packed(pictures: Sequence[Tensor], length: int = LENGTH, **options) -> dict[
 class Batches:
     """Batches of ROWS packed rows from a fixed set of pictures, in a new order each epoch.
 
-    rate(rng, tokens) -> the share of a picture's tokens that is dropped, drawn once for each picture and epoch: with
-    the number of tokens that stay the epoch is packed, and just as many are kept. Rows that fill no batch are left out.
+    rate(rng, tokens, seen) -> the share of a picture's tokens that is dropped, drawn once for each picture and epoch,
+    `seen` pictures after the training's first: with the number of tokens that stay the epoch is packed, and just as
+    many are kept. Rows that fill no batch are left out.
     """
 
     def __init__(self, pictures: Sequence[Tensor], labels: Tensor, length: int = LENGTH, rows: int = ROWS,
-                 seed: int = 0, rate: Callable[[Random, int], float] | None = None):
+                 seed: int = 0, rate: Callable[[Random, int, int], float] | None = None):
         self.pictures, self.labels, self.length, self.seed, self.rate = pictures, labels, length, seed, rate
         self.tokens = [p.shape[-2] * p.shape[-1] // CONFIG.patch**2 for p in pictures]
         self.rows = rows
@@ -70,7 +71,10 @@ class Batches:
         """The rows of an epoch, each with the numbers of its pictures, and each picture's rate of dropping."""
         order = torch.randperm(len(self.pictures), generator=self.generator(number)).tolist()
         rng = Random(f"drop/{self.seed}/{number}")
-        rates = [self.rate(rng, n) for n in self.tokens] if self.rate else [0.0] * len(self.tokens)
+        rates = [0.0] * len(order)
+        if self.rate:
+            seen = {k: number * len(order) + place for place, k in enumerate(order)}
+            rates = [self.rate(rng, n, seen[k]) for k, n in enumerate(self.tokens)]
         rows = pack([left(self.tokens[k], rates[k]) for k in order], self.length)
         return [[order[place] for place in row] for row in rows], rates
 
