@@ -1,4 +1,4 @@
-"""Chapter 07's sentences with numbers are held to the card of its checkpoint, and to the recipe."""
+"""Chapter 07's sentences with numbers are held to the card of its checkpoint, to its experiments and to the recipe."""
 
 import json
 import math
@@ -9,6 +9,8 @@ import pytest
 
 from soralab.datasets.native_sizes import HIGH, LOW, STEP, WIDEST, size
 from soralab.experiments import navit_budget as budget
+from soralab.experiments import navit_dropping as dropping
+from soralab.experiments.navit_positions import ASKED, RATIO
 from soralab.files.checkpoints import read_card
 from soralab.navit import pack
 from soralab.recipes import navit as recipe
@@ -114,3 +116,45 @@ def test_what_is_said_of_dropping():
     assert f"cost the shipped model {100 * (shipped['0.0'] - shipped['0.5']):.0f} points" in said
     assert f"win back {won:.1f} points" in said and f"cost {lost:.1f} on whole pictures" in said and lost > half
     assert f"is {speed['0.5'] / speed['0.0']:.1f} times as fast" in said
+
+
+def experiment(name: str) -> dict[str, list[dict]]:
+    """What data/experiments has of NAME: {arm: [each seed's numbers]}."""
+    return json.loads((ROOT / "data" / "experiments" / f"{name}.json").read_text(encoding="utf-8"))["runs"]
+
+
+def test_what_is_said_of_sizes_it_never_saw():
+    said, runs = prose(), experiment("navit_positions")
+    shares = {kind: {asked: [run[asked] for run in runs[kind]] for asked in runs[kind][0]} for kind in runs}
+    absolute, fractional = ({asked: points(mean(each)) for asked, each in shares[kind].items()}
+                            for kind in ("absolute", "fractional"))  # fmt: skip
+    home, larger, longer, both = (apart(shares["fractional"][asked], shares["absolute"][asked])
+                                  for asked in ("as in training", "larger", "longer", "larger and longer"))  # fmt: skip
+    assert abs(home[0]) < home[1] and f"do not decide ({home[0]:.1f} ± {home[1]:.1f} points)" in said
+    assert all(gain > half for gain, half in (larger, longer, both))
+    assert f"to {absolute['larger']} of the larger pictures and {absolute['larger and longer']} of the larger" in said
+    assert f"read {fractional['larger']} and {fractional['larger and longer']}" in said
+    tokens = ASKED["as in training"][0][1] * math.sqrt(RATIO) / STEP
+    assert 9.5 < tokens < 10.5 and "up to ten patches a side" in said
+    assert ASKED["larger"][0] == (40, 48) and "resolutions of 40 to 48" in said
+    assert ASKED["longer"][1] == (2, 3) and "from 2 : 1" in said
+
+
+def test_what_is_said_of_ways_of_dropping():
+    said, runs = prose(), experiment("navit_dropping")
+
+    def against(way, rate, other="constant"):
+        return apart([run[rate] for run in runs[way]], [run[rate] for run in runs[other]])
+
+    ahead, half = against("falling", "0.0")
+    assert ahead > half and f"ahead of a constant one by {ahead:.1f} ± {half:.1f} points" in said
+    ahead, half = against("falling", "0.0", "rising")
+    assert ahead > half and f"and of a rising one by {ahead:.1f} ± {half:.1f}" in said
+    for way, rate in (("Beta", "0.0"), ("by size", "0.0"), ("rising", "0.0"), ("falling", "0.5"), ("by size", "0.5")):
+        gain, half = against(way, rate)
+        assert abs(gain) < half, (way, rate)
+    lost, half = against("whole pictures", "0.0", "falling")
+    assert lost > half and f"still {lost:.1f} points behind no dropping" in said
+    sizes = json.loads((ROOT / "data" / "experiments" / "navit_dropping.json").read_text(encoding="utf-8"))
+    assert sizes["steps"] == 200 and "200 steps from the shipped model" in said and sizes["mean"] == 0.5
+    assert (dropping.HIGH, dropping.LOW) == (0.8, 0.2) and "from 0.8 to 0.2, or back" in said
