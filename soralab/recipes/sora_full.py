@@ -168,14 +168,14 @@ class Batches:
     """Rows of films of all kinds: of each as many as its share, whatever the step, and its films in a new order each
     epoch."""
 
-    def __init__(self, libraries: list[dict[str, Tensor]], batch: int = BATCH):
-        self.libraries, self.batch = libraries, batch
+    def __init__(self, libraries: list[dict[str, Tensor]], batch: int = BATCH, kinds: tuple[Kind, ...] = KINDS):
+        self.libraries, self.batch, self.kinds = libraries, batch, kinds
 
     def __call__(self, step: int) -> dict[str, list]:
         """Batch `step`: {"x0": a tensor of latents for each kind that has films in it, "kinds": their numbers, "ids"
         [films, words], "rate": a tensor for each kind}."""
         rng, found = Random(f"{SEED}/batch/{step}"), {"x0": [], "kinds": [], "ids": [], "rate": []}
-        for number, (kind, held) in enumerate(zip(KINDS, self.libraries, strict=True)):
+        for number, (kind, held) in enumerate(zip(self.kinds, self.libraries, strict=True)):
             low, high = (int(kind.share * self.batch * at + 1e-6) for at in (step, step + 1))
             if low == high:
                 continue
