@@ -172,6 +172,25 @@ def shift_of(tokens: int) -> float:
     return SHIFT * math.sqrt(tokens / USUAL)
 
 
+MEMORY, EDGE = 9, 5  # frames that an extension remembers, and that a join sees of either film
+
+
+def remembered(frames: int, most: int = MEMORY) -> int:
+    """How many frames at one end of a film of so many are shown to the model: a clip's."""
+    return min(clip_for(frames - LATENT + 1), most)
+
+
+def extension(frames: int, by: int, backwards: bool = False) -> tuple[int, ...]:
+    """The clips that are walked to make a film of so many frames longer."""
+    known = remembered(frames)
+    return (clip_for(by), known) if backwards else (clip_for(known + by),)
+
+
+def joint(a: int, b: int, between: int) -> tuple[int, ...]:
+    """The clips that are walked to join films of a and of b frames."""
+    return remembered(a, EDGE), clip_for(between), remembered(b, EDGE)
+
+
 @dataclass
 class FullFilmmaker:
     """Everything between a prompt, a picture or films, and a film.
@@ -208,19 +227,17 @@ class FullFilmmaker:
     ) -> Tensor:  # fmt: skip
         """The films with `by` frames more, behind them or before them."""
         films = beside(self.sora, films)
+        clips, known = extension(films.shape[1], by, backwards), remembered(films.shape[1])
+        given = self.empty(len(films), clips, *films.shape[3:])
         if backwards:
-            known = films[:, : min(clip_for(films.shape[1] - LATENT + 1), MEMORY)]
-            z, clips = self.encode(known), (clip_for(by), known.shape[1])
-            given = self.empty(len(films), clips, *films.shape[3:])
+            z = self.encode(films[:, :known])
             given[:, -z.shape[1] :] = z
             new = self.decode(self.walk(given, clips, prompts, seed, **options)[:, : -z.shape[1]])
             return torch.cat([new[:, new.shape[1] - by :], films], dim=1)
-        known = films[:, -min(clip_for(films.shape[1] - LATENT + 1), MEMORY) :]
-        z, clip = self.encode(known), clip_for(known.shape[1] + by)
-        given = self.empty(len(films), (clip,), *films.shape[3:])
+        z = self.encode(films[:, -known:])
         given[:, : z.shape[1]] = z
-        new = self.decode(self.walk(given, (clip,), prompts, seed, **options))
-        return torch.cat([films, new[:, known.shape[1] :][:, :by]], dim=1)
+        new = self.decode(self.walk(given, clips, prompts, seed, **options))
+        return torch.cat([films, new[:, known:][:, :by]], dim=1)
 
     def loop(self, films: Tensor, by: int, prompts: list[str], seed: int = 0, **options) -> Tensor:
         """The films and `by` frames that lead from their end back to their beginning."""
@@ -229,9 +246,8 @@ class FullFilmmaker:
     def join(self, a: Tensor, b: Tensor, between: int, prompts: list[str], seed: int = 0, **options) -> Tensor:
         """Film a, `between` frames that lead from it to b, and b."""
         a, b = beside(self.sora, (a, b))
-        tail, head = (min(clip_for(x.shape[1] - LATENT + 1), EDGE) for x in (a, b))
-        clips = (tail, clip_for(between), head)
-        left, right = self.encode(a[:, -tail:]), self.encode(b[:, :head])
+        clips = joint(a.shape[1], b.shape[1], between)
+        left, right = self.encode(a[:, -clips[0] :]), self.encode(b[:, : clips[-1]])
         given = self.empty(len(a), clips, *a.shape[3:])
         given[:, : left.shape[1]], given[:, -right.shape[1] :] = left, right
         z = self.walk(given, clips, prompts, seed, **options)[:, left.shape[1] : -right.shape[1]]
@@ -323,6 +339,3 @@ class FullFilmmaker:
     def decode(self, z: Tensor) -> Tensor:
         """A clip of its latents."""
         return self.autoencoder.decode(z).clamp(-1, 1)
-
-
-MEMORY, EDGE = 9, 5  # frames that an extension remembers, and that a join sees of either film

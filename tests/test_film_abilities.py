@@ -10,7 +10,9 @@ from tiny_full import save_full
 from tiny_models import PROMPT, numbers, save_all
 
 from soralab import recaptioning, world
-from soralab.command import main
+from soralab.command import film, main
+from soralab.command.film import nearest_learnt
+from soralab.files import films as films_file
 from soralab.files.checkpoints import save_checkpoint
 from soralab.files.films import read_film, save_film
 from soralab.sora import Filmmaker
@@ -97,7 +99,8 @@ ASKED = {  # the words of the command; what is asked for, the files that are rea
     ("--size", "48x64"): ("film", {}, None, {"size": (9, 48, 64)}),
     ("--size", "48\u00d764", "--frames", "17"): ("film", {}, None, {"size": (17, 48, 64)}),
     ("--frames", "1"): ("film", {}, None, {"size": (1, 32, 32)}),
-    ("--from", "picture.png"): ("animate", {"pictures": "picture.png"}, (32, 32), {"frames": 9}),
+    ("--from", "picture.png"): ("animate", {"pictures": "picture.png"}, (32, 48), {"frames": 9}),
+    ("--from", "picture.png", "--size", "32x32"): ("animate", {"pictures": "picture.png"}, (32, 32), {"frames": 9}),
     ("--from", "picture.png", "--frames", "5", "--size", "16X24"):
         ("animate", {"pictures": "picture.png"}, (16, 24), {"frames": 5}),
     ("--from", "a.png", "--size", "32x32"): ("animate", {"pictures": "a.png"}, (32, 32), {"frames": 9}),
@@ -108,7 +111,7 @@ ASKED = {  # the words of the command; what is asked for, the files that are rea
     ("--edit", "b.png", "--strength", "0.25"): ("edit", {"films": "b.png"}, (32, 32), {"strength": 0.25}),
     ("--edit", "b.png", "--strength", "0"): ("edit", {"films": "b.png"}, (32, 32), {"strength": 0.0}),
     ("--join", "a.png", "b.png"): ("join", {"a": "a.png", "b": "b.png"}, (32, 32), {"between": 8}),
-    ("--join", "b.png", "a.png", "--by", "64"): ("join", {"a": "b.png", "b": "a.png"}, (32, 32), {"between": 64}),
+    ("--join", "b.png", "a.png", "--by", "17"): ("join", {"a": "b.png", "b": "a.png"}, (32, 32), {"between": 17}),
     ("--loop", "a.png", "--by", "5"): ("loop", {"films": "a.png"}, (32, 32), {"by": 5}),
     ("--loop", "a.png", "--size", "24x40"): ("loop", {"films": "a.png"}, (24, 40), {"by": 8}),
 }  # fmt: skip
@@ -126,10 +129,84 @@ def test_each_option_reaches_the_filmmaker(asked, films, capsys, words):
     for argument, file in files.items():
         frames, got = films[1][file], found[argument]
         assert got.shape == ((2, 3, *size) if what == "animate" else (2, len(frames), 3, *size))
-        if size == (32, 32):  # of a picture that is wider, the middle
-            middle = frames[..., 16:48] if file == "picture.png" else frames
+        if size[0] == 32:  # of a picture that is wider, the middle
+            edge = (frames.shape[-1] - size[1]) // 2
+            middle = frames[..., edge : frames.shape[-1] - edge]
             assert all((film - (middle[0] if what == "animate" else middle)).abs().max() < 0.01 for film in got)
     assert len(read_film("out.png")) == 9
+
+
+SAID = {  # what is said of the files; those that `save_film` writes have 256 pixels a side
+    ("--from", "picture.png"): ["picture.png: the middle 256x384 of 256x512, scaled to 32x48"],
+    ("--from", "picture.png", "--size", "32x64"): ["picture.png: 256x512, scaled to 32x64"],
+    ("--extend", "a.png"): ["a.png: 256x256, scaled to 32x32"],
+    ("--loop", "a.png", "--size", "48x64"): ["a.png: the middle 192x256 of 256x256, scaled to 48x64"],
+    ("--edit", "a.png", "--size", "256x256"): [],
+    ("--edit", "picture.png", "--size", "256x256"): ["picture.png: the middle 256x256 of 256x512"],
+    ("--join", "a.png", "picture.png", "--size", "32x32"):
+        ["a.png: 256x256, scaled to 32x32", "picture.png: the middle 256x256 of 256x512, scaled to 32x32"],
+    ("--join", "a.png", "a.png"): ["a.png: 256x256, scaled to 32x32"],
+    ("--frames", "1"): [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", SAID, ids=" ".join)
+def test_what_is_done_to_a_file_is_said(asked, capsys, words):
+    assert main(["film", PROMPT, *words]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if ".png: " in line] == SAID[words]
+
+
+@pytest.mark.parametrize("shown, size", [
+    ([(256, 256)], (32, 32)), ([(480, 640)], (48, 64)), ([(1080, 1920)], (32, 48)), ([(1920, 1080)], (48, 32)),
+    ([(640, 480)], (48, 32)), ([(100, 110)], (32, 32)), ([(3, 4)], (48, 64)), ([(10, 3000)], (32, 48)),
+    ([(32, 48), (256, 384)], (32, 48)), ([(32, 64), (64, 32)], (32, 32)), ([(32, 48), (32, 40), (30, 40)], (48, 64)),
+])  # fmt: skip
+def test_of_the_sizes_that_were_learnt_the_nearest_in_shape_is_taken(shown, size):
+    assert nearest_learnt(shown) == size
+
+
+MUCH = {
+    ("--frames", "17", "--size", "48x64"): "", ("--frames", "9", "--size", "64x64"): "",
+    ("--extend", "a.png"): "", ("--extend", "a.png", "--backwards", "--by", "17"): "",
+    ("--join", "a.png", "b.png", "--by", "17"): "", ("--edit", "a.png"): "",
+    ("--frames", "18"): "21 frames at once (up to 17)",
+    ("--extend", "a.png", "--by", "9"): "21 frames at once (up to 17)",
+    ("--from", "picture.png", "--frames", "21"): "21 frames at once (up to 17)",
+    ("--edit", "long.png"): "25 frames at once (up to 17)", ("--loop", "b.png", "--by", "18"): "21 frames at once",
+    ("--frames", "9", "--size", "64x96"): "288 tokens at once (up to 240)",
+    ("--join", "a.png", "b.png", "--size", "48x64"): "336 tokens at once (up to 240)",
+    ("--frames", "65", "--size", "64x64"): "65 frames at once (up to 17) or 1088 tokens at once (up to 240)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", MUCH, ids=" ".join)
+def test_more_than_was_learnt_is_warned_of_and_tried(asked, capsys, words):
+    save_film("long.png", numbers(22, 3, 32, 32).clamp(-1, 1))
+    assert main(["film", PROMPT, *words]) == 0
+    err = capsys.readouterr().err
+    assert len(asked) == 1 and err.count("\n") == bool(MUCH[words])
+    if MUCH[words]:
+        assert err.startswith(f"soralab: the model never learnt {MUCH[words]}") and "films this all the same" in err
+
+
+@pytest.mark.parametrize("words, size", [
+    (("--frames", "6"), (16, 16)), (("--from", "picture.png", "--frames", "10"), (16, 16)),
+    (("--extend", "a.png", "--by", "3"), (16, 16)), (("--extend", "b.png", "--by", "6"), (16, 16)),
+    (("--extend", "a.png", "--by", "6", "--backwards"), (16, 16)),
+    (("--join", "a.png", "picture.png", "--by", "6"), (16, 16)), (("--loop", "a.png"), (16, 16)),
+    (("--edit", "b.png"), (16, 16)),
+])  # fmt: skip
+def test_what_is_warned_of_is_what_is_walked(monkeypatch, words, size):
+    told, walked, walk = [], [], FullFilmmaker.walk
+
+    def seen(self, given, clips, *rest, **options):
+        walked.append((clips, 4 * given.shape[3], 4 * given.shape[4]))
+        return walk(self, given, clips, *rest, **options)
+
+    monkeypatch.setattr(FullFilmmaker, "walk", seen)
+    monkeypatch.setattr(film, "beyond", lambda *much: told.append(much) or [])
+    assert main(["film", PROMPT, *words, "--size", "16x16", "--steps", "1"]) == 0
+    assert told == walked and len(told) == 1
 
 
 def test_the_model_is_chosen_by_what_is_asked(asked):
@@ -304,6 +381,36 @@ def test_what_cannot_be_is_refused_in_one_line(here, shelf, films, capsys, words
     before = litter(here)
     assert says in refused(capsys, PROMPT, *words, "--steps", "1")
     assert litter(here) == before and not Path("film.gif").exists()
+
+
+def test_a_refusal_is_one_line_where_the_prompt_is_new_too(capsys):
+    for words in (("--size", "20x20", "--frames", "65"), ("--from", "missing.png"), ("--checkpoint", "another")):
+        assert "never learnt" not in refused(capsys, "a red circle spins", "--frames", "9", *words)
+
+
+def test_what_cannot_be_written_is_told_before_anything_is_filmed(here, asked, monkeypatch, capsys):
+    """A Pillow that was built without WebP knows the suffix, and fails only when it has the frames."""
+    from PIL import Image
+
+    Image.init()
+    monkeypatch.delitem(Image.SAVE_ALL, "WEBP")
+    Path("out.webp").write_bytes(b"mine")
+    for words in ((), ("--frames", "9"), ("--extend", "a.png")):
+        assert refused(capsys, PROMPT, *words, "-o", "out.webp") == (
+            "soralab: out.webp cannot be written as .webp on this machine: take .gif .mp4 .png")
+    assert asked == [] and Path("out.webp").read_bytes() == b"mine" and litter(here) == sorted([*GIVEN, "out.webp"])
+
+
+def test_one_frame_of_the_films_own_size_is_encoded_first(asked, monkeypatch):
+    tried = []
+    monkeypatch.setattr(films_file, "_write", lambda path, frames, fps: tried.append((len(asked), frames.shape)))
+    for words, shape in ((("--size", "48x64"), (1, 48, 64, 3)), ((), (1, 32, 32, 3)),
+                         (("--from", "picture.png", "--n", "2"), (1, 32, 97, 3))):  # fmt: skip
+        assert main(["film", PROMPT, *words]) == 0
+        (before, shown), (after, _) = tried
+        assert (before, shown, after) == (0, shape, 1)
+        tried.clear()
+        asked.clear()
 
 
 def test_a_film_before_is_kept_where_another_is_refused(here, capsys):

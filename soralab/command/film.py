@@ -19,9 +19,8 @@ def declare(verbs):
     film.add_argument("--steps", type=count(1, 1000), default=20, help="of the sampler, 1 to 1000 (default: 20)")
     film.add_argument("--guidance", type=_guidance, default=3.0, help="of the prompt, 0 to 30; 1 is none (default: 3)")
     film.add_argument("--n", type=count(1, 64), default=1, help="films side by side, 1 to 64 (default: 1)")
-    film.add_argument(
-        "--size", type=_size, metavar="HxW", help="height and width in pixels, such as 48x64 (default: 32x32)"
-    )
+    film.add_argument("--size", type=_size, metavar="HxW", help="height and width in pixels, such as 48x64 (default: "
+                      "32x32, or of those learnt the nearest in shape to the file that is given)")  # fmt: skip
     film.add_argument("--frames", type=count(1, 65), help="of the film, 1 is a picture (default: 9)")
     film.add_argument("--from", dest="picture", metavar="PICTURE", help="bring this picture to life")
     film.add_argument("--extend", metavar="FILM", help="go on with this film, or with --backwards find its beginning")
@@ -55,7 +54,7 @@ def _share(text: str) -> float:
 _size.__name__, _share.__name__ = "size", "number"
 WAYS = {"picture": "--from", "extend": "--extend", "edit": "--edit", "join": "--join", "loop": "--loop"}
 BELONGS = {"by": ("extend", "join", "loop"), "backwards": ("extend",), "strength": ("edit",)}
-WHOLE, USUAL_SIZE, USUAL_FRAMES = "sora_full", (32, 32), 9
+WHOLE, USUAL_SIZE, USUAL_FRAMES, USUAL_BY = "sora_full", (32, 32), 9, 8
 STILL, SMALLEST = 4, 16  # frames and pixels a side that the referee needs; a picture is shown to it as often
 TOLD = 3  # things that it names
 
@@ -91,7 +90,7 @@ _guidance.__name__ = "number"  # what argparse calls it in its message
 def run(options) -> None:
     """Film the prompt and save it."""
     from soralab.files.checkpoints import checkpoint_paths, read_card
-    from soralab.files.films import check_film_path, save_film
+    from soralab.files.films import check_film_path, save_film, try_film
     from soralab.world.hindi_reader import is_hindi
     from soralab.world.language import words
     from soralab.world.prompts import read_prompt
@@ -106,16 +105,23 @@ def run(options) -> None:
     new = way or options.size or options.frames or there and prompt.unlearnt("simple")
     checkpoint = (WHOLE if new else "sora") if options.checkpoint is None else options.checkpoint
     card = read_card(checkpoint)
-    for what in prompt.unlearnt(card.get("level", "simple")):
-        print(f"soralab: the model never learnt {what}; it films this all the same", file=sys.stderr)
     given = read_given(options, way)
+    size = tuple(given[0].shape[2:]) if given else options.size or USUAL_SIZE
+    maker = loaded(checkpoint, card, way, options)
+    unlearnt = prompt.unlearnt(card.get("level", "simple"))
+    if is_whole(card):
+        maker.check(*size)
+        unlearnt += beyond(clips_of(options, way, [len(film) for film in given]), *size)
+    try_film(options.output, *size, options.n)
+    for what in unlearnt:
+        print(f"soralab: the model never learnt {what}; it films this all the same", file=sys.stderr)
     text = expanded(prompt.text, options.seed) if options.expand else prompt.text
     from soralab.training.progress import progress
 
     with progress(total=options.steps, desc="filming", unit="step") as bar:
         settings = dict(seed=options.seed, steps=options.steps, guidance=options.guidance,
                         callback=lambda *_: bar.update() and None)  # fmt: skip
-        films = filmed(checkpoint, card, way, given, [text] * options.n, options, settings)
+        films = filmed(maker, way, given, [text] * options.n, options, settings)
     save_film(options.output, films if options.n > 1 else films[0])
     size = "x".join(str(films.shape[k]) for k in (1, 3, 4))
     print(f"{options.output}: {len(films)} of {size} in {time.perf_counter() - began:.1f} s")
@@ -141,13 +147,58 @@ def judge(films, things: list[dict]) -> None:
 
 
 def read_given(options, way: str | None) -> list:
-    """The picture or the films that the options name, [time, 3, height, width] each, at the size that is asked for."""
+    """The picture or the films that the options name, [time, 3, height, width] each, at the size that is asked for, or
+    at the one of those learnt whose shape is nearest to theirs. Prints what is done to them."""
     from soralab.files.films import read_film
+    from soralab.files.upright import middle_part
 
     named = getattr(options, way) if way else []
-    height, width = options.size or USUAL_SIZE
-    frames = 1 if way == "picture" else None
-    return [read_film(path, frames, height, width) for path in ([named] if isinstance(named, str) else named)]
+    paths = [named] if isinstance(named, str) else named
+    shown = [tuple(read_film(path, 1).shape[2:]) for path in paths]
+    height, width = options.size or (nearest_learnt(shown) if shown else USUAL_SIZE)
+    for path, (h, w) in dict(zip(paths, shown, strict=True)).items():
+        part = middle_part(h, w, height, width)
+        cut = f"the middle {part[0]}x{part[1]} of {h}x{w}" if part != (h, w) else f"{h}x{w}"
+        if (h, w) != (height, width):
+            print(f"{path}: {cut}" + (f", scaled to {height}x{width}" if part != (height, width) else ""))
+    return [read_film(path, 1 if way == "picture" else None, height, width) for path in paths]
+
+
+def nearest_learnt(shown: list[tuple[int, int]]) -> tuple[int, int]:
+    """Of the sizes that the whole model learnt, the one whose shape is nearest to those of files (height, width)."""
+    from soralab.recipes.sora_full import KINDS
+
+    def far(size: tuple[int, int]) -> float:
+        return sum(abs(math.log(size[0] * w / (size[1] * h))) for h, w in shown)
+
+    return min(sorted({(kind.height, kind.width) for kind in KINDS}), key=far)
+
+
+def clips_of(options, way: str | None, lengths: list[int]) -> tuple[int, ...]:
+    """The clips that the whole model walks, where files of so many frames are given."""
+    from soralab.sora_full import clip_for, extension, joint
+
+    by = options.by or USUAL_BY
+    if way == "extend":
+        return extension(lengths[0], by, options.backwards)
+    if way in ("join", "loop"):
+        return joint(lengths[0], lengths[-1], by)
+    return (clip_for(lengths[0] if way == "edit" else options.frames or USUAL_FRAMES),)
+
+
+def beyond(clips: tuple[int, ...], height: int, width: int) -> list[str]:
+    """What is more of these clips, walked together, than the whole model ever saw, in words."""
+    from soralab.recipes.sora_full import KINDS
+    from soralab.sora_full import latents
+
+    def tokens(clips: tuple[int, ...], height: int, width: int) -> int:
+        return sum(map(latents, clips)) * (height // 8) * (width // 8)
+
+    asked, longest = tokens(clips, height, width), max(max(kind.clips) for kind in KINDS)
+    most = max(tokens(kind.clips, kind.height, kind.width) for kind in KINDS)
+    told = [f"{max(clips)} frames at once (up to {longest})"] if max(clips) > longest else []
+    told += [f"{asked} tokens at once (up to {most})"] if asked > most else []
+    return [" or ".join(told)] if told else []
 
 
 def expanded(text: str, seed: int) -> str:
@@ -159,23 +210,37 @@ def expanded(text: str, seed: int) -> str:
     return longer
 
 
-def filmed(checkpoint, card, way, given, prompts, options, settings):
-    """The films [n, time, 3, height, width]. Raises ValueError if the model cannot do what is asked."""
+def is_whole(card: dict) -> bool:
+    """Whether a checkpoint's card is of the whole model, by what only its transformer has."""
+    return "rank" in card.get("config", ())
+
+
+def loaded(checkpoint, card, way, options):
+    """The filmmaker of a checkpoint. Raises ValueError if it cannot do what is asked."""
     from soralab.training.profiles import device
 
-    if "rank" not in card.get("config", ()):
-        from soralab.sora import Filmmaker
+    if is_whole(card):
+        from soralab.sora_full import FullFilmmaker
 
-        asked = [f"--{name}" for name in ("size", "frames") if getattr(options, name)] + ([WAYS[way]] if way else [])
-        if asked:
-            raise ValueError(f"{checkpoint} films 9 frames of 32x32 from a prompt alone, and {', '.join(asked)} asks "
-                             f"for more: leave --checkpoint out, or give {WHOLE}")  # fmt: skip
-        return Filmmaker.load(checkpoint, device()).film(prompts, **settings)
-    from soralab.sora_full import FullFilmmaker
+        return FullFilmmaker.load(checkpoint, device())
+    from soralab.sora import Filmmaker
 
-    maker = FullFilmmaker.load(checkpoint, device())
-    films = [film[None].expand(len(prompts), -1, -1, -1, -1).to(device()) for film in given]
-    by, size = options.by or 8, options.size or USUAL_SIZE
+    asked = [f"--{name}" for name in ("size", "frames") if getattr(options, name)] + ([WAYS[way]] if way else [])
+    if asked:
+        raise ValueError(f"{checkpoint} films 9 frames of 32x32 from a prompt alone, and {', '.join(asked)} asks "
+                         f"for more: leave --checkpoint out, or give {WHOLE}")  # fmt: skip
+    return Filmmaker.load(checkpoint, device())
+
+
+def filmed(maker, way, given, prompts, options, settings):
+    """The films [n, time, 3, height, width]."""
+    from soralab.sora import Filmmaker
+    from soralab.training.data import beside
+
+    if isinstance(maker, Filmmaker):
+        return maker.film(prompts, **settings)
+    films = [beside(maker.sora, film[None].expand(len(prompts), -1, -1, -1, -1)) for film in given]
+    by, size = options.by or USUAL_BY, options.size or USUAL_SIZE
     if way == "picture":
         return maker.animate(films[0][:, 0], prompts, options.frames or USUAL_FRAMES, **settings)
     if way == "extend":

@@ -25,7 +25,8 @@ from torch import Tensor
 from soralab.datasets.flickr import lines, square, told
 from soralab.datasets.registry import mend, place
 from soralab.files.damage import damage_named
-from soralab.files.films import MAX_SIDE_PRODUCT, read_film, resized
+from soralab.files.films import MAX_SIDE_PRODUCT, read_film
+from soralab.files.upright import resized
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 FILMS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif"}

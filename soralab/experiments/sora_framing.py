@@ -114,7 +114,8 @@ def framed(picture: Tensor, text: str) -> str:
     if not masks:
         return "not there"
     mask = max(masks, key=np.sum)
-    return "cut off" if max(border.sum() for border in (mask[0], mask[-1], mask[:, 0], mask[:, -1])) >= EDGE else "whole"
+    covered = max(border.sum() for border in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+    return "cut off" if covered >= EDGE else "whole"
 
 
 def counted(shown: Tensor, texts: list[str]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from soralab.files.atomic import atomic_write, check_writable, explain, explained
-from soralab.files.upright import ORIENTATION, as_held, square_pixels, upright
+from soralab.files.upright import ORIENTATION, as_held, resized, square_pixels, upright
 
 FILM_SUFFIXES = (".gif", ".mp4", ".webp", ".png")
 SHORT_SIDE = 256  # pixels; films below it are enlarged by a whole factor, each pixel a sharp square
@@ -64,13 +64,37 @@ def save_film(path: str | os.PathLike, film, fps: float = 8) -> Path:
     if not 0 < fps <= 100:
         raise ValueError(f"fps is {fps!r}, it takes a number of frames a second above 0, up to 100")
     frames = _frames(film)
-    factor = max(1, math.ceil(SHORT_SIDE / min(frames.shape[1:3])))
     with atomic_write(path) as temporary:
-        if path.suffix.lower() == ".mp4":
-            _write_video(temporary, frames, factor, fps)
-        else:
-            _write_animation(temporary, frames, factor, fps)
+        _write(temporary, frames, fps)
     return path
+
+
+class _Tried(Exception):
+    """It can be written; it is not kept."""
+
+
+def try_film(path: str | os.PathLike, height: int, width: int, n: int = 1) -> None:
+    """Encode a frame of n films of this size as `save_film` will, and leave nothing: what cannot be written is known
+    before a film is made. Raises as save_film does, and OSError for whatever an encoder finds."""
+    path = check_film_path(path)
+    frames = _frames(np.zeros((n, 1, 3, height, width)))
+    try:
+        with atomic_write(path) as temporary:
+            _write(temporary, frames, 8)
+            raise _Tried
+    except _Tried:
+        return
+    except OSError:
+        raise
+    except Exception as error:
+        others = " ".join(suffix for suffix in FILM_SUFFIXES if suffix != path.suffix.lower())
+        raise OSError(f"{path} cannot be written as {path.suffix} on this machine: take {others}") from error
+
+
+def _write(path: Path, frames: np.ndarray, fps: float) -> None:
+    factor = max(1, math.ceil(SHORT_SIDE / min(frames.shape[1:3])))
+    write = _write_video if path.suffix.lower() == ".mp4" else _write_animation
+    write(path, frames, factor, fps)
 
 
 def _frames(film) -> np.ndarray:
@@ -310,24 +334,3 @@ def import_av():
         raise OSError(f"film files need the package av, which does not import ({str(error).splitlines()[0]}): "
                       "`python3 course.py lab` installs it; a .gif, .webp or .png can be written without") from error
     return av
-
-
-def resized(frame: np.ndarray, height: int | None, width: int | None):
-    """uint8 [h, w, 3] -> float tensor [3, height, width] in [-1, 1], cut from the middle and averaged."""
-    import torch
-    from torch.nn import functional as F
-
-    picture = torch.tensor(np.ascontiguousarray(frame)).permute(2, 0, 1).float() / 127.5 - 1
-    h, w = picture.shape[-2:]
-    if height is None and width is None:
-        return picture
-    height_, width_ = height or max(1, round(h * width / w)), width or max(1, round(w * height / h))
-    if height is not None and width is not None:
-        # the largest part with the wanted shape
-        part_h, part_w = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
-        y, x = (h - part_h) // 2, (w - part_w) // 2
-        picture = picture[:, y : y + part_h, x : x + part_w]
-    shrinks = picture.shape[-2] >= height_ and picture.shape[-1] >= width_
-    # "area" is the mean over each output pixel's square: exact for whole factors, no aliasing for others
-    mode = {"mode": "area"} if shrinks else {"mode": "bilinear", "antialias": True}
-    return F.interpolate(picture[None], size=(height_, width_), **mode)[0]

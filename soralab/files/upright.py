@@ -1,4 +1,5 @@
-"""Pictures and frames as they are to be shown: upright, and of square pixels, whatever the camera wrote."""
+"""Pictures and frames as they are to be shown: upright and of square pixels, whatever the camera wrote, and as large as
+is asked."""
 
 from fractions import Fraction
 
@@ -41,3 +42,28 @@ def upright(picture: np.ndarray, frame) -> np.ndarray:
     if abs(b) > abs(a):  # x and y change places
         picture, a, d = picture.transpose(1, 0, 2), c, b
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def middle_part(h: int, w: int, height: int, width: int) -> tuple[int, int]:
+    """Height and width of the largest part of a frame of h x w that has the shape of height x width."""
+    return min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
+
+
+def resized(frame: np.ndarray, height: int | None, width: int | None):
+    """uint8 [h, w, 3] -> float tensor [3, height, width] in [-1, 1], cut from the middle and averaged."""
+    import torch
+    from torch.nn import functional as F
+
+    picture = torch.tensor(np.ascontiguousarray(frame)).permute(2, 0, 1).float() / 127.5 - 1
+    h, w = picture.shape[-2:]
+    if height is None and width is None:
+        return picture
+    height_, width_ = height or max(1, round(h * width / w)), width or max(1, round(w * height / h))
+    if height is not None and width is not None:
+        part_h, part_w = middle_part(h, w, height, width)
+        y, x = (h - part_h) // 2, (w - part_w) // 2
+        picture = picture[:, y : y + part_h, x : x + part_w]
+    shrinks = picture.shape[-2] >= height_ and picture.shape[-1] >= width_
+    # "area" is the mean over each output pixel's square: exact for whole factors, no aliasing for others
+    mode = {"mode": "area"} if shrinks else {"mode": "bilinear", "antialias": True}
+    return F.interpolate(picture[None], size=(height_, width_), **mode)[0]
