@@ -8,6 +8,7 @@ z_t each is the others, times a factor of t. Nine short trainings in pixels and 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
@@ -19,8 +20,9 @@ from torch import Tensor
 from soralab import world
 from soralab.diffusion import RectifiedFlow, diffusion_loss, dpm_solver_pp, guide, sample_times
 from soralab.diffusion.process import noise_like
-from soralab.experiments.sora_scores import judge
+from soralab.experiments.sora_scores import COLUMNS, judge
 from soralab.figures.bands import BANDS
+from soralab.figures.curves import wilson
 from soralab.files.atomic import atomic_write, kept, make_folder
 from soralab.recipes import RUNS
 from soralab.recipes.sora import FRAMES, SIDE, parameters, used
@@ -124,6 +126,24 @@ def measured(run: Run, folder: Path) -> dict:
     asked = by_profile(smoke=2, laptop=ASKED, gpu=ASKED)
     texts = [short_caption(scene) for scene in islice(used(count(10**5), "test"), asked)]
     return {"errors": errors(run, model, held), "films": asked, **judge(films(run, model, texts), texts)}
+
+
+def load_experiment(path: Path = FILE) -> dict:
+    """What the course ships, for `figures.prediction_errors` and `table`; where there is no file yet, without runs."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"times": TIMES, "runs": {}}
+
+
+def table(found: Mapping) -> str:
+    """One line a run: what share of its films is as it was told, in percent, with 95 % Wilson intervals."""
+    lines = [f"{'':22s}" + "".join(f"{column:>14s}" for column in COLUMNS)]
+    for name, row in found["runs"].items():
+        place, kind, _, space = name.split("_")
+        cells = []
+        for column in COLUMNS:
+            low, high = wilson(round(row[column] * row["films"]), row["films"])
+            cells.append(f"{100 * row[column]:.0f} ({100 * low:.0f}\u2013{100 * high:.0f})")
+        lines.append(f"{place:9s}{kind:5s}in {space:5s}" + "".join(f"{cell:>14s}" for cell in cells))
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ Films play in place (`show_film`, `show_films`) or lie as strips (`film_strip`, 
 stand in grids (`image_grid`, `before_after`) or beside their texts (`pairs_table`); runs are held against
 reference runs (`loss_curve`, `verdict`) and shares against their intervals (`bars_with_intervals`,
 `wilson`); `road_map`, `road_strip`, `sora_parts`,
-`dit_blocks` and `patches_diagram` draw the course's plans. `explorer` puts
+`dit_blocks` and `patches_diagram` draw the course's plans; `marginal_paths` shows why a flow bends,
+`prediction_errors` what it is best to predict. `explorer` puts
 sliders on what was drawn beforehand. For a plot of your own:
 `fig, axes = figure()`, then `picture(fig, alt="what it shows")`.
 """
@@ -19,7 +20,9 @@ from soralab.figures.four_blocks import dit_blocks
 from soralab.figures.grids import before_after, image_grid
 from soralab.figures.pairs import pairs_table
 from soralab.figures.patches import patches_diagram
+from soralab.figures.paths import marginal_paths
 from soralab.figures.pictures import Picture, picture
+from soralab.figures.predictions import prediction_errors
 from soralab.figures.strip import road_strip
 from soralab.figures.style import figure
 from soralab.figures.syllabus import CHAPTERS
@@ -42,9 +45,11 @@ __all__ = [
     "image_grid",
     "inside_band",
     "loss_curve",
+    "marginal_paths",
     "pairs_table",
     "patches_diagram",
     "picture",
+    "prediction_errors",
     "read_log",
     "road_map",
     "road_strip",
