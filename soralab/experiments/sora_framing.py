@@ -175,20 +175,32 @@ def measured(run: Run, folder: Path) -> dict[str, dict[str, int]]:
     return found
 
 
+def totals(seeds: list[Mapping], size: str) -> dict[str, int]:
+    """All seeds' counts together; "there" are the pictures in which there is such a thing."""
+    found = {name: sum(row[size][name] for row in seeds) for name in seeds[0][size]}
+    return {**found, "there": found["whole"] + found["cut off"]}
+
+
+def cut_off(found: Mapping) -> dict[str, dict[str, tuple[int, int]]]:
+    """{what: {size: (cut off, there)}}, for `figures.bars_with_intervals`."""
+    return {what: {size: (row["cut off"], max(1, row["there"])) for size in seeds[0] if (row := totals(seeds, size))}
+            for what, seeds in found.items()}  # fmt: skip
+
+
 def table(found: Mapping) -> str:
-    """The page's table: in percent, all seeds together, with 95 % Wilson intervals; of what is there, what is cut."""
-    lines = [f"{'':34s}{'cut off':>16s}{'not there':>11s}{'as told':>9s}{'seeds, cut off':>18s}"]
-    for what, seeds in found.items():
-        for size in seeds[0]:
-            rows = [row[size] for row in seeds]
-            total = {name: sum(row[name] for row in rows) for name in rows[0]}
-            films = total["whole"] + total["cut off"] + total["not there"]
-            there = max(1, films - total["not there"])
-            low, high = wilson(total["cut off"], there)
-            each = ", ".join(f"{100 * row['cut off'] / max(1, row['cut off'] + row['whole']):.0f}" for row in rows)
-            cut = f"{100 * total['cut off'] / there:.0f} ({100 * low:.0f}\u2013{100 * high:.0f})"
-            lines.append(f"{f'{what}, {size}':34s}{cut:>16s}{100 * total['not there'] / films:11.0f}"
-                         f"{100 * total['right'] / films:9.0f}{each:>18s}")  # fmt: skip
+    """The page's table, in percent, all seeds together: of what is there what is cut off, with 95 % Wilson intervals,
+    and the same for each seed; of all pictures, those without the thing and those that are as told."""
+    lines = [f"{'':38s}{'cut off':>12s}{'by seed':>10s}{'not there':>11s}{'as told':>9s}"]
+    for what, sizes in cut_off(found).items():
+        for size, (cut, there) in sizes.items():
+            total = totals(found[what], size)
+            films = total["there"] + total["not there"]
+            low, high = wilson(cut, there)
+            alone = [next(iter(cut_off({"": [row]}).values()))[size] for row in found[what]]
+            each = ", ".join(f"{100 * some / of:.0f}" for some, of in alone)
+            share = f"{100 * cut / there:.0f} ({100 * low:.0f}\u2013{100 * high:.0f})"
+            lines.append(f"{f'{what}, {size}':38s}{share:>12s}{each:>10s}{100 * total['not there'] / films:11.0f}"
+                         f"{100 * total['right'] / films:9.0f}")  # fmt: skip
     return "\n".join(lines)
 
 
