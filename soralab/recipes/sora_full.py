@@ -168,8 +168,8 @@ class Batches:
     """Rows of films of all kinds: of each as many as its share, whatever the step, and its films in a new order each
     epoch."""
 
-    def __init__(self, libraries: list[dict[str, Tensor]], batch: int = BATCH, kinds: tuple[Kind, ...] = KINDS):
-        self.libraries, self.batch, self.kinds = libraries, batch, kinds
+    def __init__(self, libraries: list[dict[str, Tensor]], batch: int = BATCH, kinds: tuple[Kind, ...] | None = None):
+        self.libraries, self.batch, self.kinds = libraries, batch, kinds or KINDS
 
     def __call__(self, step: int) -> dict[str, list]:
         """Batch `step`: {"x0": a tensor of latents for each kind that has films in it, "kinds": their numbers, "ids"
