@@ -175,14 +175,14 @@ def shift_of(tokens: int) -> float:
 MEMORY, EDGE = 9, 5  # frames that an extension remembers, and that a join sees of either film
 
 
-def remembered(frames: int, most: int = MEMORY) -> int:
-    """How many frames at one end of a film of so many are shown to the model: a clip's."""
+def remembered(frames: int, most: int) -> int:
+    """How many frames at one end of a film of so many are shown to the model: a clip's, and at most `most`."""
     return min(clip_for(frames - LATENT + 1), most)
 
 
 def extension(frames: int, by: int, backwards: bool = False) -> tuple[int, ...]:
     """The clips that are walked to make a film of so many frames longer."""
-    known = remembered(frames)
+    known = remembered(frames, MEMORY)
     return (clip_for(by), known) if backwards else (clip_for(known + by),)
 
 
@@ -227,7 +227,7 @@ class FullFilmmaker:
     ) -> Tensor:  # fmt: skip
         """The films with `by` frames more, behind them or before them."""
         films = beside(self.sora, films)
-        clips, known = extension(films.shape[1], by, backwards), remembered(films.shape[1])
+        clips, known = extension(films.shape[1], by, backwards), remembered(films.shape[1], MEMORY)
         given = self.empty(len(films), clips, *films.shape[3:])
         if backwards:
             z = self.encode(films[:, :known])
