@@ -167,12 +167,15 @@ def measured(run: Run, folder: Path) -> dict[str, dict[str, int]]:
     result = loop.train(model, make_loss(kinds), batches, training, folder, parameters=parameters(model))
     result.ema.copy_to(model)
     maker = FullFilmmaker(model.to(device()).eval(), autoencoder)
-    found = {}
-    for size in (*SIZES, SQUARE):
-        texts, _ = asked(size, films_asked)
-        made = [maker.film(texts[k : k + CHUNK], NOISE + k, (1, *size)) for k in range(0, len(texts), CHUNK)]
-        found[_named(size)] = counted(torch.cat(made), texts)
-    return found
+    return {_named(size): kept(folder / f"{_named(size)}.json", partial(filmed, maker, size, films_asked))
+            for size in (*SIZES, SQUARE)}  # fmt: skip
+
+
+def filmed(maker: FullFilmmaker, size: tuple[int, int], films: int) -> dict[str, int]:
+    """`counted` of what a model films at a size."""
+    texts, _ = asked(size, films)
+    starts = range(0, len(texts), CHUNK)
+    return counted(torch.cat([maker.film(texts[k : k + CHUNK], NOISE + k, (1, *size)) for k in starts]), texts)
 
 
 def totals(seeds: list[Mapping], size: str) -> dict[str, int]:
