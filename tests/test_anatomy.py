@@ -16,7 +16,6 @@ MAP = "the map is no paper's chapter"
 # What a notebook need not have, each with its reason.
 EXEMPT = {
     "00_road_to_sora": dict.fromkeys(set(RULES) - {"functions", "order", "printed", "folds"}, MAP),
-    "13_llava": {"printed": "its code is mended; its outputs come from its next execution"},
     "16_sora": {
         "The mathematics": EARLIER, "Build it": EARLIER, "How Sora uses this": "it is Sora",
     },
