@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -132,6 +133,8 @@ def model_flops(model: Callable, *args: Any, **kwargs: Any) -> int:
     """
     from torch.utils.flop_counter import FlopCounterMode  # not before: without Triton its import warns
 
+    with torch.device("cpu"):  # until torch 2.8, einops loads a compiler when it is first used; that computes, once
+        rearrange(torch.zeros(1), "one -> one")
     # Of attention's fused kernels some releases of torch count nothing; the plain one is two products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(*args, **kwargs)
