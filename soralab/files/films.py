@@ -304,10 +304,11 @@ def _decode_video(path: Path) -> Iterator[np.ndarray]:
     def said() -> str:
         return f"{path} is damaged after frame {count}: name another film" if count else no_film
 
-    # An open file, not a name, and no protocol: FFmpeg would follow names like http:... and lists of files. A title may
-    # be in any alphabet.
+    # A title may be in any alphabet: av 19 knows, and no longer has the argument.
+    lenient = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    # An open file, not a name, and no protocol: FFmpeg would follow names like http:... and lists of files.
     with open(path, "rb") as file, _unreadable(said), \
-         av.open(file, options={"protocol_whitelist": "none"}, metadata_errors="replace") as container:
+         av.open(file, options={"protocol_whitelist": "none"}, **lenient) as container:
         # FFmpeg can render text files as films; nobody who gives one means that. Nor the cover of a song.
         cover = av.stream.Disposition.attached_pic
         streams = [s for s in container.streams.video if not s.disposition & cover]
