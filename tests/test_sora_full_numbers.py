@@ -41,6 +41,11 @@ def test_what_a_square_cuts_off(said):
     assert round(10 * cut / there) == 3 and "three in ten show a thing cut off" in said
     means = [sum(row[size] for size in ("32x48", "48x32")) / 2 for row in (native, squares)]
     assert means[0] < 0.4 * means[1] and "but a third of the other's" in said
+    for what in sora_framing.KINDS:  # two trainings that agree
+        for size in found[what][0]:
+            cut = [seed[size]["cut off"] / (seed[size]["cut off"] + seed[size]["whole"]) for seed in found[what]]
+            assert len(cut) == 2 and max(cut) - min(cut) < 0.08
+    assert "two trainings of each, and they agree" in said
     right = max(sum(seed[size]["right"] for seed in seeds) / sum(sum(seed[size][key] for key in (
         "whole", "cut off", "not there")) for seed in seeds)
         for what, seeds in found.items() if what != "true pictures" for size in seeds[0])  # fmt: skip
