@@ -328,6 +328,16 @@ def test_chapter_12s_page():
     assert f"next photograph {percent(full['elsewhere'])} would be (a person's: {percent(people['precision'])}" in said
 
 
+def test_chapter_13s_page():
+    said, rows = prose_of("13_llava"), found("llava")["rows"]
+    steps = found("llava")["steps"]
+    assert f"400 photographs and {steps} steps, {percent(rows['sees']['yes/no'])} of the yes/no" in said
+    assert f"Shown zeros it had {percent(rows['sees zeros']['yes/no'])}, and by always saying the same" in said
+    assert f"the same {percent(rows['the commonest answer']['yes/no'])} would be" in said
+    assert f"that it learnt from it had {percent(rows['sees what it learnt from']['yes/no'])}" in said
+    assert rows["sees"]["yes/no"] < rows["sees zeros"]["yes/no"] and "and not to see" in said
+
+
 def test_what_the_data_card_says_of_four_chapters():
     text = " ".join((Path(__file__).resolve().parents[1] / "data" / "README.md").read_text(encoding="utf-8").split())
     steps = [found(name)["steps"] for name in ("navit", "recaptioning", "llava", "tune_a_video")]
