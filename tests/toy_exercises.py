@@ -77,6 +77,10 @@ SYLLABUS = {
 def install(monkeypatch, folder):
     """For one test, let the course consist of two chapters with three toys, in files in `folder`."""
     monkeypatch.setattr(package, "__path__", [str(folder)])
+    toys = {f"{package.__name__}.{toy}" for chapter, names in SYLLABUS.items()
+            for toy in (chapter, *(f"{chapter}.{name}" for name in names))}  # fmt: skip
+    for name in toys - set(sys.modules):  # a toy that is imported from now on goes with the test
+        monkeypatch.setitem(sys.modules, name, None)
     for name in [name for name in sys.modules if name.startswith(f"{package.__name__}.")]:
         monkeypatch.delitem(sys.modules, name)
     for chapter, names in SYLLABUS.items():
