@@ -9,7 +9,7 @@ squeezed into squares. And the shipped NaViT is trained further on whole picture
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from soralab.datasets import native_sizes
 from soralab.experiments.navit_scores import TEST_PICTURES, by_aspect, by_side, over_dropping, squares
+from soralab.files.atomic import kept
 from soralab.navit import NaViT, beta_rate
 from soralab.recipes.navit import CONFIG, LENGTH, ROWS, SEED, TRAINING, Batches, fit
 from soralab.vit import ViT, ViTConfig
@@ -63,6 +64,19 @@ def further(
         training = replace(FURTHER, steps=steps, seed=seed, save_every=steps)
         trained.append(fit(build, training, batches(seed), folder.with_name(f"{folder.name}_{seed}"))[0])
     return trained
+
+
+def by_seed(
+    folder: Path, names: Iterable[str], seeds: tuple[int, ...], measure: Callable[[str, int, Path], dict]
+) -> dict[str, list[dict]]:
+    """{name: [measure(name, seed, a folder of the name) for each seed]}, kept in `folder` and not measured again."""
+    table: dict[str, list[dict]] = {name: [] for name in names}
+    for seed in seeds:
+        for name, rows in table.items():
+            where = folder / name.replace(" ", "_")
+            rows.append(kept(folder / f"{where.name}_{seed}.json", partial(measure, name, seed, where)))
+            print(f"{name:15s} seed {seed}: {rows[-1]}", flush=True)
+    return table
 
 
 def compare(

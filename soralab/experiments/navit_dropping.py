@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from soralab.datasets import native_sizes
-from soralab.experiments.navit_budget import POOL, SEEDS, further
+from soralab.experiments.navit_budget import POOL, SEEDS, by_seed, further
 from soralab.experiments.navit_scores import TEST_PICTURES, over_dropping
 from soralab.figures.bands import BANDS
-from soralab.files.atomic import atomic_write, kept, make_folder
+from soralab.files.atomic import atomic_write, make_folder
 from soralab.navit import beta_rate, rate_by_size, rate_by_time
 from soralab.recipes import RUNS
 from soralab.recipes.navit import LENGTH, ROWS, SEED, Batches, load
@@ -59,15 +59,8 @@ def measured(arm: str, seed: int, shown: tuple, folder: Path, steps: int, count:
 
 def compare(folder: Path, steps: int, seeds: tuple[int, ...], count: int, pool: int) -> dict[str, list[dict]]:
     """{arm: [`measured` for each seed]}; what was measured already is not measured again."""
-    shown, table = cache(lambda: native_sizes.pictures(SEED + 3, range(pool))), {arm: [] for arm in ARMS}
-    for seed in seeds:
-        for arm in ARMS:
-            where = folder / arm.replace(" ", "_")
-            row = kept(folder / f"{where.name}_{seed}.json",
-                       lambda: measured(arm, seed, shown(), where, steps, count))  # noqa: B023
-            table[arm].append(row)
-            print(f"{arm:15s} seed {seed}: {row}", flush=True)
-    return table
+    shown = cache(lambda: native_sizes.pictures(SEED + 3, range(pool)))
+    return by_seed(folder, ARMS, seeds, lambda arm, seed, where: measured(arm, seed, shown(), where, steps, count))
 
 
 def main(file: Path = FILE, folder: Path = FOLDER) -> None:

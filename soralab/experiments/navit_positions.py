@@ -19,9 +19,10 @@ from torch import Tensor
 
 from soralab.datasets.native_sizes import HIGH, LOW, WIDEST, drawn, size
 from soralab.datasets.what_and_where import CELLS
+from soralab.experiments.navit_budget import SEEDS, by_seed
 from soralab.experiments.navit_scores import accuracy
 from soralab.figures.bands import BANDS
-from soralab.files.atomic import atomic_write, kept, make_folder
+from soralab.files.atomic import atomic_write, make_folder
 from soralab.navit import POSITIONS, NaViT
 from soralab.recipes import RUNS
 from soralab.recipes.navit import CONFIG, ROWS, SEED, TRAINING, Batches, fit
@@ -29,7 +30,6 @@ from soralab.training.profiles import by_profile
 
 FILE = BANDS.parent / "experiments" / "navit_positions.json"
 FOLDER = RUNS / "navit_positions"
-SEEDS = (1, 2, 3)
 SIDE, RATIO = 32, 1.5  # the largest of training: the side of a square as large, pixels; longer over shorter side
 ASKED = {  # of each kind of test: resolutions and aspect ratios, (from, to) each
     "as in training": ((LOW, SIDE), (1.0, RATIO)),
@@ -61,15 +61,9 @@ def measured(kind: str, seed: int, shown: tuple, folder: Path, steps: int, numbe
 
 def compare(folder: Path, steps: int, seeds: tuple[int, ...], number: int, pool: int) -> dict[str, list[dict]]:
     """{kind of positions: [`measured` for each seed]}; what was measured already is not measured again."""
-    shown, table = cache(lambda: pictures(pool, "train")), {kind: [] for kind in POSITIONS}
-    for seed in seeds:
-        for kind in POSITIONS:
-            where = folder / f"{kind}_{seed}"
-            row = kept(where.with_suffix(".json"),
-                       lambda: measured(kind, seed, shown(), where, steps, number))  # noqa: B023
-            table[kind].append(row)
-            print(f"{kind:11s} seed {seed}: {row}", flush=True)
-    return table
+    shown = cache(lambda: pictures(pool, "train"))
+    return by_seed(folder, POSITIONS, seeds, lambda kind, seed, where: measured(
+        kind, seed, shown(), where.with_name(f"{kind}_{seed}"), steps, number))  # fmt: skip
 
 
 def main(file: Path = FILE, folder: Path = FOLDER) -> None:
