@@ -5,8 +5,8 @@ Films play in place (`show_film`, `show_films`) or lie as strips (`film_strip`, 
 stand in grids (`image_grid`, `before_after`) or beside their texts (`pairs_table`); runs are held against
 reference runs (`loss_curve`, `verdict`) and shares against their intervals (`bars_with_intervals`,
 `wilson`); `road_map`, `road_strip`, `sora_parts`,
-`dit_blocks` and `patches_diagram` draw the course's plans; `marginal_paths` shows why a flow bends,
-`prediction_errors` what it is best to predict. `explorer` puts
+`dit_blocks` and `patches_diagram` draw the course's plans, `made_of` what files take from chapters;
+`marginal_paths` shows why a flow bends, `prediction_errors` what it is best to predict. `explorer` puts
 sliders on what was drawn beforehand. For a plot of your own:
 `fig, axes = figure()`, then `picture(fig, alt="what it shows")`.
 """
@@ -18,6 +18,7 @@ from soralab.figures.explorer import explorer
 from soralab.figures.films import film_strip, film_strips, show_film, show_films
 from soralab.figures.four_blocks import dit_blocks
 from soralab.figures.grids import before_after, image_grid
+from soralab.figures.imports import made_of
 from soralab.figures.pairs import pairs_table
 from soralab.figures.patches import patches_diagram
 from soralab.figures.paths import marginal_paths
@@ -45,6 +46,7 @@ __all__ = [
     "image_grid",
     "inside_band",
     "loss_curve",
+    "made_of",
     "marginal_paths",
     "pairs_table",
     "patches_diagram",
