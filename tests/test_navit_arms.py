@@ -87,6 +87,7 @@ def test_pictures_of_each_kind_are_as_large_and_as_long_as_it_says():
             height, width = picture.shape[1:]
             assert low - 2.5 <= (height * width) ** 0.5 <= high + 2.5
             assert least <= max(height, width) / min(height, width) <= most
+        assert positions.the_middle(kind, 60) == (labels == 4).double().mean().item()
     shown, _ = positions.pictures(60, "train")
     assert not any(torch.equal(a, b) for a in shown[:20] for b in positions.pictures(60, "test")[0])
     with pytest.raises(KeyError):

@@ -10,7 +10,7 @@ import pytest
 from soralab.datasets.native_sizes import HIGH, LOW, STEP, WIDEST, size
 from soralab.experiments import navit_budget as budget
 from soralab.experiments import navit_dropping as dropping
-from soralab.experiments.navit_positions import ASKED, RATIO
+from soralab.experiments.navit_positions import ASKED, RATIO, chosen, the_middle
 from soralab.files.checkpoints import read_card
 from soralab.navit import pack
 from soralab.recipes import navit as recipe
@@ -134,10 +134,14 @@ def test_what_is_said_of_sizes_it_never_saw():
     assert all(gain > half for gain, half in (larger, longer, both))
     assert f"to {absolute['larger']} of the larger pictures and {absolute['larger and longer']} of the larger" in said
     assert f"read {fractional['larger']} and {fractional['larger and longer']}" in said
+    for asked in ("larger", "larger and longer"):
+        assert mean(shares["absolute"][asked]) < the_middle(asked) + 0.01 and 'no more than "the middle"' in said
     tokens = ASKED["as in training"][0][1] * math.sqrt(RATIO) / STEP
     assert 9.5 < tokens < 10.5 and "up to ten patches a side" in said
     assert ASKED["larger"][0] == (40, 48) and "resolutions of 40 to 48" in said
     assert ASKED["longer"][1] == (2, 3) and "from 2 : 1" in said
+    learned = [max(of) <= 10 * STEP for of in chosen(1000, "test", "longer")[1]]
+    assert f"{points(mean(learned))} of the longer pictures need none of them" in said
 
 
 def test_what_is_said_of_ways_of_dropping():
@@ -153,6 +157,10 @@ def test_what_is_said_of_ways_of_dropping():
     for way, rate in (("Beta", "0.0"), ("by size", "0.0"), ("rising", "0.0"), ("falling", "0.5"), ("by size", "0.5")):
         gain, half = against(way, rate)
         assert abs(gain) < half, (way, rate)
+    seen = {way: mean(run["pictures"] for run in runs[way]) for way in runs}
+    most = seen.pop("by size")
+    assert all(1.9 < seen[way] / seen["whole pictures"] < 2.1 for way in seen if way != "whole pictures")
+    assert most > 1.2 * max(seen.values()) and "room for twice as many pictures" in said and "for more still" in said
     lost, half = against("whole pictures", "0.0", "falling")
     assert lost > half and f"still {lost:.1f} points behind no dropping" in said
     sizes = json.loads((ROOT / "data" / "experiments" / "navit_dropping.json").read_text(encoding="utf-8"))

@@ -13,12 +13,13 @@ from dataclasses import replace
 from functools import cache, partial
 from itertools import count, islice
 from pathlib import Path
+from statistics import mean
 
 import torch
 from torch import Tensor
 
 from soralab.datasets.native_sizes import HIGH, LOW, WIDEST, drawn, size
-from soralab.datasets.what_and_where import CELLS
+from soralab.datasets.what_and_where import CELLS, label, sample
 from soralab.experiments.navit_budget import SEEDS, by_seed
 from soralab.experiments.navit_scores import accuracy
 from soralab.figures.bands import BANDS
@@ -42,13 +43,24 @@ SHORT = replace(TRAINING, steps=1000, lr=1e-2, warmup=20, cooldown=0.5, ema=0.98
 POOL, PICTURES = 8000, 1000  # to train on; of each kind, to ask about
 
 
-def pictures(number: int, split: str, kind: str = "as in training") -> tuple[list[Tensor], Tensor]:
-    """So many pictures of a kind, uint8 [3, height, width], and the ninth of its frame that each one's thing is in."""
+def chosen(number: int, split: str, kind: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """The first so many scenes of a kind, and the sizes (height, width) that they are drawn at, pixels."""
     (low, high), (least, most) = ASKED[kind]
     sizes = ((k, size(SEED, k, split, low, high)) for k in count())
-    found = list(islice(((k, of) for k, of in sizes if least <= max(of) / min(of) <= most), number))
-    shown, labels = drawn(SEED, *zip(*found, strict=True), split)
+    found = islice(((k, of) for k, of in sizes if least <= max(of) / min(of) <= most), number)
+    return tuple(zip(*found, strict=True))
+
+
+def pictures(number: int, split: str, kind: str = "as in training") -> tuple[list[Tensor], Tensor]:
+    """So many pictures of a kind, uint8 [3, height, width], and the ninth of its frame that each one's thing is in."""
+    shown, labels = drawn(SEED, *chosen(number, split, kind), split)
     return shown, labels % CELLS**2
+
+
+def the_middle(kind: str, number: int = PICTURES) -> float:
+    """Of a kind's test pictures the share whose thing is in the middle, the commonest ninth."""
+    scenes = (sample(SEED, k, "test", w / h) for k, (h, w) in zip(*chosen(number, "test", kind), strict=True))
+    return mean(label(scene) % CELLS**2 == CELLS**2 // 2 for scene in scenes)
 
 
 def measured(kind: str, seed: int, shown: tuple, folder: Path, steps: int, number: int) -> dict[str, float]:
