@@ -162,6 +162,7 @@ def test_the_batches_are_the_recipes(monkeypatch):
     assert len(lengths(batch)) == len(batch["ids"]) and set(lengths(batch)) <= {16, 48, 72, 80, 96, 112, 144, 240}
     whole = Batches(sora_full_speed.libraries(30), 48)
     assert [max(lengths(whole(step))) for step in sora_full_speed.STEPS] == [240] * len(sora_full_speed.STEPS)
+    assert [len(whole(step)["x0"]) for step in sora_full_speed.STEPS] == [11] * len(sora_full_speed.STEPS)  # calls
     model = tiny_full()
     losses = [make_loss()(make(model), batch, torch.Generator().manual_seed(0)).item() for make in WAYS.values()]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)

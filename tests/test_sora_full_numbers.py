@@ -23,7 +23,7 @@ def test_what_packing_saves(said):
     assert used == {27} and "73 % is padding" in said and "27 % of them are used" in said
     assert all(float(share) <= 0.67 for share in padded)  # what the course asks of itself
     assert "{} in bfloat16, in which the recipe trains, and {} in float32".format(*padded) in said
-    assert "it takes {} and {}".format(*bucketed) in said
+    assert "by size the ratios are {} and {}".format(*bucketed) in said
 
 
 def test_what_a_square_cuts_off(said):
@@ -49,7 +49,10 @@ def test_what_a_square_cuts_off(said):
     right = max(sum(seed[size]["right"] for seed in seeds) / sum(sum(seed[size][key] for key in (
         "whole", "cut off", "not there")) for seed in seeds)
         for what, seeds in found.items() if what != "true pictures" for size in seeds[0])  # fmt: skip
-    assert right < 0.03 and "hardly its shape" in said
+    assert right < 0.03 and "shape and size too, it hardly ever is" in said
+    seen = [row for what in sora_framing.KINDS for seed in found[what] for row in seed.values()]
+    assert max(row["not there"] / sum(row[key] for key in ("whole", "cut off", "not there")) for row in seen) < 0.03
+    assert "of the right colour is nearly always there" in said
 
 
 def test_one_step_ends_between_the_films(said):
