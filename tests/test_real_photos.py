@@ -23,6 +23,7 @@ from soralab.datasets.photo_words import agreed, claims, judged, pieces_of, plai
 from soralab.experiments import real as switch
 from soralab.experiments import real_captions, real_navit, real_talk, real_tune
 from soralab.experiments.tune_a_video import load_experiment
+from soralab.figures import wilson
 from soralab.files.checkpoints import read_card
 from soralab.latent_diffusion import Painter
 from soralab.llava import ASSISTANT, HUMAN, IMAGE, STOP, LLaVA, LLaVAConfig, is_answer
@@ -321,11 +322,13 @@ def test_chapter_12s_page():
     said, rows = prose_of("12_recaptioning"), found("recaptioning")["rows"]
     people, short, full = (rows[voice] for voice in ("people", "short", "descriptive"))
     assert f"and {found('recaptioning')['steps']} steps of the base" in said
-    assert f"writes {short['words']:.1f} words and tells {percent(short['recall'])}" in said
-    assert f"{full['words']:.1f} words and {percent(full['recall'])}" in said and full["recall"] > 2 * short["recall"]
-    assert f"A fifth person has {percent(people['recall'])} with {people['words']:.1f}" in said
-    assert f"But {percent(full['precision'])} of the words" in said and full["precision"] <= full["elsewhere"] + 0.02
-    assert f"next photograph {percent(full['elsewhere'])} would be (a person's: {percent(people['precision'])}" in said
+    for who, row in {"the short captioner": short, "the descriptive one": full, "a fifth person": people}.items():
+        shares = " | ".join(percent(row[column]) for column in ("precision", "elsewhere", "recall"))
+        assert f"| {who} | {row['words']:.1f} | {shares} |" in said
+    assert {row["pictures"] for row in rows.values()} == {60} and "60 new photographs" in said
+    assert full["recall"] > 2 * short["recall"] and "Longer is fuller" in said
+    assert all(abs(row["precision"] - row["elsewhere"]) < 0.01 for row in (short, full))
+    assert "the captions fit the next photograph as well as their own, and the person's do not" in said
 
 
 def test_chapter_13s_page():
@@ -336,6 +339,13 @@ def test_chapter_13s_page():
     assert f"the same {percent(rows['the commonest answer']['yes/no'])} would be" in said
     assert f"that it learnt from it had {percent(rows['sees what it learnt from']['yes/no'])}" in said
     assert rows["sees"]["yes/no"] < rows["sees zeros"]["yes/no"] and "and not to see" in said
+    asked = dict.fromkeys(("sees", "sees zeros", "the commonest answer"), 104) | {"sees what it learnt from": 101}
+    for row, questions in asked.items():
+        right = rows[row]["yes/no"] * questions
+        assert abs(right - round(right)) < 0.01  # so many questions, or twice as many, were asked
+        low, high = wilson(round(right), questions)
+        assert 0.09 < (high - low) / 2 < 0.11
+    assert "about a hundred questions each time, so ten points either way" in said
 
 
 def test_what_the_data_card_says_of_four_chapters():

@@ -79,9 +79,9 @@ def test_the_verdict_on_windows():
     said, (windows, full) = prose(), (METRICS[kind] for kind in KINDS)
     assert f"the loss is {windows['loss']:.4f} in windows and {full['loss']:.4f} with full attention" in said
     right = [round(METRICS["films"] * row["words"]["all"]) for row in (windows, full)]
-    assert f"of 100 films from words {right[0]} are right in everything, against {right[1]}" in said
+    assert f"Right in everything are {right[0]} of 100 films from words against {right[1]}" in said
     more = [round(METRICS["films"] * row["continued"]["all"]) for row in (windows, full)]
-    assert f"of 100 that were continued {more[0]} against {more[1]}" in said
+    assert f"and {more[0]} of 100 that were continued against {more[1]}" in said
     assert f"({windows['steps']:,} steps and {full['steps']:,})" in said
     assert f"takes {windows['step seconds'] / full['step seconds']:.2f} times as long as a full one" in said
 
@@ -102,7 +102,7 @@ def test_the_loss_is_for_full_attention_and_films_decide_nothing():
     for key in ("words", "continued"):
         (low, high), (other_low, other_high) = (wilson(round(100 * row[key]["all"]), 100) for row in (windows, full))
         assert low < other_high and other_low < high
-    assert "right in everything, cannot tell these apart" in said
+    assert "hundreds of films cannot tell these apart" in said
     nearer = [row["continued"]["psnr"] for row in (windows, full)]
     assert nearer[0] > nearer[1] and f"for windows ({nearer[0]:.1f} against {nearer[1]:.1f} dB)" in said
 
@@ -115,7 +115,8 @@ def test_what_is_said_of_the_autoencoder():
     assert f"between {min(later):.1f} and {max(later):.1f} dB" in said and f"coded alone, has {first:.1f}" in said
     spent = CODEC["seconds"] / read_card("sora_autoencoder")["seconds"]
     assert 2.8 < spent < 3.6 and "three times the seconds of training" in said and "twice the channels" in said
-    assert all(4.5 < ours[level]["psnr"] - theirs[level]["psnr"] < 6.5 for level in LEVELS) and "five decibels" in said
+    nearer = [ours[level]["psnr"] - theirs[level]["psnr"] for level in LEVELS]
+    assert {round(min(nearer)), round(max(nearer))} == {5, 6} and "five to six decibels" in said
     assert 3 * 16 * 8 * 8 / (5 * 8 * 8 * 8) == 1.2 and "a fifth more numbers for a film" in said
     for key in ("shape", "motion"):
         ones = [percent(table[level][key]) for table in (ours, theirs) for level in LEVELS]
@@ -146,7 +147,7 @@ def test_what_is_said_of_what_the_copies_lose():
 def test_what_is_said_of_the_ablations():
     said, runs = prose(), [run for arm in METRICS["arms"].values() for run in arm]
     assert len(runs) == 15 and max(run["words"]["shape"] for run in runs) == 1 / 64
-    assert "none of the fifteen films more than one shape of 64" in said
+    assert "none of the fifteen networks has more than one shape right in 64" in said
     for arm in ("r = 16", "a layer a block", "no self-conditioning", "films alone"):
         assert apart(arm, hundredth) in said, arm
     repeated, best = (f(run["continued"][key] for run in runs) for f, key in ((min, "psnr repeated"), (max, "psnr")))
