@@ -68,3 +68,10 @@ def test_every_template_lies_inside_the_intervals_of_the_others():
     shares, lows, highs = ([float(bar[k]) for bar in bars] for k in range(3))
     assert len(bars) == 2 + len(still_captions.TEMPLATES)
     assert max(lows) <= min(shares) and max(shares) <= min(highs)
+
+
+def test_what_is_said_of_photographs():
+    found = CARD["metrics"]["flickr8k"]
+    hits = [round(found["pool"] * found["new"][way]) for way in ("text of picture", "picture of text")]
+    assert (found["pool"], hits) == (60, [3, 2])
+    assert "Of the 60 new photographs three find their text and two are found by it, where luck would" in prose()

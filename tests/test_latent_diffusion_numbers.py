@@ -9,10 +9,11 @@ import torch
 
 from soralab.datasets import stills
 from soralab.diffusion import ScaledLinearBeta
-from soralab.experiments.latent_diffusion_digits import MNIST_FIRST, MNIST_TRAINING
+from soralab.experiments.latent_diffusion_digits import MNIST_FIRST, MNIST_TRAINING, mnist_digits
 from soralab.experiments.latent_diffusion_relation import LED_UNTIL
 from soralab.experiments.latent_diffusion_scores import floor
 from soralab.experiments.latent_diffusion_trade_off import CODES, TRADE_BATCH, TRADE_FIRST, TRADE_TRAINING
+from soralab.figures import wilson
 from soralab.files.checkpoints import read_card
 from soralab.latent_diffusion import load_autoencoder
 from soralab.recipes.latent_diffusion import PICTURES, SEED
@@ -22,6 +23,15 @@ BOOK = json.loads((ROOT / "notebooks" / "06_latent_diffusion.ipynb").read_text(e
 PROSE = "\n".join("".join(cell["source"]) for cell in BOOK["cells"] if cell["cell_type"] == "markdown")
 GUIDE = (ROOT / "notebooks" / "sessions" / "06_latent_diffusion.md").read_text(encoding="utf-8")
 METRICS = read_card("latent_diffusion")["metrics"]
+
+
+def test_what_is_said_of_real_digits():
+    read, count = METRICS["mnist"], inspect.signature(mnist_digits).parameters["count"].default
+    assert count == 500 and "Five hundred of each were read" in PROSE
+    assert f"{100 * read['copies']:.1f} % of the copies are right, and {100 * read['true']:.1f} % of the true" in PROSE
+    without, led = (read[f"guidance {scale}"] for scale in (1, 3))
+    assert f"it is {100 * without:.0f} % without guidance and {100 * led:.0f} % at a scale of 3" in PROSE
+    assert wilson(round(count * without), count)[1] < wilson(round(count * led), count)[0]
 
 
 def test_what_is_said_of_two_things():
