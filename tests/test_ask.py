@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import matplotlib
 import pytest
 import torch
 from PIL import Image
@@ -18,7 +19,7 @@ from soralab.command import main
 from soralab.datasets.instructions import WORDS
 from soralab.datasets.short_films import film_scene
 from soralab.files.checkpoints import CHECKPOINTS, save_checkpoint
-from soralab.files.films import MAX_FRAMES, save_film
+from soralab.files.films import MAX_FRAMES, read_film, save_film
 from soralab.llava import Assistant, LLaVA, LLaVAConfig, pick_frames
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,11 +71,11 @@ def shown(monkeypatch):
     return found
 
 
-def asked(capsys, *argv):
-    """The lines of an answer."""
+def asked(capsys, *argv, warned=False):
+    """The lines of an answer, and whether it is warned that the file is none of the world's, in one line."""
     assert main(["ask", *map(str, argv)]) == 0
     out, err = capsys.readouterr()
-    assert err == ""
+    assert len(err.splitlines()) == warned and ("does not look like the toy world" in err) == warned
     return out.splitlines()
 
 
@@ -89,7 +90,8 @@ def test_the_answer_is_the_models_one_line_a_question(here, capsys, film):
     assert litter(here) == ["a.png", "b.gif"]
     dark = torch.full((1, 3, 32, 32), -1.0)
     save_film("c.png", dark)
-    assert asked(capsys, "c.png", COLOUR, MANY) == [assistant(dark[0], question) for question in (COLOUR, MANY)]
+    wanted_of_nothing = [assistant(dark[0], question) for question in (COLOUR, MANY)]
+    assert asked(capsys, "c.png", COLOUR, MANY, warned=True) == wanted_of_nothing
     assert wanted[0] not in (wanted[1], assistant(dark[0], COLOUR))  # another question or picture, another answer
     assert assistant(film, MOVES) != assistant(film.flip(0), MOVES)
 
@@ -139,6 +141,28 @@ def test_the_shipped_model_answers(capsys, monkeypatch):
         save_film(f"{k}.png", picture[None])
         right += asked(capsys, f"{k}.png", "What colour is the object?") == [scenes[k].objects[0].colour]
     assert right >= 6
+
+
+# --------------------------------------------------------------------------------- what the model has never seen
+
+
+def test_of_what_is_no_picture_of_the_world_the_answer_comes_with_a_warning(here, capsys, film):
+    photograph = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    assistant = Assistant.load()
+    line, = asked(capsys, photograph, COLOUR, warned=True)
+    assert line == assistant(read_film(photograph, height=32, width=32)[0], COLOUR)
+    save_film("paper.gif", film.where(film.amax(1, keepdim=True) > -0.8, 1.0))
+    line, = asked(capsys, "paper.gif", MOVES, warned=True)
+    save_film("world.gif", film)
+    line, = asked(capsys, "world.gif", MOVES)
+
+
+def test_the_warning_says_what_the_model_knows(here, capsys):
+    Image.new("RGB", (40, 30), "white").save("white.png")
+    assert main(["ask", "white.png", COLOUR]) == 0
+    line, = capsys.readouterr().err.splitlines()
+    assert line == ("soralab: white.png does not look like the toy world (flat shapes in its eight colours on a dark "
+                    "ground), and the model knows nothing else: its answers mean little")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused
@@ -205,7 +229,9 @@ def test_a_film_without_frames(here, capsys, film):
 
 
 def test_of_a_very_long_film_it_is_said_what_is_looked_at(here, capsys):
-    frames = [Image.new("L", (4, 4), k % 251) for k in range(MAX_FRAMES + 5)]
+    frames = [Image.new("RGB", (8, 8), (16, 16, k % 30)) for k in range(MAX_FRAMES + 5)]
+    for frame in frames:
+        frame.paste((214, 57, 41), (2, 2, 5, 5))
     frames[0].save("long.gif", save_all=True, append_images=frames[1:])
     assert main(["ask", "long.gif", MOVES]) == 0
     out, err = capsys.readouterr()

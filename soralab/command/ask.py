@@ -7,6 +7,7 @@ import sys
 from soralab.command.arguments import verb
 
 SIDE = 32  # pixels; what chapter 04's tower takes
+WORLD = "flat shapes in its eight colours on a dark ground"
 
 
 def declare(verbs):
@@ -25,7 +26,7 @@ def declare(verbs):
 
 
 def run(options) -> None:
-    """Read all questions, then the file; print each answer on a line of its own."""
+    """Read all questions, then the file; print each answer on a line of its own, and warn of a strange one."""
     from soralab.datasets.question_forms import read_question
     from soralab.files.films import MAX_FRAMES, check_readable, read_film
 
@@ -37,9 +38,13 @@ def run(options) -> None:
     asked = [read_question(question, show) for question in options.questions]
     if len(film) == MAX_FRAMES:
         print(f"soralab: of this film the first {MAX_FRAMES} frames are looked at", file=sys.stderr)
-    from soralab.llava import Assistant
+    from soralab.llava import Assistant, pick_frames
     from soralab.training.profiles import device
+    from soralab.world.foreign import is_foreign
 
+    if is_foreign(film if show == "picture" else pick_frames(film)):
+        print(f"soralab: {options.shown} does not look like the toy world ({WORLD}), and the model knows nothing else: "
+              "its answers mean little", file=sys.stderr)  # fmt: skip
     assistant = Assistant.load(options.checkpoint, device())
     for question in asked:
         print(assistant(film[0] if show == "picture" else film, question))
