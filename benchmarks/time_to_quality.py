@@ -200,7 +200,8 @@ def prepared(side: Side, steps: int) -> Callable[[int], dict[str, Tensor]]:
 
 def minutes(side: Side, record: dict) -> float:
     """Minutes of the processor until a line of the log, with all that the training needs."""
-    return (record["processor"] + side.before() + json.loads((side.folder / "prepared.json").read_text())) / 60
+    prepared = json.loads((side.folder / "prepared.json").read_text(encoding="utf-8"))
+    return (record["processor"] + side.before() + prepared) / 60
 
 
 def scored(side: Side) -> list[dict]:

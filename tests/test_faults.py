@@ -164,7 +164,7 @@ def test_one_way_to_read_a_state_dict_is_told_from_all_others(arguments, careful
 def test_nothing_in_the_house_can_load_a_pickle_and_two_files_alone_unpack():
     files = [ROOT / "course.py", *(ROOT / "soralab").rglob("*.py"), *(ROOT / "notebooks").glob("*.py")]
     assert len(files) > 200
-    found = {str(path.relative_to(ROOT)): forbidden(path.read_text(encoding="utf-8")) for path in files}
+    found = {path.relative_to(ROOT).as_posix(): forbidden(path.read_text(encoding="utf-8")) for path in files}
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")

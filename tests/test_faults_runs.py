@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -336,7 +335,6 @@ def test_a_package_that_does_not_import_is_one_line(monkeypatch, capsys):
 # ---------------------------------------------------------------- killed outright, by the system
 
 
-@needs_fork
 def test_a_training_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     """kill -9 from outside, at moments that nobody chose, again and again, until a try is left to end."""
     monkeypatch.setenv("TQDM_DISABLE", "1")
@@ -351,7 +349,7 @@ def test_a_training_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path
                                  stdout=subprocess.PIPE, text=True)  # fmt: skip
         child.stdout.readline()
         time.sleep(wait)
-        child.send_signal(signal.SIGKILL)
+        child.kill()
         child.wait()
         child.stdout.close()
     ended = train(build(), loss_fn, batch, CONFIG, tmp_path / "killed")
