@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -434,15 +435,26 @@ def test_the_table_has_both_splits_and_every_row(shelf, monkeypatch):
                         lambda name, split: dict.fromkeys(film_scores.COLUMNS, counts[split]))  # fmt: skip
     lines = film_scores.table("sora", "sora_pixels", count=4).splitlines()
     assert "prompts like training's (4)" in lines[0] and lines[1].split() == list(film_scores.COLUMNS)
-    starts = [line[:24].strip() for line in lines]
-    rows = ["true films", "autoencoder's copies", "sora", "sora_pixels, by its card"]
+    starts = [line[:23].strip() for line in lines]
+    rows = ["true films", "autoencoder's copies", "sora", "sora_pixels, its card"]
     assert starts[2:6] == rows and lines[6] == "" and starts[9:] == rows
     assert "combinations that training never saw (4)" in lines[7]
     assert lines[4].split()[1:] == ["75.0", "(30.1–95.4)"] * 5  # Wilson's interval of 3 in 4, by hand
-    assert lines[5].split()[4] == "75.0" and lines[12].split()[4] == "25.0"  # the card's, of its own films
+    assert lines[5].split()[3] == "75.0" and lines[12].split()[3] == "25.0"  # the card's, of its own films
     # Without an autoencoder there are no copies to compare with.
     alone = film_scores.table("sora_pixels", None, count=4).splitlines()
     assert [line[:22].strip() for line in alone[2:]].count("sora_pixels") == 2 and "copies" not in " ".join(alone)
+
+
+def test_the_widest_rows_of_the_table_fit_into_the_page(monkeypatch):
+    """118 columns, as tests/anatomy.py has them; all films right make the longest numbers."""
+    full = dict.fromkeys(film_scores.COLUMNS, 1.0)
+    monkeypatch.setattr(film_scores.Filmmaker, "load", lambda *_: SimpleNamespace(autoencoder=True))
+    monkeypatch.setattr(film_scores, "ceilings", lambda *_: {"true films": full, "autoencoder's copies": full})
+    monkeypatch.setattr(film_scores, "evaluate", lambda *_: full)
+    monkeypatch.setattr(film_scores, "card_counts", lambda *_: dict.fromkeys(film_scores.COLUMNS, (400, 400)))
+    lines = film_scores.table("sora", "sora_pixels").splitlines()
+    assert max(map(len, lines)) == 118 and sum("100.0 (99.0–100.0) 100.0" in line for line in lines) == 8
 
 
 def test_the_command_prints_the_table(shelf, capsys, monkeypatch):

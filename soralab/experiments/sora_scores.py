@@ -26,6 +26,7 @@ from soralab.world.scene import SLIDES
 SEED, FRAMES = 400, 9  # of the prompts: the streams of the splits "test" and "held_out" are not training's
 COLUMNS = ("colour", "motion", "shape", "count", "all")
 CHUNK = 50  # films made at once
+LABEL, CELL = 23, 19  # columns of text for a row's name and for "100.0 (99.1–100.0)": together 118
 NOISE = 10_000  # film k is made from the noise of seed NOISE + k
 
 
@@ -151,16 +152,16 @@ def table(name: str, baseline: str | None, count: int = 400) -> str:
     maker = Filmmaker.load(name, device())
     for split in ("test", "held_out"):
         title = "prompts like training's" if split == "test" else "combinations that training never saw"
-        lines += ["", f"{title} ({count})", " " * 24 + "".join(f"{column:>20s}" for column in COLUMNS)]
+        lines += ["", f"{title} ({count})", " " * LABEL + "".join(f"{column:>{CELL}s}" for column in COLUMNS)]
         rows = ceilings(maker.autoencoder, split, count) if maker.autoencoder else {}
         rows[name] = evaluate(maker, split, count)
         told = {label: {column: (round(share * count), count) for column, share in row.items()}
                 for label, row in rows.items()}  # fmt: skip
         if baseline:
-            told[f"{baseline}, by its card"] = card_counts(baseline, split)
+            told[f"{baseline}, its card"] = card_counts(baseline, split)
         for label, row in told.items():
             cells = [_interval(right / films, films) for right, films in (row[column] for column in COLUMNS)]
-            lines.append(f"{label:24s}" + "".join(f"{cell:>20s}" for cell in cells))
+            lines.append(f"{label:{LABEL}s}" + "".join(f"{cell:>{CELL}s}" for cell in cells))
     return "\n".join(lines[1:])
 
 
