@@ -383,6 +383,18 @@ def test_what_cannot_be_is_refused_in_one_line(here, shelf, films, capsys, words
     assert litter(here) == before and not Path("film.gif").exists()
 
 
+@pytest.mark.parametrize("words", [("--edit", "a.png"), ("--extend", "a.png"), ("--loop", "a.png"),
+                                   ("--join", "b.png", "a.png")])  # fmt: skip
+def test_a_film_of_too_many_frames_is_refused_by_a_mend_that_the_command_allows(capsys, monkeypatch, words):
+    """It has no option for how many frames of a film are taken: --frames is of a new one."""
+    most = min(len(read_film(name)) for name in words[1:]) - 1
+    monkeypatch.setattr(films_file, "MAX_FRAMES", most)
+    line = refused(capsys, PROMPT, *words)
+    assert f"has more than {most} frames: cut a part of it into a file of its own" in line
+    assert "say how many" not in line and "--" not in line
+    refused(capsys, PROMPT, *words, "--frames", str(most))  # what one might try
+
+
 def test_a_refusal_is_one_line_where_the_prompt_is_new_too(capsys):
     for words in (("--size", "20x20", "--frames", "65"), ("--from", "missing.png"), ("--checkpoint", "another")):
         assert "never learnt" not in refused(capsys, "a red circle spins", "--frames", "9", *words)

@@ -201,8 +201,8 @@ def read_film(path: str | os.PathLike, frames: int | None = None, height: int | 
         if index < start or (index - start) % step:
             continue
         if len(taken) == MAX_FRAMES:
-            raise ValueError(f"{path.name} has more than {MAX_FRAMES} frames: say how many to take, or cut a part of "
-                             "it into a file of its own")
+            raise ValueError(f"{path.name} has more than {MAX_FRAMES} frames: cut a part of it into a file of its own "
+                             "(read_film itself takes `frames`)")
         frame = resized(frame, height, width)
         if (len(taken) + 1) * frame.shape[-2] * frame.shape[-1] > MAX_VALUES:
             size = f"{frame.shape[-1]}x{frame.shape[-2]}"
