@@ -166,3 +166,13 @@ def test_what_is_said_of_drift():
     assert all(row["colour"] == row["motion"] == 1 for row in rows) and "only the shape falls" in said
     right = [round(METRICS["films"] * row["all"]) for row in (first, third)]
     assert f"{right[0]} of 100 films after the first extension and {right[1]} after the third" in said
+
+
+def test_measured_seconds_stand_below_each_other():
+    """A measured time is not compared, so a test of outputs does not see where it stands."""
+    cells = json.loads((ROOT / "notebooks" / "11_walt.ipynb").read_text(encoding="utf-8"))["cells"]
+    cell, = (cell for cell in cells if cell["id"] == "seconds")
+    lines = "".join(cell["outputs"][0]["text"]).splitlines()
+    assert len(lines) == 3 and len({len(line) for line in lines}) == 1
+    for mark in ("=", " tokens", " ms, one", " ms, the", " ms; by"):
+        assert len({line.index(mark) for line in lines}) == 1
