@@ -541,10 +541,10 @@ def test_each_place_of_the_sliders_is_its_state_in_the_picture():
 def test_the_states_of_one_slider_stand_as_one_reads_on_a_sheet_about_twice_as_wide_as_high(count, lines):
     films = states(count, 3, 5, 3, 8, 8).round()
     _, options, sheet, html = explored(figures.explorer(films, {"t": range(count)}, "Noise.", scale=1))
-    assert sheet.shape == (lines * 27, options["across"] * 45, 3) and -(-count // options["across"]) == lines
+    assert sheet.shape == (lines * 31, options["across"] * 49, 3) and -(-count // options["across"]) == lines
     assert 1.2 < sheet.shape[1] / sheet.shape[0] < 2.8
     for k in range(count):
-        part = sheet[k // options["across"] * 27 :, k % options["across"] * 45 :]
+        part = sheet[k // options["across"] * 31 :, k % options["across"] * 49 :]
         assert np.abs(part[9:17, 18:26].astype(int) - to_uint8(films[k, 1, 2][None])[0]).max() <= 1
     assert ("From left to right: t = 0." if count == 1 else f"In {lines} lines, as one reads: t = 0, 1") in html
     assert "Math.floor(place / o.across)" in html and "place % o.across" in html
@@ -555,12 +555,26 @@ def test_a_figure_with_sliders_says_what_it_shows_also_where_no_script_runs():
     page, options, _, html = explored(figure)
     assert figure._repr_mimebundle_()["text/plain"] == page["img"][0]["alt"] == 'A "film" <and> noise.'
     assert "From left to right: t = 1, 0." in html and options["says"] == ["far", "near"]
+    assert "sliders go through them one by one, once the cell is run or the notebook is trusted" in html
+    assert 'querySelectorAll("p").forEach((p) => p.remove())' in html, "with sliders neither sentence is true"
     assert not re.search(r"https?://|@import|\bimport\b", html)
     assert 'input.dataset.lmSuppressShortcuts = "true"' in html, "JupyterLab takes the arrow keys from other inputs"
     [box] = page["div"]
     assert f'getElementById("{box["id"]}")' in html
     hostile = figures.explorer(states(1, 1, 1, 3, 4, 4), {"t": (1,)}, "x", says=("</script><b>",))
     assert hostile.html().count("</script>") == 1, "a sentence cannot end the script"
+
+
+@pytest.mark.parametrize("count, side, scale, larger", [(3, 33, 6, 6), (3, 33, 2, 2), (3, 400, 3, 1), (1, 100, 9, 4)])
+def test_a_small_picture_of_all_states_is_enlarged_and_they_stand_apart(count, side, scale, larger):
+    """Where no script runs: to 960 x 480 at most, by whole pixels, and never beyond what the sliders show."""
+    films = states(count, 1, 1, 3, side, side).round()
+    page, options, sheet, _ = explored(figures.explorer(films, {"s": range(count)}, "Noise.", scale=scale))
+    assert int(page["img"][0]["width"]) == larger * sheet.shape[1]
+    stride = side + 1 + 4
+    assert (options["width"], options["gap"]) == (stride * scale, 4 * scale)
+    assert np.abs(sheet[:, side : side + 5].astype(int) - 251).max() <= 1  # paper between the first and the second
+    assert np.abs(sheet[side : side + 5].astype(int) - 251).max() <= 1
 
 
 @pytest.mark.parametrize("axes, rows, says, alt, complaint", [

@@ -1,7 +1,7 @@
 """Figures with sliders that need no kernel: every state is drawn beforehand and lies in one picture.
 
 The page's own script shows one part of that picture at a time. Where scripts do not run (a notebook that is not
-trusted yet, a code host), the whole picture stands there with its words.
+trusted yet, a code host), the whole picture stands there with its words, and says how one comes to the sliders.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from soralab.figures.pictures import encode, nearest, palette, to_array, to_pixe
 
 COLOURS = 96  # of the picture's palette
 PAPER = 251  # grey between the parts
+GAP = 4  # pixels of paper to the right of a state and below it, so that one sees where it ends
+WIDEST, HIGHEST = 960, 480  # CSS pixels of the whole picture where it is enlarged
+HOW = ("These are all the pictures at once. In JupyterLab sliders go through them one by one, once the cell is run or "
+       "the notebook is trusted (menu View, Activate Command Palette, Trust Notebook).")  # fmt: skip
 SCRIPT = """
 (() => {
   const box = document.getElementById("NAME"), o = OPTIONS;
@@ -27,10 +31,10 @@ SCRIPT = """
   box.dataset.on = "1";
   const image = box.querySelector("img"), view = document.createElement("div"), said = document.createElement("output");
   const names = document.createElement("div"), row = document.createElement("div");
-  box.querySelector("p").remove();
-  view.style.cssText = `overflow:hidden;flex:none;width:${o.width}px;height:${o.height}px`;
+  box.querySelectorAll("p").forEach((p) => p.remove());
+  view.style.cssText = `overflow:hidden;flex:none;width:${o.width - o.gap}px;height:${o.height - o.gap}px`;
   image.style.cssText = `width:${o.sheet}px;max-width:none;height:auto;margin:0;image-rendering:pixelated`;
-  names.style.cssText = `display:flex;flex-direction:column;justify-content:space-around;height:${o.height}px`;
+  names.style.cssText = `display:flex;flex-direction:column;justify-content:space-around;height:${o.height - o.gap}px`;
   for (const text of o.rows) names.append(Object.assign(document.createElement("span"), { textContent: text }));
   row.style.cssText = "display:flex;gap:12px";
   view.append(image); row.append(view, names); said.style.display = "block";
@@ -64,7 +68,8 @@ class Explorer:
     """A figure whose states a reader goes through with sliders. As a cell's last line it is shown.
 
     data: PNG bytes of all states. alt: what it shows, in a sentence. width: CSS pixels of the picture of all states,
-    where no script runs. options: what the script is told.
+    where no script runs. options: what the script is told; there width and height are a state's with the paper round
+    it, in CSS pixels.
     """
 
     data: bytes = field(repr=False)
@@ -84,8 +89,9 @@ class Explorer:
         source = base64.b64encode(self.data).decode("ascii")
         script = SCRIPT.replace("NAME", name).replace("OPTIONS", json.dumps(self.options).replace("<", "\\u003c"))
         return (
-            f'<div id="{name}"><img alt="{escape(self.alt)}" width="{self.width}" '
-            f'src="data:image/png;base64,{source}">\n<p>{escape(self._order())}</p></div>\n<script>{script}</script>'
+            f'<div id="{name}"><img alt="{escape(self.alt)}" width="{self.width}" style="image-rendering:pixelated" '
+            f'src="data:image/png;base64,{source}">\n<p>{escape(self._order())}</p>\n<p>{HOW}</p></div>\n'
+            f"<script>{script}</script>"
         )
 
     def _order(self) -> str:
@@ -121,16 +127,17 @@ def explorer(
             f"{array.shape[-5]} rows and a sentence for each of {lengths[0]} values"
         )
     pixels = to_pixels(array).reshape(math.prod(lengths), *array.shape[-5:-3], *array.shape[-2:], 3)
-    height, width = pixels.shape[1] * (pixels.shape[3] + 1), pixels.shape[2] * (pixels.shape[4] + 1)
+    height, width = pixels.shape[1] * (pixels.shape[3] + 1) + GAP, pixels.shape[2] * (pixels.shape[4] + 1) + GAP
     across = lengths[1] if len(lengths) == 2 else _across(lengths[0], width, height)
     sheet = _sheet(pixels, across)
     table = palette(sheet, COLOURS)
     options = {
         "axes": [[name, [str(v) for v in axes[name]], at] for name, at in zip(axes, start, strict=False)],
-        "rows": list(rows), "says": list(says), "width": width * scale, "height": height * scale,
+        "rows": list(rows), "says": list(says), "width": width * scale, "height": height * scale, "gap": GAP * scale,
         "sheet": sheet.shape[1] * scale, "across": across,
     }  # fmt: skip
-    return Explorer(encode([nearest(sheet, table)], table), alt, sheet.shape[1], options)
+    larger = max(1, min(scale, WIDEST // sheet.shape[1], HIGHEST // sheet.shape[0]))
+    return Explorer(encode([nearest(sheet, table)], table), alt, sheet.shape[1] * larger, options)
 
 
 def _across(count: int, width: int, height: int) -> int:
@@ -139,8 +146,12 @@ def _across(count: int, width: int, height: int) -> int:
 
 
 def _sheet(pixels: np.ndarray, across: int) -> np.ndarray:
-    """uint8 [state, rows, frames, height, width, 3] on one sheet, `across` in a line, paper after each frame."""
-    padded = np.pad(pixels, [(0, -len(pixels) % across)] + [(0, 0)] * 2 + [(0, 1), (0, 1), (0, 0)],
+    """uint8 [state, rows, frames, height, width, 3] on one sheet, `across` in a line, paper after each frame and more
+    of it after each state."""
+    framed = np.pad(pixels, [(0, -len(pixels) % across)] + [(0, 0)] * 2 + [(0, 1), (0, 1), (0, 0)],
                     constant_values=PAPER)  # fmt: skip
-    lines = padded.reshape(-1, across, *padded.shape[1:])
-    return lines.transpose(0, 2, 4, 1, 3, 5, 6).reshape(len(lines) * padded.shape[1] * padded.shape[3], -1, 3)
+    count, rows, frames, height, width, _ = framed.shape
+    each = framed.transpose(0, 1, 3, 2, 4, 5).reshape(count, rows * height, frames * width, 3)
+    each = np.pad(each, [(0, 0), (0, GAP), (0, GAP), (0, 0)], constant_values=PAPER)
+    lines = each.reshape(-1, across, *each.shape[1:]).transpose(0, 2, 1, 3, 4)
+    return lines.reshape(-1, across * each.shape[2], 3)
