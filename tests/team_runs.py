@@ -103,10 +103,11 @@ class Stack(nn.Module):
         return self.gain * self.head(x + x @ self.layers[0].weight)
 
 
-def stack(folder, steps=CONFIG.steps, looks=None, loss=normed_loss):
-    """A Stack, trained in a folder; looks: a list that gets the model's state at each line of the log."""
+def stack(folder, steps=CONFIG.steps, looks=None, loss=normed_loss, seed=0):
+    """A Stack, trained in a folder, and the result; looks: a list that gets the model's state at each line of the log;
+    seed: of its first weights."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = Stack()
     parameters = muon_groups(model, inside="blocks", scale=0.5)
 
@@ -115,8 +116,7 @@ def stack(folder, steps=CONFIG.steps, looks=None, loss=normed_loss):
             looks.append({name: value.clone() for name, value in model.state_dict().items()})
 
     config = replace(CONFIG, steps=steps, cooldown=0.0)
-    train(model, loss, batch_fn, config, folder, on_log=look, parameters=parameters)
-    return model
+    return model, train(model, loss, batch_fn, config, folder, on_log=look, parameters=parameters)
 
 
 def kill(_):
@@ -220,13 +220,17 @@ def main(folder: Path, step: int) -> None:
         with other(mine, {}, shard=True):
             loss = normed_loss if mine.leads else lambda *given: steep(normed_loss(*given))
             caught(seen, "steep_in_shards", lambda: stack(folder / "steep_in_shards", loss=loss))
+        with other(mine, {}, shard=True):
+            stack(folder / "unlike", steps=2, seed=mine.rank)
+            stack(folder / "begun", steps=12)  # by one process, without shards
         with other(mine, seen, shard=True):
             looks = []
-            model = stack(folder / "sharded", steps=12, looks=looks)
+            model, result = stack(folder / "sharded", steps=12, looks=looks)
         if looks:  # in the first process alone
             save_file(looks[-1], folder / "looked.safetensors")
         seen["kinds"] = [type(m).__name__ for m in model.modules()]
         save_file(model.state_dict(), folder / f"sharded_{mine.rank}.safetensors")
+        save_file(result.ema.shadow, folder / f"average_{mine.rank}.safetensors")
         (folder / f"{mine.rank}.json").write_text(json.dumps(seen))
         run(folder / "killed", at(step, 1, kill))
 

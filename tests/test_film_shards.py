@@ -74,6 +74,18 @@ def test_an_epoch_shows_each_film_once_and_one_archive_after_another(folder):
         archives = [name for name, _ in epoch]
         assert sum(a != b for a, b in zip(archives, archives[1:], strict=False)) == 2
     assert epochs[0] != epochs[1] != epochs[2]
+    inside = [[key for name, key in epoch if name == "000000.tar"] for epoch in epochs]
+    assert any(order != sorted(order) for order in inside) and inside[0] != inside[1], "in the archive's order"
+
+
+def test_what_fills_no_batch_is_left_out_and_the_next_epoch_begins(folder):
+    """Ten films by threes: batches 0 to 2 are of the first epoch, 3 to 5 of the second, and all are whole."""
+    shards = FilmShards(folder, 3, 9, 32)
+    batches = keys(shards, range(12))
+    assert [len(batch) for batch in batches] == [3] * 12
+    for epoch in range(4):
+        shown = [key for batch in batches[3 * epoch : 3 * epoch + 3] for key in batch]
+        assert len(set(shown)) == 9 and shown == [(s.shard.name, s.key) for s in shards.order(epoch)[:9]]
 
 
 def test_what_is_no_film_is_passed_over_and_names_do_not_reach_the_disk(tmp_path, folder):
@@ -122,6 +134,7 @@ def test_batches_are_what_the_loss_takes(folder):
     lost = [captioned(FilmShards(folder, 5, 9, 32), null=0.5)(step)["ids"] for step in range(40)]
     share = sum(int((ids == 0).all(1).sum()) for ids in lost) / 200
     assert 0.4 < share < 0.6
+    assert len({tuple((ids == 0).all(1).tolist()) for ids in lost}) > 10, "the same in each step"
 
 
 def test_the_command_trains_on_shards_and_goes_on_with_them(tmp_path, folder, monkeypatch, capsys):
