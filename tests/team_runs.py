@@ -222,7 +222,6 @@ def main(folder: Path, step: int) -> None:
             caught(seen, "steep_in_shards", lambda: stack(folder / "steep_in_shards", loss=loss))
         with other(mine, {}, shard=True):
             stack(folder / "unlike", steps=2, seed=mine.rank)
-            stack(folder / "begun", steps=12)  # by one process, without shards
         with other(mine, seen, shard=True):
             looks = []
             model, result = stack(folder / "sharded", steps=12, looks=looks)
