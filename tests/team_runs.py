@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,7 @@ from torch import nn
 
 from soralab.files.lock import alone
 from soralab.sora import Sora, SoraConfig
+from soralab.training import loop
 from soralab.training.context import shared_tokens
 from soralab.training.distributed import TEAM, team
 from soralab.training.loop import TrainConfig, train
@@ -190,6 +192,18 @@ def other(mine, seen, **changes):
         Sharded.__init__ = begin
 
 
+def read_in_order_of(rank):
+    """Inside, a run's saved tensors come by name, in odd processes from the last to the first: safetensors gives them
+    in any order, another in each process."""
+    load = loop.load_checkpoint
+
+    def ordered(*given, **named):
+        tensors, card = load(*given, **named)
+        return dict(sorted(tensors.items(), reverse=rank % 2 == 1)), card
+
+    return patch.object(loop, "load_checkpoint", ordered)
+
+
 def main(folder: Path, step: int) -> None:
     seen = {}
     with team() as mine:
@@ -222,6 +236,8 @@ def main(folder: Path, step: int) -> None:
             caught(seen, "steep_in_shards", lambda: stack(folder / "steep_in_shards", loss=loss))
         with other(mine, {}, shard=True):
             stack(folder / "unlike", steps=2, seed=mine.rank)
+            with read_in_order_of(mine.rank):
+                stack(folder / "begun", steps=12)  # by one process, without shards
         with other(mine, seen, shard=True):
             looks = []
             model, result = stack(folder / "sharded", steps=12, looks=looks)

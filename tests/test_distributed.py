@@ -63,6 +63,8 @@ def two(tmp_path_factory, whole):
     with team(accumulate=2), pytest.raises(ZeroDivisionError):
         run(folder / "gone_on", at(15, 0, lambda _: 1 / 0))
     run(folder / "lengthened", config=replace(CONFIG, steps=12))
+    with team(accumulate=2):
+        stack(folder / "begun", steps=6)
     ended = torchrun(HERE / "team_runs.py", folder, step)
     assert (folder / "1.json").exists(), ended.stderr
     assert ended.returncode == 1 and re.search(r"SIGKILL|exitcode *: 15 ", ended.stderr)  # Windows has no signals
@@ -255,6 +257,18 @@ def test_one_process_goes_on_with_what_shards_began(two, tmp_path):
     for name, value in right.items():
         if name != "model/mean":
             torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_shards_go_on_with_what_one_process_began(two, tmp_path):
+    """Its moments and its average are cut as its weights are, and what is saved of a moment is that moment in all rows,
+    though each process has read them in another order. To rounding, as above."""
+    with team(accumulate=2):
+        stack(tmp_path, steps=12)
+    (found, card), (right, _) = (load_checkpoint(p / "state") for p in (two[0] / "begun", tmp_path))
+    assert card["step"] == 12 and found.keys() == right.keys()
+    for name, value in right.items():
+        if name != "model/mean":
+            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_one_process_has_no_shards(tmp_path):

@@ -141,10 +141,14 @@ class Sharded:
         return norm
 
     def collected(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What `state.gather` found, whole. Every process has to ask."""
+        """What `state.gather` found, whole. Every process has to ask.
+
+        They gather by name: an optimizer that was restored has its moments in the order in which its process read
+        them, which is not the others'.
+        """
         order = [self.names.get(id(p), "") for group in self.optimizer.param_groups for p in group["params"]]
         found = {}
-        for key, value in tensors.items():
+        for key, value in sorted(tensors.items()):
             part, _, rest = key.partition("/")
             name = order[int(rest.partition("/")[0])] if part == "optimizer" else rest
             if part == "model" and name in self.rows:
@@ -182,4 +186,3 @@ def become(states: list[tuple[nn.Module, type, dict]]) -> None:
         module.__class__ = kind
         vars(module).clear()
         vars(module).update(contents)
-
