@@ -21,7 +21,6 @@ from soralab.datasets.instructions import (
     description,
     options,
     place,
-    story,
     symbols,
 )
 from soralab.datasets.question_forms import (
@@ -33,6 +32,7 @@ from soralab.datasets.question_forms import (
     read_question,
 )
 from soralab.datasets.short_films import DOES, FRAMES, MIDDLE, film_scene
+from soralab.datasets.stories import lesson, story
 from soralab.world.language import words
 from soralab.world.questions import YES_NO
 from soralab.world.sampling import apart
@@ -65,7 +65,7 @@ def test_the_teacher_is_given_text_and_nothing_else():
     for _, told in TOLD[::3]:
         again = read_back(str(told))
         assert again == told
-        for make in (conversation, description, brief, story):
+        for make in (conversation, description, brief, story, lesson):
             assert make(again, Random(3)) == make(told, Random(3))
 
 

@@ -138,7 +138,7 @@ def _of_motion(question: str) -> bool:
 
 def _yes_no(told: Symbols, rng: Random) -> tuple[str, str]:
     """One that a picture can answer: as many answers are yes as no, whatever is asked."""
-    if told.show == "film" and len(told.told.objects) == 2 and rng.random() < 0.5 and (order := _order(told)):
+    if told.show == "film" and len(told.told.objects) == 2 and rng.random() < 0.5 and (order := order_of(told)):
         a, b = order if rng.random() < 0.5 else order[::-1]
         return f"Does the {a} object move before the {b} object?", "yes" if (a, b) == order else "no"
     while True:
@@ -233,7 +233,7 @@ def _what_moves(told: Symbols) -> list[tuple[str, str]]:
     return [("What moves?", _name(told, moving[0]) if moving else "nothing")]
 
 
-def _order(told: Symbols) -> tuple[str, str] | None:
+def order_of(told: Symbols) -> tuple[str, str] | None:
     """The colours of two things of which one has stopped before the other begins; None if they do not."""
     if len(told.told.objects) != 2:
         return None
@@ -247,7 +247,7 @@ def _order(told: Symbols) -> tuple[str, str] | None:
 
 
 def _first(told: Symbols) -> list[tuple[str, str]]:
-    if not (order := _order(told)):
+    if not (order := order_of(told)):
         return []
     return [("What moves first?", _name(told, order[0])), ("What moves last?", _name(told, order[1]))]
 
@@ -280,23 +280,9 @@ def brief(told: Symbols, rng: Random) -> Turn:
 def description(told: Symbols, rng: Random) -> Turn:
     """Everything that the symbols tell: the caption, and what happens in which order."""
     text = told.caption
-    if told.show == "film" and (order := _order(told)) and told.told.relation is None:
+    if told.show == "film" and (order := order_of(told)) and told.told.relation is None:
         first, then = (next(o for o in told.told.objects if o.colour == colour) for colour in order)
         text = (f"{thing(first)} {first.motion} and then {thing(then)} {then.motion} on a"
                 f" {told.told.background} background")
     return Turn("description", _drawn(DETAILED, told, rng), text.replace(",", ""))
 
-
-def story(told: Symbols, rng: Random) -> str:
-    """The symbols in words: what the language model reads before it has ever seen a picture. Its parts in any order."""
-    parts = [told.caption.replace(",", "")]
-    for o in told.told.objects:
-        name = f"the {o.colour} {o.shape}"
-        where = {when: place(*told.middle(o.colour, frame)) for when, frame in (("start", 0), ("end", -1))}
-        if told.show == "picture":
-            parts += [f"{name} is {where['start']}"] * bool(where["start"])
-        else:
-            parts += [f"{name} is {spot} at the {when}" for when, spot in where.items() if spot]
-    if told.show == "film" and (order := _order(told)):
-        parts.append(f"{_name(told, order[0])} moves first")
-    return " ".join(sorted(parts, key=lambda _: rng.random()))

@@ -15,6 +15,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -27,12 +28,12 @@ from soralab.datasets.instructions import (
     brief,
     conversation,
     description,
-    story,
     symbols,
 )
 from soralab.datasets.short_films import FRAMES, film_scene
+from soralab.datasets.stories import lesson, story
 from soralab.figures import Watched
-from soralab.llava import Assistant, LLaVA, LLaVAConfig, answer_loss, expand, grid, stage_1, stage_2, template
+from soralab.llava import PAD, Assistant, LLaVA, LLaVAConfig, answer_loss, expand, grid, stage_1, stage_2, template
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.clip import load as load_clip
 from soralab.training import loop
@@ -47,12 +48,12 @@ SEED, TOWER, LAYER = 13, "clip", -2
 TOKENS = ("<pad>", "<image>", "<stop>", "<human>", "<assistant>", *WORDS)
 INDEX = {word: id for id, word in enumerate(TOKENS)}
 PICTURES, FILMS = 16_000, 6000  # of the shipped model's training
-BATCH, TURNS = 64, 4  # pictures in a batch, half as many films; and questions about each
+BATCH, TURNS, ASKED = 64, 4, 8  # pictures in a batch, half as many films; questions about each; and about a story
 CONFIG = LLaVAConfig.small(len(TOKENS))
-READING = TrainConfig(steps=600, lr=2e-3, warmup=100, cooldown=0.2, betas=(0.9, 0.98), ema=0.99, seed=SEED,
+READING = TrainConfig(steps=2000, lr=2e-3, warmup=100, cooldown=0.2, betas=(0.9, 0.98), ema=0.99, seed=SEED,
                       log_every=20, save_every=200)  # fmt: skip
 STAGE_1 = replace(READING, steps=300, lr=2e-3, warmup=20)
-STAGE_2 = replace(READING, steps=2400, cooldown=0.4, ema=0.995, save_every=300)
+STAGE_2 = replace(READING, steps=3000, cooldown=0.4, ema=0.995, save_every=300)
 
 Pair = tuple[list[int], list[int]]  # a question and its answer, as ids
 
@@ -117,23 +118,31 @@ class Shown:
         Z = seen(partial(grid, tower(), layer=LAYER), scenes, show)
         return cls(scenes, Z, told, talk, [pair(brief(t, rng)) for t in told])
 
+    def of_two(self) -> Shown:
+        """Those with two things."""
+        kept = [k for k, told in enumerate(self.told) if len(told.boxes) == 2]
+        lists = (self.scenes, self.told, self.talk, self.brief)
+        scenes, told, talk, brief = ([each[k] for k in kept] for each in lists)
+        return Shown(scenes, self.Z[kept], told, talk, brief)
+
 
 class Talks:
-    """Batches of conversations about pictures and films: two of three about pictures, in a new order each epoch.
+    """Batches of conversations about pictures and films, in a new order each epoch.
 
-    turns: of a conversation; films: without them all are about pictures. By `brief` each is stage 1's pair instead: one
-    instruction, and the caption. By `read` a story in words stands where the picture would.
+    films: one batch of so many is about films, of 0 none. By `brief` each is stage 1's pair instead: one instruction,
+    and the caption.
     """
 
-    def __init__(self, shown: dict[str, Shown], seed: int = SEED, batch: int = BATCH, brief: bool = False,
-                 read: bool = False, films: bool = True, turns: int = TURNS):  # fmt: skip
-        self.shown, self.seed, self.batch, self.turns = shown, seed, batch, turns
-        self.brief, self.read, self.films = brief, read, films
+    def __init__(
+        self, shown: dict[str, Shown], seed: int = SEED, batch: int = BATCH, brief: bool = False, films: int = 3
+    ):
+        self.shown, self.seed, self.batch, self.brief, self.films = shown, seed, batch, brief, films
 
     def which(self, step: int) -> tuple[str, list[int]]:
         """What batch `step` shows, and the numbers of its scenes."""
-        show, number = ("film", step // 3) if self.films and step % 3 == 2 else ("picture", step - step // 3)
-        number = number if self.films else step
+        before = step // self.films if self.films else 0  # batches of films until here
+        film = self.films and step % self.films == self.films - 1
+        show, number = ("film", before) if film else ("picture", step - before)
         count = len(self.shown[show].told)
         size = min(self.batch // (2 if show == "film" else 1), count)
         epoch, place = divmod(number, count // size)
@@ -143,25 +152,52 @@ class Talks:
     def row(self, show: str, k: int, rng: Random) -> list[int]:
         """A conversation about scene k, as ids; where the picture stands is drawn anew."""
         here, first = self.shown[show], rng.random() < 0.5
-        turns = [here.brief[k]] if self.brief else rng.sample(here.talk[k], min(self.turns, len(here.talk[k])))
-        if not self.read:
-            return template(turns, here.Z.shape[1], first)
-        told, (question, answer) = ids_of(story(here.told[k], rng)), turns[0]
-        return template([([*told, *question] if first else [*question, *told], answer), *turns[1:]], 0)
+        turns = [here.brief[k]] if self.brief else rng.sample(here.talk[k], min(TURNS, len(here.talk[k])))
+        return template(turns, here.Z.shape[1], first)
 
-    def __call__(self, step: int) -> dict[str, Tensor]:
-        """Batch `step`: {"ids": [batch, n], PAD at the end} and, unless it is read, {"Z": [batch, pictures, ...]}."""
+    def rows(self, step: int) -> tuple[Tensor, str, list[int]]:
+        """Batch `step` as ids [batch, n], PAD at the end, with what it shows and the numbers of its scenes."""
         show, which = self.which(step)
         rng = Random(f"{self.seed}/{step}")
         rows = [torch.tensor(self.row(show, k, rng)) for k in which]
-        found = {"ids": pad_sequence(rows, batch_first=True)}
-        return found if self.read else found | {"Z": self.shown[show].Z[which].float()}
+        return pad_sequence(rows, batch_first=True), show, which
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """Batch `step`: {"ids": [batch, n], "Z": [batch, pictures, tokens, width]}."""
+        ids, show, which = self.rows(step)
+        return {"ids": ids, "Z": self.shown[show].Z[which].float()}
+
+
+class Stories(Talks):
+    """Batches of text alone: where a picture would stand is a story, and `ASKED` questions about it follow.
+
+    The stories are of two things: of one there is nothing to look up.
+    """
+
+    def __init__(self, shown: dict[str, Shown], seed: int = SEED, batch: int = BATCH):
+        super().__init__({show: each.of_two() for show, each in shown.items()}, seed, batch)
+
+    def row(self, show: str, k: int, rng: Random) -> list[int]:
+        """A story of scene k and what it is asked, as ids."""
+        about, first = self.shown[show].told[k], rng.random() < 0.5
+        asked = lesson(about, rng)
+        turns = [pair(turn) for turn in rng.sample(asked, min(ASKED, len(asked)))]
+        told, (question, answer) = ids_of(story(about, rng)), turns[0]
+        return template([([*told, *question] if first else [*question, *told], answer), *turns[1:]], 0)
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """Batch `step`: {"ids": [batch, n]}."""
+        return {"ids": self.rows(step)[0]}
 
 
 def loss(model: LLaVA, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
-    """Eq. (3), of a batch with pictures or of text alone."""
+    """Eq. (3) of a batch with pictures. Of text alone it is that and every word's, as language models learn to read."""
     ids, Z = batch["ids"], batch.get("Z")
-    return answer_loss(model(ids, Z), ids if Z is None else expand(ids, Z.shape[2]))
+    if Z is not None:
+        return answer_loss(model(ids, Z), expand(ids, Z.shape[2]))
+    logits = model(ids)
+    return answer_loss(logits, ids) + F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(),
+                                                      ignore_index=PAD)  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------------------------- train
@@ -195,9 +231,9 @@ def library() -> dict[str, Shown]:
 
 
 STAGES = {  # in their order: how each is trained, what it reads, and what learns
-    "read": (READING, {"read": True}, stage_2),
-    "stage_1": (STAGE_1, {"brief": True}, stage_1),
-    "stage_2": (STAGE_2, {}, stage_2),
+    "read": (READING, Stories, stage_2),
+    "stage_1": (STAGE_1, partial(Talks, brief=True), stage_1),
+    "stage_2": (STAGE_2, partial(Talks, films=2), stage_2),
 }
 
 
@@ -208,18 +244,19 @@ def lasting(training: TrainConfig, steps: int | None = None) -> TrainConfig:
 
 
 def taught(
-    shown: dict[str, Shown], folder: Path, steps: int | None = None, upto: str = "stage_2"
+    shown: dict[str, Shown], folder: Path, steps: int | None = None, upto: str = "stage_2", reading: int | None = None
 ) -> tuple[LLaVA, dict[str, loop.TrainResult]]:
     """The trainings one after the other, in `folder`, up to that of a name: the model, and the result of each.
 
-    read: the language model, on text alone; stage 1: W; stage 2: both, for so many steps. What is done is not done
-    again.
+    read: the language model, on text alone, for `reading` steps; stage 1: W; stage 2: both, for `steps`. What is done
+    is not done again.
     """
+    lasts = {"read": reading, "stage_2": steps}
     model, results = fresh(), {}
-    for stage, (training, kind, trains) in STAGES.items():
+    for stage, (training, batches_of, trains) in STAGES.items():
         trains(model)
-        batches, lasts = Talks(shown, batch=larger(BATCH, 4), **kind), steps if stage == "stage_2" else None
-        model, results[stage] = fit(model, lasting(training, lasts), batches, folder / stage)
+        batches = batches_of(shown, batch=larger(BATCH, 4))
+        model, results[stage] = fit(model, lasting(training, lasts.get(stage)), batches, folder / stage)
         if stage == upto:
             break
     return model, results
@@ -254,7 +291,7 @@ def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = N
     """
     shown = {"picture": Shown.of("picture", min(SHORT_PICTURES, 16 * steps))}
     unseen = Shown.of("picture", PROBED, SEED + 1, "test")
-    held = Talks({"picture": unseen}, batch=PROBED, films=False)(0)
+    held = Talks({"picture": unseen}, batch=PROBED, films=0)(0)
     asked, first = [unseen.talk[k][0] for k in range(4)], unseen.Z[:4].float()
 
     def said(model: LLaVA) -> list[str]:
@@ -265,5 +302,5 @@ def short_run(seed: int, steps: int = SHORT_STEPS, folder: str | Path | None = N
                      truth=[" ".join(TOKENS[id] for id in answer) for _, answer in asked])  # fmt: skip
     training = replace(SHORT, steps=steps, seed=seed, save_every=steps)
     with TemporaryDirectory() as temporary:
-        batches = Talks(shown, seed, batch=32, films=False)
+        batches = Talks(shown, seed, batch=32, films=0)
         return probes.log(fit(fresh(SHORT_CONFIG, seed), training, batches, Path(folder or temporary), probes)[1].log)
