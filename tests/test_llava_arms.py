@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from soralab import world
 from soralab.experiments import llava as experiment
 from soralab.experiments import llava_arms as arms
 from soralab.experiments import llava_scores as scores
+from soralab.llava import HUMAN, PAD, STOP
 from soralab.recipes import Trained
 from soralab.recipes import llava as recipe
 from soralab.training.loop import TrainConfig
@@ -28,7 +30,7 @@ def own(tmp_path_factory):
 
 @pytest.fixture
 def pictures():
-    return recipe.Talks({"picture": recipe.library()["picture"]}, batch=4, films=False)
+    return recipe.Talks({"picture": recipe.library()["picture"]}, batch=4, films=0)
 
 
 def same(one, other):
@@ -57,36 +59,60 @@ def test_with_and_without_stage_1_are_twins(own, tmp_path, monkeypatch):
     """The same pictures, talks, order, steps and rates; W alone differs."""
     seen = {}
 
-    def watched(begin, config, batches, folder, judge):
-        batch = batches(0)
-        seen[folder.name] = config, batch, begin(), batches.shown["picture"].Z, folder
+    def watched(begin, configs, batches, folder, judge):
+        seen[folder.name] = configs, batches(0), begin(), folder
         return {"1": {"one thing": {"all": {}}}}, None, type("Result", (), {"seconds": 1.0})
 
-    monkeypatch.setattr(arms, "halfway", watched)
+    monkeypatch.setattr(arms, "judged", watched)
     found = arms.arms(tmp_path, own, 8)
-    assert list(found) == [*arms.SIGHTS, "after stage 1"]
-    one, other = seen["penultimate_layer"], seen["after_stage_1"]
-    assert one[0] == other[0] and torch.equal(one[3], other[3]) and one[4] != other[4]
-    assert all(torch.equal(one[1][key], other[1][key]) for key in ("ids", "Z"))
+    assert list(found) == [*arms.SIGHTS, "after stage 1", "little read", "well read"]
+    one, other, little, well = (seen[name] for name in (
+        "penultimate_layer", "after_stage_1", "little_read", "well_read"))  # fmt: skip
+    assert one[0] == other[0] and one[3] != other[3]
     assert set(one[2].state_dict()) - same(one[2], other[2]) == {"W.weight", "W.bias"}
-    assert {name: (*seen[name.replace(" ", "_")][3].shape[1:],) for name in found} == {
-        "penultimate layer": (1, 16, 264), "last layer": (1, 4, 516), "one vector": (1, 1, 64),
-        "after stage 1": (1, 16, 264),
-    }  # fmt: skip
-    assert all(torch.equal(each[1]["ids"], one[1]["ids"]) and each[0] == one[0] for each in seen.values())
-    assert [row["vectors"] for row in found.values()] == [16, 4, 1, 16]
+    assert [(*each[1]["Z"].shape[1:],) for each in seen.values()] == [(1, 16, 264), (1, 4, 516), (1, 1, 64),
+                                                                     *[(1, 16, 264)] * 3]  # fmt: skip
+    assert all(torch.equal(each[1]["ids"], one[1]["ids"]) for each in seen.values())
+    assert all(torch.equal(each[1]["Z"], one[1]["Z"]) for each in (other, little, well))
+    assert [row["vectors"] for row in found.values()] == [16, 4, 1, 16, 16, 16]
+    assert little[0] == well[0] and same(well[2], other[2]) == set(other[2].state_dict())
+    assert len(same(little[2], well[2])) < len(same(one[2], other[2]))  # a reading of its own, and a stage 1
+    assert {name for name, row in found.items() if "told" in row} == {"little read", "well read"}
+
+
+def test_who_has_read_little_reads_in_a_place_of_its_own(own, tmp_path, monkeypatch):
+    assert arms.reader("well read", tmp_path, own) == (own, None)
+    assert arms.reader("little read", tmp_path, own) == (tmp_path / "own", 1)  # the smoke profile reads for two steps
+    monkeypatch.setattr(arms, "told_in_words", lambda model, count: {"model": model, "count": count})
+    well, little = (arms.told(name, tmp_path, own, 7) for name in ("well read", "little read"))
+    read, _ = recipe.taught(recipe.library(), own, upto="read")
+    assert same(well["model"], read) == set(read.state_dict()) and well["count"] == 7
+    assert len(same(little["model"], read)) < len(read.state_dict())
+    monkeypatch.setenv("SORALAB_PROFILE", "laptop")
+    assert arms.reader("little read", tmp_path, own)[1] == recipe.READING.steps / 8
+
+
+def test_a_short_training_is_judged_when_half_of_its_steps_are_done_or_at_its_end_alone(monkeypatch):
+    monkeypatch.setenv("SORALAB_PROFILE", "laptop")
+    assert [config.steps for config in arms.trainings(arms.SHORT)] == [175, 350]
+    assert [config.steps for config in arms.trainings(arms.SHORT, halved=False)] == [350]
+    assert [config.steps for config in arms.trainings(arms.BLIND)] == [150, 300]
+    assert arms.ARMS["well read"].steps == arms.ARMS["little read"].steps == 700
+    monkeypatch.setenv("SORALAB_PROFILE", "smoke")
+    assert [config.steps for config in arms.trainings(arms.SHORT)] == [1, 2]
 
 
 # ------------------------------------------------------------------------------------------------- when they are judged
 
 
 def halves(own, folder, pictures, judged):
-    """`halfway` in four steps; the weights that it judges are kept in `judged`."""
+    """`judged` after two steps and four; the weights that are judged are kept in `judged`."""
     def judge(assistant):
         judged.append({name: value.clone() for name, value in assistant.model.state_dict().items()})
         return {"judged": len(judged)}
 
-    return arms.halfway(partial(arms.begun, own, 264), CONFIG, pictures, folder, judge)
+    configs = [replace(CONFIG, steps=2), CONFIG]
+    return arms.judged(partial(arms.begun, own, 264), configs, pictures, folder, judge)
 
 
 def test_half_and_whole_are_each_a_training_to_its_end(own, tmp_path, pictures):
@@ -142,8 +168,9 @@ def test_where_on_the_card_what_was_found_stands(tmp_path, monkeypatch):
         return {"one thing": {"colour": {"right": right - 1, "of": 9}, "all": {"right": right, "of": 10}}}
 
     def row(right):
-        return {"probe": {"shape": right / 10}, "vectors": right, "seconds": 1,
-                "steps": {"75": scores.totals(table(right - 1)), "150": scores.totals(table(right))}}  # fmt: skip
+        steps = {"75": scores.totals(table(right - 1)), "150": scores.totals(table(right))}
+        return {"probe": {"shape": right / 10}, "vectors": right, "seconds": 1, "kinds": {"colour": right},
+                "told": {"colour": -right}, "steps": steps}  # fmt: skip
 
     asked = [scores.Exam.of(recipe.tower(), "picture", 2)]
     monkeypatch.setattr(experiment, "exams", lambda: asked)
@@ -162,8 +189,47 @@ def test_where_on_the_card_what_was_found_stands(tmp_path, monkeypatch):
     assert found["arms"] == {name: scores.totals(table(names[name])) for name in arms.SIGHTS}
     assert list(found["arms"]) == list(found["probe"]) == list(found["vectors"]) and found["vectors"]["one vector"] == 7
     assert found["begun"] == {"without stage 1": row(5)["steps"], "after stage 1": row(8)["steps"]}
+    assert found["read"] == {"little read": {"told": {"colour": -9}, "shown": {"colour": 9}},
+                             "well read": {"told": {"colour": -10}, "shown": {"colour": 10}}}  # fmt: skip
     monkeypatch.setattr(experiment, "measure", lambda *_: pytest.fail("it is measured already"))
     assert experiment.metrics("llava", trained) == found
+
+
+class Said(torch.nn.Module):
+    """Says of a row what `of` makes of it: ids [1, n] in, the likeliest word at each place out; keeps what it read."""
+
+    def __init__(self, of):
+        super().__init__()
+        self.of, self.read, self.embedding = of, [], torch.nn.Embedding(1, 1)
+
+    def forward(self, ids):
+        self.read.append(ids[0])
+        return torch.nn.functional.one_hot(self.of(ids), len(recipe.TOKENS)).float()
+
+
+def test_a_model_is_told_in_words_what_it_is_asked():
+    following = partial(torch.roll, shifts=-1, dims=1)
+    truth = Said(following)
+    found = scores.told_in_words(truth, 40)
+    assert all(row["right"] == row["of"] > 20 for row in found.values()) and found["shape"]["of"] == 40
+    assert set(found) == {"shape", "size", "colour", "place", "relation"}
+    silent = Said(lambda ids: following(ids).masked_fill(following(ids) == STOP, PAD))  # never stops
+    assert all(row["right"] == 0 for row in scores.told_in_words(silent, 5).values())
+    human, stop = (truth.read[0] == HUMAN).nonzero()[0, 0], (truth.read[0] == STOP).nonzero()[0, 0]
+    begun = Said(lambda ids: torch.where(torch.arange(ids.shape[1]) < stop, PAD, following(ids)))
+    assert (human, scores.told_in_words(begun, 1)["shape"]["right"]) == (0, 1)  # the text itself is not asked for
+    told = [" ".join(recipe.TOKENS[id] for id in ids) for ids in truth.read]
+    assert all(" is left of " in text or " is above " in text for text in told) and "<image>" not in " ".join(told)
+    placed = [" is at the " in text or " is in the middle" in text for text in told]
+    assert sum(placed) > len(told) / 2  # a thing at the border of two places has none
+
+
+def test_a_colour_is_asked_for_by_shape_when_it_is_told_in_words():
+    truth = Said(partial(torch.roll, shifts=-1, dims=1))
+    scores.told_in_words(truth, 20)
+    asked = [" ".join(recipe.TOKENS[id] for id in ids) for ids in truth.read]
+    colours = [text.split(" what colour is the ")[1].split()[0] for text in asked if " what colour is the " in text]
+    assert len(colours) > 5 and set(colours) <= set(world.SHAPES)
 
 
 def test_the_last_of_the_steps_is_the_most():
@@ -178,14 +244,17 @@ def test_an_arms_exam_is_seen_as_the_arm_is_taught(own, tmp_path, monkeypatch):
     for name in ("last layer", "one vector"):
         row = arms.arm(name, tmp_path / name, own, 4)
         assert set(row["steps"]) == {"1", "2"} and row["steps"]["2"]["one thing"]["of"] > 0
+        assert row["kinds"]["colour"]["of"] > 0 and row["kinds"].keys() >= {"place", "relation"} - {"all"}
+        assert "all" not in row["kinds"]
     assert shapes == {516: (4, 1, 4, 516), 64: (4, 1, 1, 64)}
 
 
 def test_a_number_of_steps_is_stage_2s_alone(tmp_path, monkeypatch):
-    """The reading and stage 1 last as the profile says, whatever is asked for."""
+    """The reading and stage 1 last as the profile says, unless the reading's steps are asked for by name."""
     monkeypatch.setenv("SORALAB_PROFILE", "smoke")
     lasted = []
     monkeypatch.setattr(recipe, "fit", lambda model, training, *rest: (model, lasted.append(training.steps)))
     recipe.taught({}, tmp_path, steps=7)
     recipe.taught({}, tmp_path, upto="stage_1")
-    assert lasted == [2, 2, 7, 2, 2]
+    recipe.taught({}, tmp_path, upto="stage_1", reading=5)
+    assert lasted == [2, 2, 7, 2, 2, 5, 2]

@@ -170,11 +170,11 @@ def test_sentences_stand_for_the_photograph_in_the_reading(here, monkeypatch):  
     assert helper.text(helper.ids("Is there a DOG ?")) == "is there a dog"
     known = real_talk.shown(helper, pictures, lines)
     assert known.Z.shape == (20, 1, 16, 264) and len(known.talk) == len(known.brief) == 20
-    read = real_talk.PhotoTalks({"picture": known}, batch=20, films=False, read=True)(0)
+    read = real_talk.Sentences({"picture": known}, batch=20, films=0)(0)
     assert set(read) == {"ids"} and not (read["ids"] == IMAGE).any()
     story = helper.text(read["ids"][0].tolist())
     assert "red dog" in story or "two boys" in story
-    seen = real_talk.PhotoTalks({"picture": known}, batch=20, films=False)(0)
+    seen = real_talk.Talks({"picture": known}, batch=20, films=0)(0)
     assert ((seen["ids"] == IMAGE).sum(1) == 1).all() and seen["Z"].shape == known.Z.shape
     for ids in (*read["ids"], *seen["ids"]):
         assert ids[0] == HUMAN and (ids == ASSISTANT).sum() * 2 == (ids == STOP).sum()
@@ -353,4 +353,5 @@ def test_what_the_data_card_says_of_four_chapters():
     steps = [found(name)["steps"] for name in ("navit", "recaptioning", "llava", "tune_a_video")]
     assert "{} steps of `navit`, {} of `recaptioning`, {} of `llava` and {} of `tune_a_video`".format(*steps) in text
     rows = found("llava")["rows"]
-    assert rows["sees"]["yes/no"] <= rows["the commonest answer"]["yes/no"] and "has not learnt to see" in text
+    assert abs(rows["sees"]["yes/no"] - rows["the commonest answer"]["yes/no"]) < 0.1  # of about a hundred questions
+    assert rows["sees"]["yes/no"] < rows["sees zeros"]["yes/no"] and "has not learnt to see" in text

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from soralab.experiments.llava_arms import SIGHTS, arms, blind, nothing
+from soralab.experiments.llava_arms import READ, SIGHTS, arms, blind, nothing
 from soralab.experiments.llava_scores import Exam, exchanged, measure, mistakes, speed, totals
 from soralab.experiments.tune_a_video_scores import interval
 from soralab.files.atomic import kept
@@ -68,6 +68,7 @@ def metrics(name: str, trained: Trained) -> dict:
         "probe": {name: short[name]["probe"] for name in SIGHTS},
         "vectors": {name: short[name]["vectors"] for name in SIGHTS},
         "begun": {name: short[arm]["steps"] for name, arm in begun.items()},
+        "read": {name: {"told": short[name]["told"], "shown": short[name]["kinds"]} for name in READ},
     }
 
 

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from soralab import world
 from soralab.datasets import stills
 from soralab.datasets.instructions import Symbols, Turn, conversation, description, options, symbols
+from soralab.datasets.stories import places
 from soralab.experiments.clip_scores import swapped
-from soralab.llava import Answer, Assistant, grid, template
-from soralab.recipes.llava import SEED, scene_of, seen
+from soralab.llava import Answer, Assistant, LLaVA, grid, template
+from soralab.recipes.llava import SEED, ids_of, scene_of, seen
 from soralab.training.data import beside
 
 GROUPS = ("one thing", "two things", "relations", "reasoning", "description", "films")
@@ -75,6 +76,28 @@ def counted(exams: Sequence[Exam], said: Sequence[list[str]]) -> dict[str, dict[
 def measure(assistant: Assistant, exams: Sequence[Exam], sight: Callable[[Tensor], Tensor] | None = None) -> dict:
     """`counted`, of a model's answers; sight: what it is shown in place of Z, such as torch.zeros_like."""
     return counted(exams, [exam.answers(assistant, sight) for exam in exams])
+
+
+@torch.no_grad()
+def told_in_words(model: LLaVA, count: int) -> dict[str, dict[str, int]]:
+    """{kind: {"right", "of"}}: what a model answers about unseen pictures of two things that it is told in words, the
+    caption and where each thing is; colours are asked for by shape, and of a kind one question a picture."""
+    rng, table = Random("told"), {}
+    for k in range(count):
+        scene = symbols(stills.sample(SEED, k, "test", 2))
+        said = [scene.caption, *places(scene)]
+        text = ids_of(" ".join(rng.sample(said, len(said))))
+        for kind in ("shape", "size", "colour", "place", "relation"):
+            asked = [pair for pair in options(scene, kind)
+                     if kind != "colour" or set(world.SHAPES) & set(pair[0].rstrip("?").split())]  # fmt: skip
+            if asked:
+                question, answer = map(ids_of, rng.choice(asked))
+                ids = torch.tensor([template([([*text, *question], answer)], 0)], device=model.embedding.weight.device)
+                n = len(answer) + 1  # and the stop; all words likeliest behind the true ones: written so too
+                row = table.setdefault(kind, {"right": 0, "of": 0})
+                row["right"] += torch.equal(model(ids)[0, -n - 1 : -1].argmax(-1), ids[0, -n:])
+                row["of"] += 1
+    return table
 
 
 def totals(table: dict[str, dict]) -> dict[str, dict[str, int]]:

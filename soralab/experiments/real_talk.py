@@ -26,7 +26,7 @@ from soralab.datasets.photo_words import pieces_of, plain, plainly
 from soralab.datasets.still_captions import to_pixels
 from soralab.experiments.clip_trainings import SHORT, photo_clip
 from soralab.llava import ASSISTANT, Assistant, LLaVA, LLaVAConfig, template
-from soralab.recipes.llava import LAYER, SEED, STAGE_2, STAGES, Shown, Talks, fit
+from soralab.recipes.llava import LAYER, SEED, STAGE_2, STAGES, TURNS, Shown, Talks, fit
 from soralab.training.profiles import by_profile, device
 
 STEPS, BATCH = 300, 32  # of stage 2; the other stages have their shares of the shipped model's
@@ -49,20 +49,19 @@ class Speller(Assistant):
         return self.pieces.decode(ids)
 
 
-class PhotoTalks(Talks):
-    """Conversations about photographs, as `Talks` has them; by `read` some of the sentences stand for the photograph.
-
-    In `Shown`, told are the sentences as ids.
-    """
+class Sentences(Talks):
+    """Batches of text alone: some of the sentences stand for the photograph. In `Shown`, told are they, as ids."""
 
     def row(self, show: str, k: int, rng: Random) -> list[int]:
-        """A conversation about photograph k, as ids."""
-        if not self.read:
-            return super().row(show, k, rng)
+        """Sentences about photograph k and a conversation, as ids."""
         told, talk = self.shown[show].told[k], self.shown[show].talk[k]
         story = [*chain(*rng.sample(told, min(STORY, len(told))))]
-        (question, answer), *more = rng.sample(talk, min(self.turns, len(talk)))
+        (question, answer), *more = rng.sample(talk, min(TURNS, len(talk)))
         return template([([*story, *question], answer), *more], 0)
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """Batch `step`: {"ids": [batch, n]}."""
+        return {"ids": self.rows(step)[0]}
 
 
 def asked(lines: list[list[str]], seed: int) -> list[list[Turn]]:
@@ -92,11 +91,12 @@ def small(pictures: Tensor) -> Tensor:
 
 def taught(model: LLaVA, photographs: Shown, folder: Path, steps: int) -> LLaVA:
     """A model after its reading and both stages of the paper."""
-    for stage, (training, kind, trains) in STAGES.items():
+    for stage, (training, batches_of, trains) in STAGES.items():
         trains(model)
         lasts = max(1, round(steps * training.steps / STAGE_2.steps))
         training = replace(training, steps=lasts, warmup=min(training.warmup, lasts // 4), save_every=lasts)
-        batches = PhotoTalks({"picture": photographs}, batch=BATCH, films=False, **kind)
+        batches_of = Sentences if stage == "read" else batches_of
+        batches = batches_of({"picture": photographs}, batch=BATCH, films=0)
         model, _ = fit(model, training, batches, folder / stage)
     return model.to(device())
 
