@@ -3,6 +3,7 @@
 import pytest
 from prose import prose_of
 
+from soralab.experiments import llava_arms
 from soralab.figures.curves import wilson
 from soralab.files.checkpoints import read_card
 from soralab.recipes import llava as recipe
@@ -26,94 +27,142 @@ def alls(table: dict) -> dict[str, int]:
     return {group: percent(found["all"] if "all" in found else found) for group, found in table.items()}
 
 
+def beyond(one: dict, other: dict) -> bool:
+    """Whether the interval of one share lies above the other's."""
+    return wilson(one["right"], one["of"])[0] > wilson(other["right"], other["of"])[1]
+
+
+def points(one: dict, other: dict) -> int:
+    """By how many points a share is above another."""
+    return round(100 * one["right"] / one["of"] - 100 * other["right"] / other["of"])
+
+
 def test_the_recipe_is_what_the_page_says(said):
     assert (CARD["pictures"], CARD["films"]) == (recipe.PICTURES, recipe.FILMS) == (16_000, 6000)
     assert "16,000 pictures and 6,000 films" in said
     assert recipe.SHORT_STEPS == 120 and "A hundred and twenty steps of 32 talks" in said
-    assert (recipe.STAGE_1.steps, recipe.STAGE_2.steps) == (300, 2400) and "300 steps and 2,400 at 2e-3" in said
+    assert (recipe.STAGE_1.steps, recipe.STAGE_2.steps) == (300, 3000) and "300 steps and 3,000 at 2e-3" in said
+    assert recipe.STAGES["stage_2"][1].keywords == {"films": 2} and "every other batch of stage 2 is of films" in said
     assert len(recipe.TOKENS) == 113 and "a guess among all 113 ids" in said
-    assert CARD["stages"]["stage_2"]["steps"] == recipe.STAGE_2.steps
+    assert {name: stage["steps"] for name, stage in CARD["stages"].items()} == {
+        "read": recipe.READING.steps, "stage_1": recipe.STAGE_1.steps, "stage_2": recipe.STAGE_2.steps}  # fmt: skip
+    W = recipe.fresh().W
+    assert sum(p.numel() for p in W.parameters()) == 33_920 and "Our $W$ has 34,000 numbers to learn" in said
 
 
 def test_the_answers(said):
     shares, blind = alls(TEST), alls(BLIND)
-    assert (shares["one thing"], blind["one thing"]) == (98, 39)
-    assert "Of questions about one thing 98 % are right, where the blind one has 39" in said
-    assert [shares[group] for group in ("two things", "relations", "films")] == [83, 74, 76]
-    assert "About two things it is 83 %, about their relations 74, about films 76" in said and "**not met**" in said
-    held = alls(METRICS["held_out"])
-    lost = {group: round(100 * TEST[group]["all"]["right"] / TEST[group]["all"]["of"]
-                         - 100 * count["all"]["right"] / count["all"]["of"])
-            for group, count in METRICS["held_out"].items()}  # fmt: skip
-    assert (lost["one thing"], lost["two things"]) == (2, 4) and held["one thing"] < shares["one thing"]
-    assert (lost["relations"], lost["description"]) == (8, 25)
-    assert "lose two to four points, relations eight, and descriptions 25" in said
-    assert TEST["two things"]["shape"]["right"] == TEST["two things"]["shape"]["of"]
-    assert percent(TEST["two things"]["colour"]) == 46 and "of two things it is 46 %" in said
-    right, of = TEST["relations"]["relation"]["right"], TEST["relations"]["relation"]["of"]
-    assert abs(right / of - 0.5) < 2 * (0.25 / of) ** 0.5 and "is a coin outright" in said
-    assert percent(TEST["relations"]["beside"]) == 100 and "is always right, for with two things" in said
-    assert shares["description"] == 98 and "half of them of two things, are right in 98 %" in said
+    assert TEST["one thing"]["all"] == {"right": 2004, "of": 2005} and blind["one thing"] == 38
+    assert "Of 2,005 questions about one thing one is answered wrong, where the blind one has 38 % right" in said
+    assert [shares[group] for group in ("two things", "relations", "films")] == [95, 96, 80]
+    assert "About two things 95 % are right, about their relations 96, about films 80" in said and "**not met**" in said
+    assert "of pictures nearly always, of films in four questions of five" in said
+    lost = {group: points(TEST[group]["all"], count["all"]) for group, count in METRICS["held_out"].items()}
+    assert [lost[group] for group in ("one thing", "two things", "relations", "description")] == [3, 4, 7, 26]
+    assert "lose three to four points, relations seven, and descriptions 26" in said
+    two = {kind: percent(count) for group in ("two things", "relations") for kind, count in TEST[group].items()
+           if kind != "all"}  # fmt: skip
+    assert two.pop("place") == 70 and "It is *place*, where one of them is: 70 %" in said
+    assert TEST["one thing"]["place"]["of"] - TEST["one thing"]["place"]["right"] == 1
+    assert "Of one thing alone it is wrong once" in said
+    assert two.pop("relation") == 92 and min(two.values()) == 96
+    assert '*Relation* ("left or right of") is 92, and all the rest 96 % or more' in said
+
+
+def test_who_has_read_little_and_who_has_read_well(said):
+    arms = llava_arms.ARMS
+    little, well = METRICS["read"]["little read"], METRICS["read"]["well read"]
+    assert recipe.READING.steps == 2000 and arms["little read"].little and not arms["well read"].little
+    assert "One has read for 250 steps; the other is the shipped model's, after its 2,000" in said
+    assert arms["little read"].steps == arms["well read"].steps == 700 and llava_arms.PICTURES == 5000
+    assert "700 steps of all kinds of questions about the same 5,000 pictures" in said
+    for kind in ("colour", "relation"):  # coins
+        low, high = wilson(little["told"][kind]["right"], little["told"][kind]["of"])
+        assert low < 0.5 < high
+    assert "takes one of two colours as by a coin, and one of two sides" in said
+    low, high = wilson(little["shown"]["relation"]["right"], little["shown"]["relation"]["of"])
+    assert low < 0.5 < high and [percent(one["shown"]["relation"]) for one in (little, well)] == [55, 88]
+    assert "*relation* is a coin still for the one that has read little, 55 %" in said
+    assert "the well-read one has 88" in said
+    assert [percent(one["shown"]["colour"]) for one in (little, well)] == [86, 100] and "it is 86 against 100" in said
+    assert min(percent(one["shown"][kind]) for one in (little, well) for kind in ("shape", "size")) >= 99
+    assert all(beyond(well["shown"][kind], little["shown"][kind]) for kind in ("colour", "relation"))
+    kinds = ("shape", "size", "colour", "place", "relation")
+    assert [percent(well["told"][kind]) for kind in kinds] == [100, 100, 100, 82, 100]
+    assert "no mistake in four kinds of five" in said and "had not learnt from text, with 82 %" in said
+    counts = {kind: count for group in ("two things", "relations") for kind, count in TEST[group].items()}
+    assert min(counts, key=lambda kind: percent(counts[kind])) == "place"
+    assert "it is what the shipped model does worst in pictures" in said
 
 
 def test_blind_and_zeroed(said):
     zeroed, blind = alls(METRICS["zeroed"]), alls(BLIND)
     apart = {group: abs(zeroed[group] - blind[group]) for group in blind}
-    assert (zeroed.pop("reasoning"), blind.pop("reasoning"), apart.pop("reasoning")) == (1, 8, 7)
-    assert "1 % against 8" in said and max(apart.values()) <= 3 and "The two lie close together here" in said
+    assert (zeroed["two things"], blind["two things"], apart.pop("two things")) == (33, 37, 4)
+    assert "four points behind, 33 % against 37" in said
+    assert max(apart.values()) <= 3 and "The two lie close together here" in said
     totals = []
     for groups in METRICS["blind steps"].values():
         totals.append(percent({key: sum(count[key] for count in groups.values()) for key in ("right", "of")}))
     assert totals == [28, 28] and "28 % after half of the steps and 28 after all" in said
     swapped = METRICS["swapped"]
-    assert round(100 * swapped["both right"] / swapped["pairs"]) == 34 and swapped["blind"] == 0
-    assert "In 34 % of the pairs both are right; who does not look has none" in said
+    assert round(100 * swapped["both right"] / swapped["pairs"]) == 95 and swapped["blind"] == 0
+    assert "In 95 % of the pairs both are right; who does not look has none" in said
 
 
 def test_the_stages(said):
     first, blind = alls(METRICS["stage 1"]), alls(BLIND)
     one, other = METRICS["stage 1"]["one thing"], BLIND["one thing"]
-    assert [percent(table[kind]) for kind in ("shape", "colour") for table in (one, other)] == [75, 19, 60, 13]
-    assert "the shape in 75 % (the blind one has 19) and the colour in 60 % (13)" in said
-    assert all(percent(one[kind]) < percent(other[kind]) for kind in ("count", "background"))
-    assert (first["one thing"], blind["one thing"], first["two things"], blind["two things"]) == (44, 39, 27, 36)
-    assert "all in all it has 44 % against 39, and of two things 27 against 36" in said
+    assert (first["one thing"], blind["one thing"], first["description"]) == (21, 38, 0)
+    assert "Of one thing 21 % is right, less than the blind one's 38" in said and "of descriptions nothing" in said
+    assert [percent(table["colour"]) for table in (one, other)] == [12, 15]
+    assert "of colours 12 % (the blind one has 15)" in said
     without, after = METRICS["begun"]["without stage 1"], METRICS["begun"]["after stage 1"]
-    assert [percent(table[steps]["description"]) for steps in ("175", "350") for table in (after, without)] == [
-        82, 73, 91, 88]
-    assert "descriptions are right in 82 % with stage 1, and in 73 without" in said and "it is 91 against 88" in said
     apart = [(steps, group) for steps, groups in without.items() for group, count in groups.items()
-             if wilson(count["right"], count["of"])[1] < wilson(after[steps][group]["right"], count["of"])[0]]
-    assert apart == [("175", "description")] and "One difference is beyond the intervals" in said
-    gains = {(steps, group): 100 * (after[steps][group]["right"] - count["right"]) / count["of"]
-             for steps, groups in without.items() for group, count in groups.items() if group != "description"}
-    assert round(max(gains.values())) == 4 and "the questions gain four points at most at either time" in said
-    assert "in ours descriptions gain nine points after half of the steps" in said
+             if beyond(after[steps][group], count) or beyond(count, after[steps][group])]  # fmt: skip
+    assert apart == [("175", "one thing")] and "One difference is beyond the intervals" in said
+    assert [percent(table["175"]["one thing"]) for table in (after, without)] == [90, 87]
+    assert "90 % about one thing with stage 1, and 87 without" in said
+    behind = [points(count, after["175"][group]) for group, count in without["175"].items() if group != "one thing"]
+    assert (len(behind), min(behind), max(behind)) == (4, 1, 6)
+    assert "stage 1 is behind at that time, by one to six points" in said
+    assert "After all steps nothing is beyond the intervals" in said
+    assert "in ours three points about one thing after half of the steps, and nothing after all" in said
 
 
 def test_the_arms(said):
     grid, last, one = (METRICS["arms"][name] for name in ("penultimate layer", "last layer", "one vector"))
-    lost = {group: round(100 * (grid[group]["right"] - count["right"]) / count["of"]) for group, count in one.items()}
-    assert [lost[group] for group in ("reasoning", "description", "relations")] == [45, 34, 13]
-    assert "45 points in reasoning, 34 in descriptions, 13 in relations, and three to four elsewhere" in said
-    assert (lost["two things"], lost["one thing"]) == (3, 4)
+    lost = {group: points(grid[group], count) for group, count in one.items()}
+    assert [lost[group] for group in ("reasoning", "relations", "description", "two things", "one thing")] == [
+        43, 30, 25, 19, 3]  # fmt: skip
+    assert "43 points in reasoning, 30 in relations, 25 in descriptions, 19 about two things" in said
+    assert "and three about one" in said
     probe = METRICS["probe"]
     assert (round(100 * probe["one vector"]["place"]), round(100 * probe["penultimate layer"]["place"])) == (49, 98)
     assert "a probe reads 49 % from it, and 98 from the grid" in said
-    assert (percent(last["description"]), percent(grid["description"])) == (74, 88)
-    assert "but for descriptions (74 against 88)" in said
-    others = [abs(percent(last[group]) - percent(grid[group])) for group in grid if group != "description"]
-    assert max(others) <= 2 and "is as good as the one before it" in said
+    assert points(last["one thing"], grid["one thing"]) == points(grid["two things"], last["two things"]) == 3
+    apart = {group for group in grid if beyond(grid[group], last[group]) or beyond(last[group], grid[group])}
+    assert apart == {"one thing", "two things"}
+    assert "three points more about one thing and three fewer about two" in said
     assert {row[what] for row in probe.values() for what in ("shape", "colour")} == {1.0}
 
 
 def test_films(said):
     films = {kind: percent(count) for kind, count in TEST["films"].items()}
     blind = {kind: percent(count) for kind, count in BLIND["films"].items()}
-    assert films["all"] == 76 and "76 % in all" in said
-    assert [films[kind] for kind in ("background", "shape", "how many")] == [100, 93, 91]
-    assert "background always, shape 93, how many 91" in said
-    assert [films[kind] for kind in ("motion", "first", "description")] == [58, 54, 39] and blind["motion"] == 7
-    assert "*Motion* is 58 %, where the blind one has 7. *What moved first* is 54 %" in said
+    assert films["all"] == 80 and "80 % in all" in said
+    assert [films[kind] for kind in ("background", "size", "shape", "how many")] == [100, 98, 91, 90]
+    assert "background always, size 98, shape 91, how many 90" in said
+    assert [films[kind] for kind in ("motion", "first", "description")] == [65, 57, 45] and blind["motion"] == 18
+    assert "*Motion* is 65 %, where the blind one has 18. *What moved first* is 57 %" in said
     low, high = wilson(TEST["films"]["first"]["right"], TEST["films"]["first"]["of"])
-    assert low < 0.5 < high and "of two things that is a coin" in said and "in 39 % of the cases" in said
+    assert low < 0.51 and high < 0.65 and "of two things that is not far from a coin" in said
+    assert "in 45 % of the cases" in said
+
+
+def test_what_goes_wrong(said):
+    wrong = [(question, truth, answer) for question, truth, answer in METRICS["examples"]]
+    assert len(wrong) == 11 and "Nine of these eleven are about where something is, or goes" in said
+    asked = [question for question, *_ in wrong]
+    other = {"Which edge is the object nearest to?", "Do the objects have the same size?"}
+    assert len(other & set(asked)) == 2
