@@ -1,7 +1,9 @@
 """Chapter 13's sentences with numbers are held to the card of its checkpoint, and to the recipe."""
 
+import json
+
 import pytest
-from prose import prose_of
+from prose import NOTEBOOKS, prose_of
 
 from soralab.experiments import llava_arms
 from soralab.figures.curves import wilson
@@ -16,6 +18,13 @@ TEST, BLIND = METRICS["test"], METRICS["blind"]
 @pytest.fixture(scope="module")
 def said() -> str:
     return prose_of("13_llava")
+
+
+def printed(cell: str) -> list[str]:
+    """The lines that a cell of the page has printed."""
+    cells = json.loads((NOTEBOOKS / "13_llava.ipynb").read_text(encoding="utf-8"))["cells"]
+    (found,) = (each for each in cells if each["id"] == cell)
+    return "".join("".join(output.get("text", "")) for output in found["outputs"]).splitlines()
 
 
 def percent(count: dict) -> int:
@@ -82,17 +91,38 @@ def test_who_has_read_little_and_who_has_read_well(said):
     assert "takes one of two colours as by a coin, and one of two sides" in said
     low, high = wilson(little["shown"]["relation"]["right"], little["shown"]["relation"]["of"])
     assert low < 0.5 < high and [percent(one["shown"]["relation"]) for one in (little, well)] == [55, 88]
-    assert "*relation* is a coin still for the one that has read little, 55 %" in said
+    assert "*Relation* takes two places. It is a coin still for the one that has read little, 55 %" in said
     assert "the well-read one has 88" in said
     assert [percent(one["shown"]["colour"]) for one in (little, well)] == [86, 100] and "it is 86 against 100" in said
     assert min(percent(one["shown"][kind]) for one in (little, well) for kind in ("shape", "size")) >= 99
     assert all(beyond(well["shown"][kind], little["shown"][kind]) for kind in ("colour", "relation"))
     kinds = ("shape", "size", "colour", "place", "relation")
     assert [percent(well["told"][kind]) for kind in kinds] == [100, 100, 100, 82, 100]
-    assert "no mistake in four kinds of five" in said and "had not learnt from text, with 82 %" in said
+    assert "no mistake in four kinds of five" in said
+    assert [percent(little["told"][kind]) for kind in ("shape", "size")] == [56, 76]
+    assert "had learnt neither well from text, 56 and 76 %" in said
+
+
+def test_place_does_not_follow_the_reading(said):
+    little, well = METRICS["read"]["little read"], METRICS["read"]["well read"]
+    assert [percent(one["told"]["place"]) for one in (well, little)] == [82, 66]
+    assert beyond(well["told"]["place"], little["told"]["place"])
+    assert "the well-read one is ahead, 82 % against 66" in said
+    assert [percent(one["shown"]["place"]) for one in (well, little)] == [56, 60]
+    assert not beyond(little["shown"]["place"], well["shown"]["place"])
+    assert "it is not: 56 against 60, within the intervals" in said
     counts = {kind: count for group in ("two things", "relations") for kind, count in TEST[group].items()}
     assert min(counts, key=lambda kind: percent(counts[kind])) == "place"
     assert "it is what the shipped model does worst in pictures" in said
+    wrong = counts["place"]["of"] - counts["place"]["right"]
+    (found,) = printed("whose-place")
+    assert found.startswith(f"{wrong} of {counts['place']['of']} are wrong; 58 of these") and f"58 of {wrong}" in said
+
+
+def test_the_same_question_forwards_and_backwards(said):
+    right, same = printed("backwards")
+    assert right.startswith("forwards and backwards right: 24 % [") and "In 24 % it is right both ways" in said
+    assert same.startswith("twice the same answer: 60 % [") and "in 60 % it says the same twice" in said
 
 
 def test_blind_and_zeroed(said):
