@@ -7,7 +7,7 @@ import pytest
 
 from soralab import world
 from soralab.datasets import stills
-from soralab.datasets.instructions import Turn, conversation, description, options, symbols
+from soralab.datasets.instructions import Turn, conversation, description, options, place, symbols
 from soralab.datasets.short_films import film_scene
 from soralab.datasets.stories import BESIDES, around, follows, lesson, places, story
 
@@ -86,6 +86,30 @@ def test_stories_say_more_than_the_caption_and_their_parts_in_any_order():
         assert around_it == ({1, 2} if sides else {0})
     starts = {tuple(story(PAIRS[0][1], Random(k)).split()[:4]) for k in range(30)}
     assert len(starts) > 3
+
+
+def test_a_place_in_a_story_is_where_the_thing_is_then():
+    told_of = 0
+    for _, told in TOLD:
+        for sentence in places(told):
+            colour, where, when = re.fullmatch(
+                "the (\\w+) \\w+ is ((?:in|at) the .*?)(| at the start| at the end)", sentence).groups()  # fmt: skip
+            assert bool(when) == (told.show == "film")
+            assert place(*told.middle(colour, -1 if when == " at the end" else 0)) == where
+            told_of += when == " at the end"
+    assert told_of > 20
+
+
+def test_who_moves_first_is_not_the_last_to_leave_its_place():
+    strictly = 0
+    for _, told in TOLD:
+        if match := re.search("the (\\w+) (\\w+) moves first", story(told, Random(0))):
+            left = {name.split()[0]: next((k for k, box in enumerate(boxes) if box != boxes[0]), len(boxes))
+                    for name, boxes in told.boxes.items()}  # fmt: skip
+            first, other = left.pop(match[1]), *left.values()
+            assert told.show == "film" and first <= other
+            strictly += first < other
+    assert strictly > 5
 
 
 def test_a_lesson_asks_all_that_a_picture_is_asked_and_all_by_shape():
