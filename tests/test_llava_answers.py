@@ -212,6 +212,15 @@ def targets_asked_one_place_early(talks, stop):
     return whole, torch.tensor(targets)
 
 
+def targets_with_stops_where_their_id_is(talks, stop):
+    ids, targets = solution("targets")(talks, stop)
+    for row, learnt, talk in zip(ids, targets, talks, strict=True):
+        length = sum(len(question) + len(answer) + 1 for question, answer in talk)
+        following = row[1:length]
+        learnt[: length - 1] = torch.where(following == stop, stop, learnt[: length - 1])
+    return ids, targets
+
+
 def targets_rolled(talks, stop):
     ids = [sum((question + answer + [stop] for question, answer in talk), []) for talk in talks]
     labels = [sum(([-100] * len(question) + answer + [stop] for question, answer in talk), []) for talk in talks]
@@ -249,6 +258,7 @@ def written_behind_a_place_left_free(decode, embed, prompt, stop, longest):
     ("spliced", "started_again", spliced_with_an_iterator_a_row),
     ("targets", "zeros_taken_for_padding", targets_that_ignore_zero),
     ("targets", "moved_round", targets_rolled),
+    ("targets", "stops_by_their_id", targets_with_stops_where_their_id_is),
     ("targets", "mask_not_moved", targets_asked_one_place_early),
     ("written", "words_counted_alone", written_at_the_words_own_count),
     ("written", "one_too_far", written_behind_a_place_left_free),

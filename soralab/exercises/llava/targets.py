@@ -84,6 +84,10 @@ def stop_left_out(talks, stop):
     return _marked(talks, stop, lambda k, n, turn: [False] * len(turn[0]) + [True] * len(turn[1]) + [False])
 
 
+def stops_by_their_id(talks, stop):
+    return _marked(talks, stop, lambda k, n, turn: [id == stop for id in turn[0]] + [True] * (len(turn[1]) + 1))
+
+
 def last_answer_alone(talks, stop):
     return _marked(talks, stop, lambda k, n, turn: [False] * len(turn[0]) + [k == n - 1] * (len(turn[1]) + 1))
 
@@ -224,6 +228,8 @@ EXERCISE = Exercise(
                                  "answers and their stops are."),
         "stop_left_out": Mistake(stop_left_out, "no stop is learnt. The model would say the answer and never end: the "
                                  "stop behind an answer is a target too."),
+        "stops_by_their_id": Mistake(stops_by_their_id, "you find stops by their id, so a question's word that has the "
+                                     "same one is learnt. What is a stop is told by where it stands."),
         "last_answer_alone": Mistake(last_answer_alone, "only the last turn's answer is learnt. Every answer of a talk "
                                      "is."),
         "first_answer_alone": Mistake(first_answer_alone, "only the first turn's answer is learnt. Every answer of a "
