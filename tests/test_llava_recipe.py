@@ -83,5 +83,17 @@ def test_one_batch_of_so_many_is_about_films_and_no_scene_is_left_out(shown, fil
         seen = [k for here, which in batches if here == show for k in which]
         count = len(shown[show].told)
         assert count % size == 0 and all(len(which) == size for here, which in batches if here == show)
-        for epoch in range(len(seen) // count):
-            assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
+        epochs = [seen[epoch * count : (epoch + 1) * count] for epoch in range(len(seen) // count)]
+        assert all(sorted(order) == list(range(count)) for order in epochs)
+        assert len({tuple(order) for order in epochs}) == len(epochs)  # each in an order of its own
+
+
+def test_stage_1_asks_for_the_caption_and_for_nothing_else(shown):
+    batches = recipe.STAGES["stage_1"][1](shown, batch=8)
+    for step in (0, 1, 2):
+        show, which = batches.which(step)
+        for k, row in zip(which, batches(step)["ids"], strict=True):
+            ((question, answer),) = turns(row)
+            brief = [" ".join(recipe.TOKENS[id] for id in side) for side in shown[show].brief[k]]
+            assert [question.replace("<image>", "").strip(), answer] == brief
+            assert set(answer.split()) <= {*shown[show].told[k].caption.replace(",", "").split()}
