@@ -22,6 +22,7 @@ LAST = 17                      # after this chapter comes none
 LONGEST_FUNCTION = 40          # lines
 SLIDES = (8, 24)               # cells on a deck
 SLIDE_WORDS, SLIDE_LINES = 90, 18
+UNDER_ONE = 6                  # cells of code under one heading
 COLUMNS = 118                  # of a printed line that JupyterLab, 1,400 pixels wide, does not break
 COMPARISON = re.compile(r"\b(?:assert_close|assert_allclose|torch\.equal)\(")
 
@@ -355,6 +356,19 @@ def folds(chapter: Chapter) -> Iterator[str]:
                 yield f"the cell {cell.id} goes on behind a fold, with {behind!r}: a fold is its cell's end"
 
 
+def headings(chapter: Chapter) -> Iterator[str]:
+    """A reader sees what a cell is about: a run of cells without a heading has lost one."""
+    head, run = "the first cell", []
+    for cell in chapter.nb.cells:
+        found = re.findall(r"^#+ +(.+?) *$", cell.source, flags=re.M) if cell.cell_type == "markdown" else []
+        if found:
+            head, run = repr(found[-1]), []
+        elif cell.cell_type == "code":
+            run.append(cell.id)
+            if len(run) == UNDER_ONE + 1:
+                yield f"more than {UNDER_ONE} cells of code under {head}, {run[0]} to {cell.id} and on"
+
+
 def body_of(node) -> str:
     """A function's statements without its docstring, as a text to compare; "" for one statement or none."""
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
@@ -379,7 +393,7 @@ RULES = {
     "Ours and the paper's": departures, "Exercises": exercises, "own functions": own_functions,
     "To discuss": discussion,
     "How Sora uses this": next_chapter, "slides": slides, "functions": functions,
-    "printed": printed, "folds": folds,
+    "printed": printed, "folds": folds, "headings": headings,
 }
 
 

@@ -15,7 +15,7 @@ EARLIER = "its first version has a section for each of Sora's parts, which expla
 MAP = "the map is no paper's chapter"
 # What a notebook need not have, each with its reason.
 EXEMPT = {
-    "00_road_to_sora": dict.fromkeys(set(RULES) - {"functions", "order", "printed", "folds"}, MAP),
+    "00_road_to_sora": dict.fromkeys(set(RULES) - {"functions", "order", "printed", "folds", "headings"}, MAP),
     "16_sora": {
         "The mathematics": EARLIER, "Build it": EARLIER, "How Sora uses this": "it is Sora",
     },
@@ -265,6 +265,8 @@ BREAK = [
     ("printed: the cell weights prints 119 columns", prints(
         "\x1b[0;31mw" * 119, new_output("error", ename="ValueError", evalue="w", traceback=[]))),
     ("folds: the cell question goes on behind a fold, with 'More.'", swap(33, "</details>", "</details>\n\nMore.")),
+    ("headings: more than 6 cells of code under 'Build it'", lambda chapter: chapter.nb.cells.__setitem__(
+        slice(7, 7), [code("x = 1") for _ in range(6)])),
     ("functions: clone is a copy of ", lambda chapter: chapter.nb.cells[8].update(source=a_copy("clone"))),
 ]
 
