@@ -55,6 +55,7 @@ def test_the_recipe_is_what_the_page_says(said):
     assert len(recipe.TOKENS) == 113 and "a guess among all 113 ids" in said
     assert {name: stage["steps"] for name, stage in CARD["stages"].items()} == {
         "read": recipe.READING.steps, "stage_1": recipe.STAGE_1.steps, "stage_2": recipe.STAGE_2.steps}  # fmt: skip
+    assert "for 2,000 steps on text of our world first, where every word is learnt" in said
     W = recipe.fresh().W
     assert sum(p.numel() for p in W.parameters()) == 33_920 and "Our $W$ has 34,000 numbers to learn" in said
 
