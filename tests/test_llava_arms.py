@@ -12,7 +12,7 @@ from soralab import world
 from soralab.experiments import llava as experiment
 from soralab.experiments import llava_arms as arms
 from soralab.experiments import llava_scores as scores
-from soralab.llava import HUMAN, PAD, STOP
+from soralab.llava import ASSISTANT, HUMAN, PAD, STOP
 from soralab.recipes import Trained
 from soralab.recipes import llava as recipe
 from soralab.training.loop import TrainConfig
@@ -158,6 +158,14 @@ def test_the_blind_model_is_judged_twice_and_never_sees(own, tmp_path):
         assert not batch["Z"].any() and plain["Z"].any()
 
 
+def test_the_blind_model_is_taught_the_talks_of_stage_2(own, tmp_path, monkeypatch):
+    asked, seen = [scores.Exam.of(recipe.tower(), "picture", 2)], []
+    monkeypatch.setattr(arms, "judged", lambda begin, configs, batches, *_: seen.append(batches) or ({}, None, None))
+    arms.blind(tmp_path, own, asked)
+    plain = recipe.STAGES["stage_2"][1](recipe.library(), batch=seen[0].batch)
+    assert all(torch.equal(seen[0](step)["ids"], plain(step)["ids"]) for step in range(4))
+
+
 # ---------------------------------------------------------------------------------------------------------- the card
 
 
@@ -218,6 +226,8 @@ def test_a_model_is_told_in_words_what_it_is_asked():
     human, stop = (truth.read[0] == HUMAN).nonzero()[0, 0], (truth.read[0] == STOP).nonzero()[0, 0]
     begun = Said(lambda ids: torch.where(torch.arange(ids.shape[1]) < stop, PAD, following(ids)))
     assert (human, scores.told_in_words(begun, 1)["shape"]["right"]) == (0, 1)  # the text itself is not asked for
+    late = Said(lambda ids: following(ids).masked_fill(ids == ASSISTANT, PAD))  # each answer's first word is wrong
+    assert all(row["right"] == 0 for row in scores.told_in_words(late, 5).values())
     told = [" ".join(recipe.TOKENS[id] for id in ids) for ids in truth.read]
     assert all(" is left of " in text or " is above " in text for text in told) and "<image>" not in " ".join(told)
     placed = [" is at the " in text or " is in the middle" in text for text in told]
