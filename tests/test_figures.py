@@ -577,6 +577,12 @@ def test_a_small_picture_of_all_states_is_enlarged_and_they_stand_apart(count, s
     assert np.abs(sheet[side : side + 5].astype(int) - 251).max() <= 1
 
 
+def test_a_wide_picture_of_all_states_is_enlarged_to_960_pixels_at_most():
+    films = states(1, 1, 6, 3, 40, 40).round()
+    page, _, sheet, _ = explored(figures.explorer(films, {"s": (0,)}, "Noise.", scale=9))
+    assert int(page["img"][0]["width"]) == 3 * sheet.shape[1] and 4 * sheet.shape[1] > 960 > 4 * sheet.shape[0]
+
+
 @pytest.mark.parametrize("axes, rows, says, alt, complaint", [
     ({"s": (1, 2)}, (), (), "x", "axes: got"), ({"s": (1, 2, 3)}, ("a", "b"), (), "x", "rows"),
     ({"s": (1, 2, 3)}, (), ("one",), "x", "says"), ({"s": (1, 2, 3)}, (), (), " ", "alt"),
