@@ -1,6 +1,6 @@
 """What the referee measures of a film's physics: gravity, the bounce, and permanence behind the wall.
 
-    fall = gravity(film)                # Fall(gravity=7.9, restitution=0.81, residual=0.004)
+    fall = gravity(film)                # Fall(gravity=7.9, restitution=0.81, residual=0.004, drop=0.5)
     permanence(film).kept               # did it come out as it went in?
 
 Units: lengths in short sides of the frame, times in clips, so gravity is in short sides per clip squared. In the world
@@ -27,11 +27,17 @@ ON_TIME = 0.1  # clips by which a thing may come out too early or too late
 @dataclass(frozen=True)
 class Fall:
     """A fit of y = floor - height(u): `gravity` in short sides per clip squared, `restitution` 0..1 (NaN if nothing
-    hits the floor), `residual` the root mean square misfit in short sides."""
+    hits the floor), `residual` the root mean square misfit and `drop` the height it falls from, in short sides."""
 
     gravity: float
     restitution: float
     residual: float
+    drop: float
+
+    @property
+    def time(self) -> float:
+        """How long it falls, in clips: drop = gravity time^2 / 2."""
+        return math.sqrt(2 * self.drop / self.gravity)
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,8 @@ def _fit_fall(times: np.ndarray, y: np.ndarray) -> Fall:
     squares, drop = _misfit(_height(times / fall_time, restitution)[None], y)
     hits = times.max() > fall_time + 0.05
     residual = math.sqrt(float(squares[0]) / len(y))
-    return Fall(2 * float(drop[0]) / fall_time**2, float(restitution) if hits else math.nan, residual)
+    drop = float(drop[0])
+    return Fall(2 * drop / fall_time**2, float(restitution) if hits else math.nan, residual, drop)
 
 
 def _misfit(heights: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

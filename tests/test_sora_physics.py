@@ -1,0 +1,174 @@
+"""What chapter 16's films know of falling and of walls: how it is measured, on films whose laws are known."""
+
+import json
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from prose import prose_of
+
+from soralab import world
+from soralab.experiments import sora_physics as experiment
+from soralab.experiments.sora_physics import HIDDEN, NEW, SEEN, early, fallen, falls, hidden, measured, passages, there
+from soralab.world.language import short_caption
+from soralab.world.scene import GRAVITY, RESTITUTION, WALL
+
+
+class Identity:
+    """An autoencoder that loses nothing."""
+
+    encode = decode = staticmethod(lambda films: films)
+
+
+class Maker:
+    """A model that films each prompt as it is, or otherwise; it remembers what it was asked."""
+
+    autoencoder = Identity()
+
+    def __init__(self, kind, change=lambda scene: scene):
+        self.scenes, self.change, self.asked = experiment.scenes(kind), change, []
+
+    def film(self, texts, seed):
+        some = list(islice(self.scenes, len(texts)))
+        assert texts == [short_caption(scene) for scene in some]
+        self.asked.append((len(texts), seed))
+        return world.to_film(world.render([self.change(scene) for scene in some], 9, 32, 32))
+
+
+def test_what_falls_was_never_seen_to_fall_and_no_square_of_training_bounces():
+    kinds = {kind: list(islice(experiment.scenes(kind), 30)) for kind in (SEEN, NEW, HIDDEN)}
+    assert {thing.motion for kind in (SEEN, NEW) for scene in kinds[kind] for thing in scene.objects} == {"bounces"}
+    assert {scene.objects[0].shape for scene in kinds[NEW]} == {"square"}
+    assert "square" not in {scene.objects[0].shape for scene in kinds[SEEN]}
+    assert {scene.objects[0].motion for scene in kinds[HIDDEN]} == {WALL}
+    train = [world.sample_scene(1, k, "simple", "train").objects[0] for k in range(1200)]
+    shapes = {thing.shape for thing in train if thing.motion == "bounces"}
+    assert "square" not in shapes and len(shapes) == 5
+
+
+def test_a_fall_is_measured_and_what_does_not_fall_has_none():
+    film = world.to_film(world.render(list(islice(experiment.scenes(NEW), 1)), 9, 32, 32))[0]
+    found, scene = fallen(film), next(experiment.scenes(NEW))
+    thing = scene.objects[0]
+    assert found["gravity"] == pytest.approx(GRAVITY, rel=0.01)
+    assert found["restitution"] == pytest.approx(RESTITUTION, rel=0.01)
+    assert found["drop"] == pytest.approx(thing.floor - thing.y, rel=0.02) and found["residual"] < 0.002
+    still = world.to_film(world.render([replace(scene, objects=(replace(thing, motion="stays still"),))], 9, 32, 32))[0]
+    assert fallen(still) == {} and hidden(still) == hidden(film) == {}
+
+
+def test_a_thing_is_kept_or_not_and_each_part_says_why():
+    scene = next(experiment.scenes(HIDDEN))
+    film = world.to_film(world.render([scene], 9, 32, 32))[0]
+    assert hidden(film) == dict.fromkeys(experiment.PARTS, 1)
+    gone = film.clone()
+    gone[5:] = film[4]
+    assert hidden(gone)["came_out"] == hidden(gone)["kept"] == 0
+
+
+def test_columns_stand_for_films_in_order_and_a_model_s_own_films_for_its_prompts(monkeypatch):
+    monkeypatch.setattr(experiment, "CHUNK", 4)
+    maker, count = Maker(SEEN), 6
+    found = measured(maker, SEEN, count)
+    assert maker.asked == [(4, experiment.NOISE), (2, experiment.NOISE + 4)]
+    assert set(found) == {experiment.TRUE, experiment.COPIES, experiment.OURS}
+    assert found[experiment.OURS] == found[experiment.TRUE] == found[experiment.COPIES]
+    drops = [scene.objects[0].floor - scene.objects[0].y for scene in islice(experiment.scenes(SEEN), count)]
+    assert np.abs(np.array(found[experiment.TRUE]["drop"]) - drops).max() < 0.01
+
+    def lies(scene):
+        return replace(scene, objects=tuple(replace(thing, motion="stays still") for thing in scene.objects))
+
+    found = measured(Maker(SEEN, lies), SEEN, 3)
+    assert found[experiment.OURS] == dict.fromkeys(experiment.FALL, [None] * 3)
+    assert None not in found[experiment.TRUE]["gravity"]
+
+
+def test_a_fall_is_early_if_it_ends_before_frame_3():
+    height = lambda time: GRAVITY * time**2 / 2  # noqa: E731
+    of = {"gravity": [GRAVITY, None, GRAVITY, 2 * GRAVITY], "drop": [height(0.32), None, height(0.34), height(0.34)]}
+    assert early(of).tolist() == [True, False, True]
+
+
+def test_the_tables_count_what_there_is():
+    of = {"gravity": [8.0, None, 9.0, 10.0], "drop": [0.5, None, 0.4, 0.5], "restitution": [0.8, None, None, 0.6],
+          "residual": [0.01, None, 0.02, 0.03]}  # fmt: skip
+    line = falls({SEEN: {"sora": of}}).splitlines()[1]
+    assert line.split(": ")[0] == SEEN and "3 of 4" in line and "9.0 (8.1\u20139.9)" in line
+    assert "2: 9.5 (" in line and "0.70 (" in line and line.endswith("0.64")
+    nothing = dict.fromkeys(of, [None])
+    assert "0 of 1" in falls({NEW: {"sora": {**nothing, "residual": [0.0]}}})
+    row = {part: [1, None, 1, 0] for part in experiment.PARTS} | {"kept": [1, None, 0, 0]}
+    line = passages({HIDDEN: {"sora": row}}).splitlines()[1]
+    assert line.split() == ["sora", "3", "of", "4", "2", "2", "2", "2", "1", "6\u201379", "%"]
+    assert falls({}).count("\n") == passages({}).count("\n") == 0
+
+
+def test_what_was_measured_is_kept_and_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SORALAB_PROFILE", "smoke")
+    monkeypatch.setattr(experiment, "FILE", tmp_path / "new" / "physics.json")
+    monkeypatch.setattr(experiment, "FOLDER", tmp_path / "runs")
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(experiment.Filmmaker, "load", lambda name: name)
+    asked = []
+
+    def found(maker, kind, films):
+        asked.append((maker, kind, films))
+        names = experiment.PARTS if kind == HIDDEN else experiment.FALL
+        return {"sora": {name: [0.5] * films for name in names}}
+
+    monkeypatch.setattr(experiment, "measured", found)
+    for _ in range(2):
+        experiment.main()
+    assert asked == [("sora", kind, 2) for kind in (SEEN, NEW, HIDDEN)]
+    shipped = json.loads(experiment.FILE.read_text(encoding="utf-8"))
+    assert experiment.load_experiment(experiment.FILE) == shipped["found"] and shipped["films"] == 2
+    assert set(shipped["found"]) == {SEEN, NEW, HIDDEN} and "2 of 2" in capsys.readouterr().out
+    assert experiment.load_experiment(tmp_path / "none.json") == {}
+
+
+# ------------------------------------------------------------------------------------------------------------ the page
+
+
+@pytest.fixture(scope="module")
+def said() -> str:
+    return prose_of("16_sora")
+
+
+def test_how_things_fall(said):
+    found = experiment.load_experiment()
+    assert all(len(there(of["gravity"])) == len(of["gravity"]) == 200 for kind in (SEEN, NEW)
+               for of in found[kind].values())  # fmt: skip
+    assert "All two hundred squares fall, and all two hundred things of other shapes" in said
+    median = {kind: {whose: {what: float(np.median(there(of[what]))) for what in of} for whose, of in found[kind].items()}
+              for kind in (SEEN, NEW)}  # fmt: skip
+    seen, new, true = median[SEEN]["sora"], median[NEW]["sora"], median[SEEN]["true films"]
+    assert f"True films give {true['gravity']:.1f} and {true['restitution']:.2f}" in said
+    assert f"give {seen['gravity']:.1f} for shapes that it has seen bounce and {new['gravity']:.1f} for squares" in said
+    assert {f"{of['restitution']:.2f}" for of in (seen, new)} == {"0.80"} and "0.80 of the speed, in both" in said
+    assert all(0.2 < 32 * of["residual"] < 0.3 for of in (seen, new)) and "misfit is a quarter of a pixel" in said
+    assert f"for squares up to {np.percentile(there(found[NEW]['sora']['gravity']), 95):.1f}" in said
+    soon = {kind: {whose: early(of) for whose, of in found[kind].items()} for kind in (SEEN, NEW)}
+    fast = {kind: {whose: float(np.median(there(of["gravity"])[soon[kind][whose]])) for whose, of in found[kind].items()}
+            for kind in (SEEN, NEW)}  # fmt: skip
+    assert f"comes out as {fast[SEEN]['sora']:.1f}, for squares as {fast[NEW]['sora']:.1f}" in said
+    assert all(round(fast[kind]["copies"], 1) == 8.0 for kind in fast) and "stay at 8.0 there" in said
+    counts = [int(soon[kind][whose].sum()) for whose in ("true films", "sora") for kind in (SEEN, NEW)]
+    assert "Among 200 true films {} and {} are so short, of the model's {} and {}".format(*counts) in said
+    for kind in (SEEN, NEW):  # of the dots above the line most are near the law, and the highest under it
+        drop, gravity = (there(found[kind]["sora"][what])[~soon[kind]["sora"]] for what in ("drop", "gravity"))
+        assert np.median(np.abs(gravity - GRAVITY)) < 0.35 and np.median(gravity[drop > 0.58]) > 8.2
+
+
+def test_what_nobody_sees(said):
+    ours, copies = (experiment.load_experiment()[HIDDEN][whose] for whose in ("sora", "copies"))
+    assert all(len(there(of["kept"])) == 200 for of in (ours, copies))
+    assert sum(ours["came_out"]) == sum(ours["same_colour"]) == 200
+    assert "It always comes out, and always in its colour" in said
+    wrong = [200 - sum(ours[part]) for part in ("same_shape", "on_time")]
+    assert "In {} of 200 films the shape is another, and in {} it is early or late".format(*wrong) in said
+    kept = sum(ours["kept"])
+    assert f"all is kept in {kept}, that is {kept // 2} %" in said and kept % 2 == 0
+    assert f"Of the copies all is kept in {sum(copies['kept'])}" in said
