@@ -39,7 +39,7 @@ FOLDER = RUNS / "walt_ablations"
 
 def step_seconds(runs: list[Run], batches: Latents, rounds: int = 6) -> list[float]:
     """Seconds of the processor that a training step of each run takes: the fastest of so many rounds in turn."""
-    models = [Walt(run.config, "torch") for run in runs]
+    models = [run.build(run.config) for run in runs]
     optimizers = [torch.optim.SGD((p for g in parameters(model) for p in g["params"]), 1e-4) for model in models]
     best = [float("inf")] * len(runs)
     for step in range(rounds):
@@ -54,7 +54,7 @@ def step_seconds(runs: list[Run], batches: Latents, rounds: int = 6) -> list[flo
 
 def attention_flops(run: Run) -> float:
     """Floating-point operations of attention's two products in the blocks' self-attention, for one film."""
-    p, model = run.config.patch, Walt(run.config, "torch")
+    p, model = run.config.patch, run.build(run.config)
     size = (run.config.size[0], run.config.size[1] // p, run.config.size[2] // p)
     q = torch.zeros(1, run.config.heads, size[0] * size[1] * size[2], run.config.dim // run.config.heads)
     return sum(model_flops(model.attend(size, block), q, q, q) for block in range(run.config.depth))

@@ -7,7 +7,9 @@ comes after it is known, and a film that is made longer can be held against it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -55,6 +57,7 @@ class Run:
     pictures: bool = True  # beside films
     scenes: int = 4000
     batch: int = 16  # films, and as many pictures
+    build: Callable[[WaltConfig], Walt] = partial(Walt, backend="torch")
 
     @property
     def side(self) -> int:
@@ -141,7 +144,7 @@ def parameters(model: nn.Module) -> list[dict]:
 def fit(run: Run, batches, folder: Path, probes=None) -> tuple[Walt, TrainResult]:
     """Train by a run, or go on with it in `folder`; the model has the averaged weights."""
     torch.manual_seed(run.training.seed)
-    model = Walt(run.config, "torch")
+    model = run.build(run.config)
     result = loop.train(model, loss(run), batches, run.training, folder, parameters=parameters(model), probes=probes)
     result.ema.copy_to(model)
     return model.eval(), result
