@@ -107,8 +107,11 @@ def measured(folder: Path = FOLDER) -> dict[str, dict]:
                                              gpu=(STEPS, FILMS, SEEDS, 4000))  # fmt: skip
     autoencoder = load_autoencoder().to(device())
     batches = cache(lambda: Latents(autoencoder, replace(run_of("full"), scenes=scenes)))
-    seconds = kept(folder / "step_seconds.json",
-                   lambda: dict(zip(WAYS, step_seconds([run_of(way) for way in WAYS], batches()), strict=True)))
+
+    def timed() -> dict[str, float]:
+        return dict(zip(WAYS, step_seconds([run_of(way) for way in WAYS], batches()), strict=True))
+
+    seconds = kept(folder / "step_seconds.json", timed)
     equal = {way: max(1, round(steps * seconds["windows"] / seconds[way])) for way in WAYS}
     flops = {way: attention_flops(run_of(way)) for way in WAYS}
 
