@@ -202,7 +202,7 @@ def test_an_ask_without_a_question_gets_one_line(here, capsys, argv, says):
 
 
 @pytest.mark.parametrize("name, data, says", [
-    ("a.png", None, "there is no film a.png"), ("a.png", b"", "a.png is empty"), ("folder", "folder", "is a folder"),
+    ("a.png", None, "there is no file a.png"), ("a.png", b"", "a.png is empty"), ("folder", "folder", "is a folder"),
     ("a.png", bytes(range(256)) * 9, "not a film that can be read"), ("a.jpg", b"\xff\xd8\xff\xe0JFIF", "a.jpg is"),
     ("a.gif", b"GIF89a broken", "a.gif is damaged"), ("a.txt", b"a small red circle", "not a film that can be read"),
     ("a.mp4", b"\0\0\0\x20ftypisom" + bytes(99), "not a film that can be read"),
@@ -244,7 +244,7 @@ def test_a_bad_question_is_told_without_torch(here):
         "try:\n    sys.exit(main(sys.argv[1:]))\nfinally:\n    print('torch' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for words, says in ((["nothing.png", "Who are you?"], "'who'"), (["nothing.png", COLOUR], "there is no film")):
+    for words, says in ((["nothing.png", "Who are you?"], "'who'"), (["nothing.png", COLOUR], "there is no file")):
         told = subprocess.run([sys.executable, "-c", code, "ask", *words], capture_output=True, text=True,
                               env=environment, cwd=here)  # fmt: skip
         assert (told.returncode, told.stdout.strip()) == (2, "False")

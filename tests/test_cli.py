@@ -533,7 +533,7 @@ def test_patches_that_cannot_be_cut(here, capsys, clip, argv, said):
 
 
 @pytest.mark.parametrize("data, said", [
-    (None, "there is no film"), (b"", "is empty"), (bytes(range(256)) * 9, "not a film"), (b"GIF89a broken", "damaged"),
+    (None, "there is no file"), (b"", "is empty"), (bytes(range(256)) * 9, "not a film"), (b"GIF89a broken", "damaged"),
     (b"\0\0\0\x20ftypisom" + bytes(99), "not a film"),
 ])  # fmt: skip
 def test_patches_of_garbage(here, capsys, data, said):

@@ -722,7 +722,7 @@ def test_what_is_no_film_is_refused_whatever_its_name(tmp_path, name, content):
 
 def test_missing_empty_and_folder_are_told_apart(tmp_path):
     (tmp_path / "empty.mp4").write_bytes(b"")
-    for name, text in (("empty.mp4", "is empty"), ("no.mp4", "there is no film"), ("", "is a folder")):
+    for name, text in (("empty.mp4", "is empty"), ("no.mp4", "there is no file"), ("", "is a folder")):
         with pytest.raises(OSError, match=text):
             read_film(tmp_path / name)
 

@@ -369,7 +369,7 @@ def test_a_film_too_small_for_the_referee_is_written_all_the_same(here, capsys):
     (("--edit", "a.png", "--strength", "1.5"), "--strength: is 1.5; it takes a number from 0 to 1"),
     (("--edit", "a.png", "--strength", "nan"), "--strength"), (("--edit", "a.png", "--strength", "x"), "--strength"),
     (("--join", "a.png"), "--join: expected 2 arguments"),
-    (("--from", "missing.png"), "there is no film missing.png"), (("--extend", "."), "is a folder"),
+    (("--from", "missing.png"), "there is no file missing.png"), (("--extend", "."), "is a folder"),
     (("--edit", "empty.gif"), "empty.gif is empty"), (("--loop", "text.txt"), "text.txt is not a film that can be"),
     (("--join", "a.png", "half.png"), "half.png is damaged"), (("--from", "text.png"), "text.png is not a film"),
 ])  # fmt: skip

@@ -227,7 +227,7 @@ def check_readable(path: str | os.PathLike) -> None:
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder: name a film file")
         if not path.exists():
-            raise FileNotFoundError(f"there is no film {path}: check the name")
+            raise FileNotFoundError(f"there is no file {path}: check the name")
         if not path.is_file():
             raise OSError(f"{path} is not a regular file: name a film file")
         if path.stat().st_size == 0:
