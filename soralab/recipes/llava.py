@@ -53,7 +53,7 @@ CONFIG = LLaVAConfig.small(len(TOKENS))
 READING = TrainConfig(steps=2000, lr=2e-3, warmup=100, cooldown=0.2, betas=(0.9, 0.98), ema=0.99, seed=SEED,
                       log_every=20, save_every=200)  # fmt: skip
 STAGE_1 = replace(READING, steps=300, lr=2e-3, warmup=20)
-STAGE_2 = replace(READING, steps=3000, cooldown=0.4, ema=0.995, save_every=300)
+STAGE_2 = replace(READING, steps=8000, cooldown=0.4, ema=0.995, save_every=300)
 
 Pair = tuple[list[int], list[int]]  # a question and its answer, as ids
 
