@@ -201,7 +201,8 @@ def test_what_goes_wrong(said):
 
 
 def test_photographs(said):
-    found = json.loads((NOTEBOOKS.parent / "data" / "experiments" / "llava_on_flickr8k.json").read_text(encoding="utf-8"))
+    file = NOTEBOOKS.parent / "data" / "experiments" / "llava_on_flickr8k.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
     rows = {row: round(100 * counts["yes/no"]) for row, counts in found["rows"].items()}
     assert f"400 photographs and {found['steps']} steps, {rows['sees']} % of the yes/no questions about new" in said
     assert f"Shown zeros it had {rows['sees zeros']} %" in said

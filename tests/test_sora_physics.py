@@ -142,23 +142,23 @@ def test_how_things_fall(said):
     assert all(len(there(of["gravity"])) == len(of["gravity"]) == 200 for kind in (SEEN, NEW)
                for of in found[kind].values())  # fmt: skip
     assert "All two hundred squares fall, and all two hundred things of other shapes" in said
-    median = {kind: {whose: {what: float(np.median(there(of[what]))) for what in of} for whose, of in found[kind].items()}
-              for kind in (SEEN, NEW)}  # fmt: skip
-    seen, new, true = median[SEEN]["sora"], median[NEW]["sora"], median[SEEN]["true films"]
+    columns = {(kind, whose): {what: there(of[what]) for what in experiment.FALL}
+               for kind in (SEEN, NEW) for whose, of in found[kind].items()}  # fmt: skip
+    median = {row: {what: float(np.median(column)) for what, column in of.items()} for row, of in columns.items()}
+    seen, new, true = median[SEEN, "sora"], median[NEW, "sora"], median[SEEN, "true films"]
     assert f"True films give {true['gravity']:.1f} and {true['restitution']:.2f}" in said
     assert f"give {seen['gravity']:.1f} for shapes that it has seen bounce and {new['gravity']:.1f} for squares" in said
     assert {f"{of['restitution']:.2f}" for of in (seen, new)} == {"0.80"} and "0.80 of the speed, in both" in said
     assert all(0.2 < 32 * of["residual"] < 0.3 for of in (seen, new)) and "misfit is a quarter of a pixel" in said
-    assert f"for squares up to {np.percentile(there(found[NEW]['sora']['gravity']), 95):.1f}" in said
-    soon = {kind: {whose: early(of) for whose, of in found[kind].items()} for kind in (SEEN, NEW)}
-    fast = {kind: {whose: float(np.median(there(of["gravity"])[soon[kind][whose]])) for whose, of in found[kind].items()}
-            for kind in (SEEN, NEW)}  # fmt: skip
-    assert f"comes out as {fast[SEEN]['sora']:.1f}, for squares as {fast[NEW]['sora']:.1f}" in said
-    assert all(round(fast[kind]["copies"], 1) == 8.0 for kind in fast) and "stay at 8.0 there" in said
-    counts = [int(soon[kind][whose].sum()) for whose in ("true films", "sora") for kind in (SEEN, NEW)]
+    assert f"for squares up to {np.percentile(columns[NEW, 'sora']['gravity'], 95):.1f}" in said
+    soon = {(kind, whose): early(found[kind][whose]) for kind, whose in columns}
+    fast = {row: float(np.median(of["gravity"][soon[row]])) for row, of in columns.items()}
+    assert f"comes out as {fast[SEEN, 'sora']:.1f}, for squares as {fast[NEW, 'sora']:.1f}" in said
+    assert all(round(fast[kind, "copies"], 1) == 8.0 for kind in (SEEN, NEW)) and "stay at 8.0 there" in said
+    counts = [int(soon[kind, whose].sum()) for whose in ("true films", "sora") for kind in (SEEN, NEW)]
     assert "Among 200 true films {} and {} are so short, of the model's {} and {}".format(*counts) in said
     for kind in (SEEN, NEW):  # of the dots above the line most are near the law, and the highest under it
-        drop, gravity = (there(found[kind]["sora"][what])[~soon[kind]["sora"]] for what in ("drop", "gravity"))
+        drop, gravity = (columns[kind, "sora"][what][~soon[kind, "sora"]] for what in ("drop", "gravity"))
         assert np.median(np.abs(gravity - GRAVITY)) < 0.35 and np.median(gravity[drop > 0.58]) > 8.2
 
 
