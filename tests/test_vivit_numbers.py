@@ -1,13 +1,16 @@
 """Chapter 08's sentences with numbers are held to the card of its checkpoint, and to the recipe."""
 
+import numpy as np
 import pytest
 from prose import prose_of
 
 from soralab.datasets import order
 from soralab.experiments import vivit as experiment
+from soralab.figures import verdict
 from soralab.figures.curves import wilson
 from soralab.files.checkpoints import read_card
 from soralab.recipes import vivit as recipe
+from soralab.vivit import ViViTConfig, cost
 
 CARD = read_card("vivit")
 METRICS = CARD["metrics"]
@@ -35,6 +38,31 @@ def test_the_recipe_is_what_the_page_says(said):
     assert f"There are {steps} steps of {recipe.BATCH} films each" in said
     assert order.CLASSES == 14 and "Each of 14 classes" in said
     assert CARD["best"] == min((name for name in MODELS), key=CARD["held_loss"].get)
+
+
+def test_a_run_that_learns_nothing_is_seen_when_the_page_says(said):
+    """Its loss stays at ln 14."""
+    def judged(last):
+        steps = np.arange(2, last + 1, 2)
+        return str(verdict({"step": steps, "loss": np.full(len(steps), np.log(order.CLASSES))}, "vivit"))
+
+    assert "until step 250 a loss alone does not tell a run that learns nothing from a right one" in said
+    assert "right so far" in judged(250) and "wrong" in judged(260)
+
+
+def test_the_sizes(said):
+    """Table 2's parameters in millions, and the orders of ours; what a class token has in them."""
+    told, ours = (88.9, 115.1, 117.3, 88.9, 86.7), ({"model": 1}, {"model": 2}, {"model": 3}, {"model": 4},
+                                                    {"model": 2, "temporal_depth": 0})  # fmt: skip
+    large, small = ([cost(make(**sizes)) for sizes in ours] for make in (ViViTConfig.b16x2, ViViTConfig))
+    assert all(abs(weights / 1e6 - million) < 0.1 for (weights, _), million in zip(large, told, strict=True))
+    assert "table 2's to a tenth of a million: 88.9, 115.1, 117.3, 88.9 and 86.7." in said
+    assert sorted(range(5), key=lambda k: small[k][1]) == sorted(range(5), key=lambda k: large[k][1])
+    assert "By multiply-adds our small ones stand in the same order" in said
+    assert max(range(5), key=lambda k: small[k][0]) == 1 and max(range(5), key=lambda k: large[k][0]) == 2
+    assert "by parameters our model 2 is the largest, with two temporal layers beside four" in said
+    assert "with them 88.954 million, without 88.952" in said
+    assert [f"{large[k][0] / 1e6:.3f}" for k in (0, 3)] == ["88.954", "88.952"]
 
 
 def test_four_models_and_two_bags(said):

@@ -140,7 +140,7 @@ EXERCISE = Exercise(
     minutes=15,
     statement="""
         The paper's table 2 says 455 billion multiply-adds for model 1, and 284, 372 and 277 for the other three. Why
-        does model 3, whose attention is as cheap as model 4's, save so little? And why is model 2 hardly dearer than
+        does model 3, whose attention grows as model 4's does, save so little? And why is model 2 hardly dearer than
         no reading of time at all? Write the count down, from the sizes alone, and the answers stand in its terms. The
         number of heads does not come in (why not?).
         """,
