@@ -1,8 +1,8 @@
 """Imagen Video: a small film from a text, then more frames, then larger ones, each by a diffusion model of its own.
 
 Paper: Ho et al. 2022, "Imagen Video: High Definition Video Generation with Diffusion Models" (2210.02303). Section 2.1
-is diffusion in continuous time with v-prediction (`soralab.diffusion.Cosine`); 2.2, 2.3 the cascade and its networks;
-2.4 noise on what is enlarged; 2.5 pictures too; 2.6 guidance, thresholds, samplers; 2.7 progressive distillation:
+is diffusion in continuous time (`soralab.diffusion.Cosine`); 2.2, 2.3 the cascade and its networks; 2.4 v-prediction;
+2.5 noise on what is enlarged; 2.6 pictures too, guidance and thresholds; 2.7 progressive distillation and samplers:
 
     base film --TSR--> more frames --SSR--> larger frames            each stage trained alone, on true inputs
     z_t = alpha_t x + sigma_t eps,      v = alpha_t eps - sigma_t x,      x^ = alpha_t z_t - sigma_t v
@@ -86,7 +86,7 @@ class Stage(nn.Module):
 
         low, of z's shape, is the smaller film at this size, and level [batch] how noisy it was made: both or neither.
         alone [batch]: True where the frames are pictures that have nothing to do with each other; layers of time leave
-        them as they are (section 2.5). moments [frames]: when each frame is, by default 0, 1, 2, ... Raises ValueError
+        them as they are (section 2.6). moments [frames]: when each frame is, by default 0, 1, 2, ... Raises ValueError
         for what does not fit.
         """
         given = None if low is None else list(low.shape)
@@ -117,7 +117,7 @@ class Stage(nn.Module):
         return (alpha * z - x) / sigma.clamp(min=LEAST)
 
 
-# ----------------------------------------------------------------------- what an enlarging stage sees, section 2.4
+# ----------------------------------------------------------------------- what an enlarging stage sees, section 2.5
 
 
 def more_frames(low: Tensor, frames: int) -> Tensor:
@@ -152,7 +152,7 @@ def unfold(z: Tensor, side: int) -> Tensor:
 
 
 def augmented(low: Tensor, level: Tensor, generator: torch.Generator) -> Tensor:
-    """low [batch, frames, c, height, width] with noise of level s [batch], a time of `PROCESS` (section 2.4).
+    """low [batch, frames, c, height, width] with noise of level s [batch], a time of `PROCESS` (section 2.5).
 
     What the stage before it makes is never quite a true film. Trained on noisy ones, and told how noisy they are, this
     stage does not trust small details of its input, true or not.

@@ -10,6 +10,7 @@ import pytest
 
 from soralab.experiments import imagen_video as experiment
 from soralab.experiments import imagen_video_ablations as ablations
+from soralab.figures.curves import wilson
 from soralab.files.checkpoints import read_card
 from soralab.imagen_video import PAPER
 from soralab.recipes import imagen_video as recipe
@@ -65,6 +66,13 @@ def test_the_paper_is_what_the_page_says():
     assert sum(a[0] != b[0] for (a, _), (b, _) in zip(PAPER, PAPER[1:], strict=False)) == 3 and "three for time" in said
 
 
+def test_the_sum_by_hand():
+    said, (alpha, sigma) = prose(), (math.cos(math.pi / 3), math.sin(math.pi / 3))  # t = 2/3
+    z, v, x = alpha, -sigma, alpha * alpha + sigma  # of a pixel of 1 without noise; of an answer of -1
+    assert (round(alpha, 9), round(z, 9)) == (0.5, 0.5) and sigma == pytest.approx(3**0.5 / 2) and "$z = 1/2$" in said
+    assert f"\\approx {v:.2f}$" in said and f"\\approx {x:.2f}$, so $q \\approx {x:.2f}$" in said
+
+
 def test_the_guide_says_the_same_sizes():
     said = prose("notebooks/sessions/09_imagen_video.md")
     assert "five frames of 8 × 8 pixels" in said and "5 x 8 x 8" in said and "9 x 32 x 32" in said
@@ -100,6 +108,10 @@ def test_the_exposure_gap():
         assert f"from {per_cent(none[kind]['all'])} to {per_cent(most[kind]['all'])}{ending}" in said
     assert [min(row[kind]["all"] for row in table.values()) for kind in ("made", "true")] == [
         most[kind]["all"] for kind in ("made", "true")]  # fmt: skip
+    for kind in ("made", "true"):
+        (low, high), (least, top) = (wilson(round(METRICS["few"] * row[kind]["all"]), METRICS["few"])
+                                     for row in (none, table["0.1"]))  # fmt: skip
+        assert max(low, least) < min(high, top) and "Below 0.1 sixty films cannot tell" in said
 
 
 def test_words_and_steps_of_the_last_stage():

@@ -127,7 +127,7 @@ def seen(name: str, film: Tensor) -> dict[str, Tensor]:
 
 
 class FilmBatches:
-    """Batches of a stage's task, drawn anew in each step. The base learns from single pictures too (section 2.5).
+    """Batches of a stage's task, drawn anew in each step. The base learns from single pictures too (section 2.6).
 
     The base's first `coarse` steps are to learn the words for motions: from its first, middle and last frame, which are
     very noisy. The last stage learns the words for shapes in much noise, where every second of its films is.

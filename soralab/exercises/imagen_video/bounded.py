@@ -119,7 +119,7 @@ EXERCISE = Exercise(
     statement="""
         A network answers with $v$; the sampler wants $x_0$ and $\\epsilon$. Under strong guidance $x_0$ leaves the
         range of pixels, and the next step starts from what no film looks like. So it is brought back first, each film
-        by its own measure (section 2.6). Then there are two accounts of the noise: the network's, and what is left of
+        by its own measure (section 2.6.2). Then there are two accounts of the noise: the network's, and what is left of
         $z$ without the new $x_0$. Only one of them agrees with $z = \\alpha x_0 + \\sigma \\epsilon$.
         """,
     hints=(

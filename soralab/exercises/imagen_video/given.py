@@ -67,6 +67,10 @@ def the_nearest(low, eps, level):
     return _walk(low, eps, level, _index(lambda k, n, t: math.floor(k * (n - 1) / max(t - 1, 1) + 0.5)))
 
 
+def the_nearest_even(low, eps, level):
+    return _walk(low, eps, level, _index(lambda k, n, t: round(k * (n - 1) / max(t - 1, 1))))
+
+
 def the_next(low, eps, level):
     return _walk(low, eps, level, _index(lambda k, n, t: math.ceil(k * (n - 1) / max(t - 1, 1))))
 
@@ -129,9 +133,9 @@ EXERCISE = Exercise(
     minutes=10,
     statement="""
         A stage that adds frames sees the film of the stage before it, frame for frame beside its own: frames are
-        repeated until there are enough (section 2.2). Which one stands where is a matter of fence posts, and a frame
+        repeated until there are enough (section 2.3). Which one stands where is a matter of fence posts, and a frame
         from the future would tell a thing that moves where it will be. Then comes noise, in training of a level drawn
-        for each film, in sampling of one that is chosen (section 2.4). Every frame has noise of its own, also those
+        for each film, in sampling of one that is chosen (section 2.5). Every frame has noise of its own, also those
         that show the same.
         """,
     hints=(
@@ -149,6 +153,8 @@ EXERCISE = Exercise(
     mistakes={
         "the_nearest": Mistake(the_nearest, "you take the nearest frame, which may be one that is still to come. Round "
                                "down: the latest that there was."),
+        "the_nearest_even": Mistake(the_nearest_even, "you round to the nearest frame, which may be one that is still "
+                                    "to come. Round down: the latest that there was."),
         "the_next": Mistake(the_next, "you round up: between two frames you show the one that is still to come."),
         "blocks": Mistake(blocks, "you repeat each frame as often as the others (k n // frames). Then the last frame "
                           "of low comes too early: n frames have n - 1 gaps between them."),

@@ -151,7 +151,7 @@ EXERCISE = Exercise(
     difficulty=1,
     minutes=10,
     statement="""
-        There are far more captioned pictures than films, so both train the network (section 2.5): a row of the batch
+        There are far more captioned pictures than films, so both train the network (section 2.6): a row of the batch
         holds the frames of a film, or as many pictures that have nothing to do with each other. The layers of space see
         no difference. Those of time must be left out where pictures are, so that no picture hears of another, and
         nothing that is learnt about time comes from them.
