@@ -1,10 +1,15 @@
 """Chapter 08's sentences with numbers are held to the card of its checkpoint, and to the recipe."""
 
+import ast
+import json
+import re
+
 import numpy as np
 import pytest
-from prose import prose_of
+from prose import NOTEBOOKS, prose_of
 
 from soralab.datasets import order
+from soralab.exercises import exercise
 from soralab.experiments import vivit as experiment
 from soralab.figures import verdict
 from soralab.figures.curves import wilson
@@ -48,6 +53,21 @@ def test_a_run_that_learns_nothing_is_seen_when_the_page_says(said):
 
     assert "until step 250 a loss alone does not tell a run that learns nothing from a right one" in said
     assert "right so far" in judged(250) and "wrong" in judged(260)
+
+
+def test_the_paper_s_table_2(said):
+    """As the page's cell has it, and what the exercise's figure shows beside it."""
+    cells = json.loads((NOTEBOOKS / "08_vivit.ipynb").read_text(encoding="utf-8"))["cells"]
+    (source,) = (text for cell in cells if "PAPER = {" in (text := "".join(cell["source"])))
+    paper = ast.literal_eval(re.search(r"PAPER = (\{[^}]+\})", source)[1])
+    (kinetics, kitchens, _), (alone, too, _) = paper[2], paper["averaged"]
+    assert (kinetics, round(kinetics - alone)) == (78.8, 3) and "loses three points of 78.8 on Kinetics" in said
+    assert (kitchens, round(kitchens - too)) == (43.7, 5) and "five of 43.7 (table 2)" in said
+    assert [max(paper, key=lambda kind: paper[kind][data]) for data in (0, 1)] == [1, 2]
+    assert "model 1 leads on Kinetics and model 2 on Epic Kitchens" in said
+    macs = exercise("vivit.multiply_adds").solution
+    one, three = ([macs(kind, frames // 2, 196, 768, 12, 4) for frames in (4, 8, 16, 32)] for kind in (1, 3))
+    assert [a < b for a, b in zip(one, three, strict=True)] == [True, True, True, False]
 
 
 def test_the_sizes(said):
