@@ -32,6 +32,8 @@ def test_what_is_said_of_the_speed():
     dq = card.tried("dense", 64, "backward_q")
     took = f"took {dq['ms']} ms in place of {dq['shipped_ms']} ({dq['tokens']:,} tokens, D 64)"
     assert dq["loads"] == "pointers" and took in said
+    plain = file["calls_us"]["installed_packages_asked"] + file["calls_us"]["without_gradients"]
+    assert round(plain, -2) == 800 and "some 800 where no gradient is asked" in said
     assert f"{file['calls_us']['ours']:,} µs" in said and f"PyTorch's takes {file['calls_us']['SDPA']}" in said
     call, kernel = card.times("windows", 64)["ours"][0], card.kernel_alone("windows", 64, "forward")
     assert f"Of the {call:.2f} ms for windows the kernel had {kernel}" in said

@@ -104,8 +104,8 @@ def slipped(slip: str) -> Callable:
         m = tl.full([BLOCK], float("-inf"), tl.float32)
         ell, o = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK, D], tl.float32)
         begin = tl.maximum(first - window + 1, 0) // BLOCK * BLOCK
-        begin = first if slip == "own tile" else 0 if slip == "from 0" else begin
-        end = tokens if slip == "to the end" else first + BLOCK
+        begin = first if slip == "own tile" else 0 if slip in ("from 0", "all tiles") else begin
+        end = tokens if slip in ("to the end", "all tiles") else first + BLOCK
         for start in range(begin, end, BLOCK):
             j = start + tl.arange(0, BLOCK)
             k = tl.load(k_in + j[:, None] * D + d[None, :], mask=j[:, None] < tokens, other=0.0)
@@ -155,6 +155,9 @@ EXERCISE = Exercise(
     mistakes={
         "nan": Mistake(slipped("nan"), "right but for queries that have seen nothing in their program's first tile: "
                        "-inf - -inf is no number. Measure those from 0."),
+        "all tiles": Mistake(slipped("all tiles"), "your loop visits all tiles, as `by_hand` does, and hides most of "
+                             "them. Those from the first query's window to the program's own tile are enough, and the "
+                             "others may hold NaN."),
         "from 0": Mistake(slipped("from 0"), "your loop begins too early. Tiles that end before the first query's "
                           "window are not to be visited."),
         "to the end": Mistake(slipped("to the end"), "your loop goes on behind the program's own tile. No query of "

@@ -13,8 +13,8 @@ def stub(first: int, last: int, queries: int, keys: int, block: int) -> tuple[in
     """How many key tiles, from the left, the queries first .. last (both counted) visit: (whole, touched).
 
     Query i of `queries` may attend key j of `keys` iff j <= i + keys - queries. Key tile t is the keys from t * block
-    up to, not including, (t + 1) * block. whole: the tiles in which each of these queries may attend each key.
-    touched: the tiles in which at least one of them may attend at least one key.
+    up to, not including, (t + 1) * block. whole: the tiles of `block` keys (a shorter last one is none) in which each
+    of these queries may attend each key. touched: the tiles in which at least one of them may attend at least one.
     """
     raise NotImplementedError
 
@@ -34,6 +34,7 @@ def cases() -> Iterator[Case]:
     yield Case((0, 2, 3, 0, 4), "no keys")
     yield Case((0, 2, 9, 5, 4), "queries that may attend nothing")
     yield Case((0, 1, 2, 21, 4), "many more keys than queries")
+    yield Case((8, 8, 9, 9, 4), "the last query, and keys that end inside a tile")
     yield Case((5, 5, 9, 9, 16), "tiles larger than all there is")
     for _ in range(30):
         queries, keys, block = (int(torch.randint(1, most, ())) for most in (40, 40, 9))
@@ -63,6 +64,11 @@ def rounded_down(first, last, queries, keys, block):
 
 def rounded_up(first, last, queries, keys, block):
     return -(-max(0, first + 1 + keys - queries) // block), solution(first, last, queries, keys, block)[1]
+
+
+def cut_tile_whole(first, last, queries, keys, block):
+    whole, touched = solution(first, last, queries, keys, block)
+    return touched if first + 1 == queries else whole, touched
 
 
 def not_itself(first, last, queries, keys, block):
@@ -110,6 +116,8 @@ EXERCISE = Exercise(
                                 "must be visited. Round up."),
         "rounded_up": Mistake(rounded_up, "a tile that the first query sees in part is counted as whole. Without a "
                               "compare it would see the future: round down."),
+        "cut_tile_whole": Mistake(cut_tile_whole, "a last tile that is not full is counted as whole, where the first "
+                                  "query sees all of its keys. Without a compare it would read past them: round down."),
         "not_itself": Mistake(not_itself, "query i sees i + 1 keys where the lengths are equal, its own among them; "
                               "you count i."),
         "below_zero": Mistake(below_zero, "a negative number of tiles. With more queries than keys the first ones may "
