@@ -111,6 +111,15 @@ def test_the_sizes_that_chapters_00_and_16_speak_of_are_the_models():
     assert (F.gelu(x) - F.gelu(x, approximate="tanh")).abs().max() < 0.001  # "the two differ by less than 0.001"
 
 
+def test_the_refused_films_that_chapter_00_explains_are_the_cards():
+    """Its fold tells what is wrong with each of four films; a new training would refuse others."""
+    wrong = read_card("sora")["metrics"]["test"]["wrong"][:4]
+    refused = [prompts("test", wrong[-1] + 1)[0][k] for k in wrong]
+    assert refused == ["a large green square spins", "a small yellow ring bounces", "a small pink cross bounces",
+                       "a medium white ring orbits"]
+    assert "It can name no shape in the first three, and no motion in the fourth." in prose_of("00_road_to_sora")
+
+
 def test_what_chapter_16_says_of_its_training_is_its_recipe():
     prose, shares = prose_16(), [len(list(used(range(k, k + 4800)))) / 4800 for k in (0, 100_000, 250_000)]
     assert abs(sum(shares) / 3 * FILMS - 70_000) < 2500
