@@ -1,6 +1,7 @@
 """Chapter 01's sentences with numbers are held to what they speak of; its painted cells can be told apart."""
 
 import json
+import re
 from pathlib import Path
 from statistics import mean
 
@@ -13,20 +14,24 @@ from soralab.experiments.unet import ARM_SEEDS, ARM_STEPS
 from soralab.experiments.unet_isbi import ISBI_NET
 from soralab.figures.labels import paint_labels
 from soralab.files.checkpoints import read_card
+from soralab.recipes.unet import BATCH, CONFIG
 from soralab.unet import UNet, UNetConfig, separate
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def page() -> list[dict]:
+    return json.loads((ROOT / "notebooks" / "01_unet.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
 def prose() -> str:
-    book = json.loads((ROOT / "notebooks" / "01_unet.ipynb").read_text(encoding="utf-8"))
-    return "\n".join("".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "markdown")
+    return "\n".join("".join(cell["source"]) for cell in page() if cell["cell_type"] == "markdown")
 
 
 def test_the_gaps_are_as_many_pixels_as_is_said():
     _, labels = cells.draw(seed=0, index=3, side=100)
     gap = (separate(labels) == 0) & (labels > 0)
-    assert f"Of the ten thousand pixels above they are {gap.sum()}." in prose()
+    assert f"All such lines are {gap.sum()} of the ten thousand pixels above." in prose()
 
 
 def test_what_is_said_of_the_three_arms():
@@ -37,6 +42,22 @@ def test_what_is_said_of_the_three_arms():
     assert f"for {ARM_STEPS} steps and counted on 40 pictures" in prose()
     background = [np.mean(separate(cells.draw(7, index, 100)[1]) == 0) > 0.5 for index in range(40)]
     assert np.mean(background) > 0.75                                          # "on most pictures"
+
+
+def test_what_is_said_of_the_edge_is_what_the_page_prints():
+    """nbval holds the printed numbers, this the words after them."""
+    printed, = ("".join(out["text"]) for cell in page() for out in cell.get("outputs", ()) if "text" in out
+                and "at the edge" in "".join(out["text"]))
+    seen, mirrored, zeros = ([float(x) for x in re.findall(r"\d\.\d+", line)] for line in printed.splitlines())
+    assert seen[0] < seen[1] and "The edge itself is no harder than the middle" in prose()
+    assert (round(mirrored[0] / seen[0]), round(zeros[0] / seen[0])) == (2, 3)
+    assert "A mirror image doubles the errors there, and zeros triple them" in prose()
+    assert seen[1] == mirrored[1] == zeros[1]  # "further in, all three are alike"
+
+
+def test_how_many_tiles_the_momentum_averages():
+    tiles = round(BATCH / (1 - CONFIG.betas[0]))
+    assert tiles == 40 and f"AdamW's {CONFIG.betas[0]} over batches of four, about forty" in prose()
 
 
 def test_the_levels_are_those_of_the_networks():

@@ -104,8 +104,8 @@ EXERCISE = Exercise(
     solution=solution,
     cases=cases,
     mistakes={
-        "zeros": Mistake(zeros, "beyond the edge your tile is zero. Zeros are a picture too, one that the network "
-                         "never saw: it would find a membrane there."),
+        "zeros": Mistake(zeros, "beyond the edge your tile is zero. Zeros are a picture too, a flat one such as "
+                         "the network never saw, and near them it errs most."),
         "the_edge_twice": Mistake(the_edge_twice, "your mirror repeats the edge: 1 0 | 0 1 2. The mirror stands on the "
                                   "edge pixel, so that it comes once: 2 1 | 0 1 2."),
         "smeared": Mistake(smeared, "beyond the edge you repeat the last pixel. Mirrored, a texture goes on; smeared, "
