@@ -444,6 +444,8 @@ def test_the_four_blocks_are_legible_and_coloured_where_they_are_told():
 def test_the_patches_diagram_counts_tokens_and_numbers():
     picture = figures.patches_diagram(moving_disc(8), (2, 8, 16))
     assert "4 × 4 × 2 = 32 patches" in picture.alt and "= 768 numbers" in picture.alt
+    assert picture.alt.startswith("A film ")
+    assert figures.patches_diagram(moving_disc(1), (1, 8, 8)).alt.startswith("A picture pulled apart into patches: ")
     frames, _, _ = decode(picture)
     orange = (np.abs(frames[0].astype(int) - to_uint8(moving_disc(1)).max((0, 1, 2))) < 3).all(-1)
     assert orange.sum() > 1000, "the disc is not to be seen"

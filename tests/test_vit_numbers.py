@@ -8,6 +8,7 @@ from statistics import mean
 
 import torch
 
+from soralab.datasets.what_and_where import label, sample
 from soralab.experiments import vit as chapter_03
 from soralab.experiments import vit_crossing, vit_look_up
 from soralab.files.checkpoints import read_card
@@ -105,6 +106,18 @@ def test_what_is_said_of_the_trainings_is_what_they_do():
     guide = (ROOT / "notebooks" / "sessions" / "03_vit.md").read_text(encoding="utf-8")
     assert "about a hundred passes over few frames, the right end six over many" in guide
     assert [round(recipe.BATCH * steps / size) for size, steps in (first, last)] == [107, 6]
+
+
+def test_the_loss_first_falls_to_the_entropy_of_the_classes():
+    classes = torch.tensor([label(sample(recipe.SEED, index)) for index in range(1500)])
+    share = torch.bincount(classes).double() / len(classes)
+    entropy = -(share * share.clamp(min=1e-12).log()).sum().item()
+    assert abs(entropy - 3.8) < 0.05 and "falls to 3.8 and stays near it for a while. 3.8 is the entropy" in prose()
+    runs = json.loads((ROOT / "tests" / "band_runs" / "vit.json").read_text(encoding="utf-8"))
+    logs = [run["log"] for run in runs if run["kind"] == "good"]
+    early = [loss for log in logs for step, loss in zip(log["step"], log["loss"], strict=True)
+             if loss and 60 <= step <= 180]
+    assert len(early) > 10 and abs(mean(early) - 3.8) < 0.03
 
 
 def test_what_is_said_of_the_maps_of_positions():

@@ -61,9 +61,8 @@ def patches_diagram(film, patch: tuple[int, int, int] = (2, 8, 8), alt: str | No
     for y, part in ((MARGIN, top), (below, bottom)):
         board.paste((WIDE - part.shape[1]) // 2, y, part, 1)
     board.write(WIDE / 2, middle, [text], face, anchor="ma")
-    return Picture(
-        encode([board.index], table), alt or f"A film pulled apart into spacetime patches: {text}.", WIDE // 2
-    )
+    what = "A picture pulled apart into patches" if length == 1 else "A film pulled apart into spacetime patches"
+    return Picture(encode([board.index], table), alt or f"{what}: {text}.", WIDE // 2)
 
 
 def _depth(frames: int, back: int) -> int:
