@@ -92,7 +92,7 @@ def test_what_the_chapter_says_of_its_tables_holds_in_the_cards():
     prose = chapter_5()
     assert f"{books['averages']:.1f} dB to {small['averages']:.1f}" in prose
     assert f"costs {64 * prior['bits']:.0f} bits in place of 448" in prose
-    assert f"the shipped model, {metrics['test']['psnr']:.1f} dB" in prose
+    assert f"the shipped model, {metrics['test']['psnr']:.1f} dB on all {metrics['test']['frames']:,} test" in prose
     assert metrics["test"]["read right"] > 0.95  # "read right nearly always"
     assert prior["bits"] < prior["bits by place"] < prior["bits of nothing"] and prior["bits"] < 2
 
