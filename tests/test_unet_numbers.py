@@ -14,8 +14,8 @@ from soralab.experiments.unet import ARM_SEEDS, ARM_STEPS
 from soralab.experiments.unet_isbi import ISBI_NET
 from soralab.figures.labels import paint_labels
 from soralab.files.checkpoints import read_card
-from soralab.recipes.unet import BATCH, CONFIG
-from soralab.unet import UNet, UNetConfig, separate
+from soralab.recipes.unet import BATCH, CONFIG, SEED, TILE
+from soralab.unet import UNet, UNetConfig, separate, weight_map
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,6 +53,14 @@ def test_what_is_said_of_the_edge_is_what_the_page_prints():
     assert (round(mirrored[0] / seen[0]), round(zeros[0] / seen[0])) == (2, 3)
     assert "A mirror image doubles the errors there, and zeros triple them" in prose()
     assert seen[1] == mirrored[1] == zeros[1]  # "further in, all three are alike"
+
+
+def test_what_is_said_of_the_losses_of_our_runs_is_their_bands():
+    weight = np.mean([weight_map(separate(cells.draw(SEED, index, TILE)[1])).mean() for index in range(16)])
+    logs = json.loads((ROOT / "data" / "bands" / "unet.json").read_text(encoding="utf-8"))["mean"]
+    assert 1.9 < weight < 2 and f"To know nothing costs {np.log(2) * weight:.1f}:" in prose()
+    assert np.log(2) * weight < np.exp(logs[0]) < 1.6      # "a little above on average"
+    assert f"at the end the loss should be about {np.exp(logs[-1]):.1f}" in prose()
 
 
 def test_how_many_tiles_the_momentum_averages():
