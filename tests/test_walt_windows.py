@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from statistics import mean
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from prose import prose_of
 
 from soralab.experiments import walt_windows as experiment
 from soralab.experiments.walt_ablations import attention_flops
@@ -110,3 +112,23 @@ def test_equal_seconds_and_what_is_kept(tmp_path, monkeypatch):
     line = experiment.table(found).splitlines()[1]
     assert line.split() == ["windows", "600", "29%", "0.2570", "0.2620", "0.2670", "0.2620", "-1.5%"]
     assert experiment.load_experiment(tmp_path / "none.json") == {}
+
+
+def test_the_page_tells_what_was_found():
+    found, said = experiment.load_experiment(), prose_of("11_walt")
+    losses = {way: row["losses"] for way, row in found.items()}
+    assert list(found) == list(WAYS) and {len(row) for row in losses.values()} == {3} and "from three seeds" in said
+    order = sorted(WAYS, key=lambda way: -mean(losses[way]))
+    assert order == list(WAYS) == sorted(WAYS, key=lambda way: found[way]["attention"])
+    for seed in zip(*losses.values(), strict=True):
+        assert list(seed) == sorted(seed, reverse=True)
+    assert "In every seed the order is that of the table" in said and "for as many, shifting helps a little" in said
+    above = {way: f"{100 * (mean(row) / mean(losses['full']) - 1):.1f}" for way, row in losses.items()}
+    assert f"windows end {above['windows']} % above full attention, shifted ones {above['shifted windows']}" in said
+    assert f"wider ones {above['wider windows']}" in said
+    assert f"{above['the last block full']} are left, at 48 %" in said
+    assert round(100 * found["the last block full"]["attention"]) == 48
+    assert float(above["the last block full"]) < float(above["windows"]) / 2 and "wins back more than half" in said
+    assert max(row["attention"] for way, row in found.items() if way != "full") < 0.6 and "**not met**" in said
+    assert found["windows"]["steps"] == experiment.STEPS == 600 and "620 steps for 600" in said
+    assert found["full"]["steps"] == 620 and round(3 * 2.00 / 1.20) == 5 and "two thirds more steps" in said
