@@ -3,7 +3,8 @@
 import json
 import math
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from prose import prose_of
 from soralab import world
 from soralab.experiments import sora_physics as experiment
 from soralab.experiments.sora_physics import HIDDEN, NEW, SEEN, early, fallen, falls, hidden, measured, passages, there
-from soralab.experiments.sora_scores import prompts
+from soralab.experiments.sora_scores import SEED, prompts
 from soralab.files.checkpoints import read_card
+from soralab.world import physics
 from soralab.world.language import short_caption
 from soralab.world.physics import _fit_fall, _height
 from soralab.world.scene import GRAVITY, RESTITUTION, WALL
@@ -47,6 +49,10 @@ def test_what_falls_was_never_seen_to_fall_and_no_square_of_training_bounces():
     assert {scene.objects[0].shape for scene in kinds[NEW]} == {"square"}
     assert "square" not in {scene.objects[0].shape for scene in kinds[SEEN]}
     assert {scene.objects[0].motion for scene in kinds[HIDDEN]} == {WALL}
+    for kind, split in ((SEEN, "test"), (NEW, "held_out"), (HIDDEN, "test")):  # those of the card's splits, in order
+        drawn = (world.sample_scene(SEED, k, "simple", split) for k in count())
+        fit = (s for s in drawn if s.objects[0].motion == kinds[kind][0].objects[0].motion)
+        assert kinds[kind][0] == next(s for s in fit if kind != NEW or s.objects[0].shape == "square")
     train = [world.sample_scene(1, k, "simple", "train").objects[0] for k in range(1200)]
     shapes = {thing.shape for thing in train if thing.motion == "bounces"}
     assert "square" not in shapes and len(shapes) == 5
@@ -59,8 +65,25 @@ def test_a_fall_is_measured_and_what_does_not_fall_has_none():
     assert found["gravity"] == pytest.approx(GRAVITY, rel=0.01)
     assert found["restitution"] == pytest.approx(RESTITUTION, rel=0.01)
     assert found["drop"] == pytest.approx(thing.floor - thing.y, rel=0.02) and found["residual"] < 0.002
+    assert fallen(film) == {name: round(value, 4) for name, value in vars(physics.gravity(film)).items()}
+    assert physics.gravity(film).time == pytest.approx((2 * (thing.floor - thing.y) / GRAVITY) ** 0.5, rel=0.01)
     still = world.to_film(world.render([replace(scene, objects=(replace(thing, motion="stays still"),))], 9, 32, 32))[0]
     assert fallen(still) == {} and hidden(still) == hidden(film) == {}
+
+
+def test_what_never_hits_the_floor_has_no_bounce(monkeypatch):
+    monkeypatch.setattr(physics, "gravity", lambda film: physics.Fall(8.0, math.nan, 0.001, 0.5))
+    assert fallen(None) == {"gravity": 8.0, "residual": 0.001, "drop": 0.5}
+    assert physics.Fall(8.0, math.nan, 0.001, 0.25).time == 0.25
+
+
+def test_copies_are_what_the_autoencoder_makes_of_true_films():
+    class Dim(Maker):
+        autoencoder = SimpleNamespace(encode=lambda films: films / 4, decode=lambda z: 2 * z)
+
+    films = experiment.films_of(Dim(SEEN), list(islice(experiment.scenes(SEEN), 2)))
+    torch.testing.assert_close(films[experiment.COPIES], films[experiment.TRUE] / 2)
+    torch.testing.assert_close(films[experiment.OURS], films[experiment.TRUE])
 
 
 def test_a_thing_is_kept_or_not_and_each_part_says_why():
@@ -74,12 +97,12 @@ def test_a_thing_is_kept_or_not_and_each_part_says_why():
 
 def test_columns_stand_for_films_in_order_and_a_model_s_own_films_for_its_prompts(monkeypatch):
     monkeypatch.setattr(experiment, "CHUNK", 4)
-    maker, count = Maker(SEEN), 6
-    found = measured(maker, SEEN, count)
+    maker, films = Maker(SEEN), 6
+    found = measured(maker, SEEN, films)
     assert maker.asked == [(4, experiment.NOISE), (2, experiment.NOISE + 4)]
     assert set(found) == {experiment.TRUE, experiment.COPIES, experiment.OURS}
     assert found[experiment.OURS] == found[experiment.TRUE] == found[experiment.COPIES]
-    drops = [scene.objects[0].floor - scene.objects[0].y for scene in islice(experiment.scenes(SEEN), count)]
+    drops = [scene.objects[0].floor - scene.objects[0].y for scene in islice(experiment.scenes(SEEN), films)]
     assert np.abs(np.array(found[experiment.TRUE]["drop"]) - drops).max() < 0.01
 
     def lies(scene):
@@ -107,6 +130,10 @@ def test_the_tables_count_what_there_is():
     row = {part: [1, None, 1, 0] for part in experiment.PARTS} | {"kept": [1, None, 0, 0]}
     line = passages({HIDDEN: {"sora": row}}).splitlines()[1]
     assert line.split() == ["sora", "3", "of", "4", "2", "2", "2", "2", "1", "6\u201379", "%"]
+    held = dict(zip(("came_out", "same_shape", "same_colour", "on_time", "kept"), (6, 5, 4, 3, 2), strict=True))
+    head, line = passages({HIDDEN: {"sora": {part: [1] * n + [0] * (6 - n) for part, n in held.items()}}}).splitlines()
+    assert head.split() == "goes behind came out same shape same colour on time kept".split()
+    assert line.split()[4:9] == ["6", "5", "4", "3", "2"]
     assert falls({}).count("\n") == passages({}).count("\n") == 0
 
 
@@ -194,6 +221,7 @@ def test_what_nobody_sees(said):
     assert all(len(there(of["kept"])) == 200 for of in (ours, copies))
     assert sum(ours["came_out"]) == sum(ours["same_colour"]) == 200
     assert "It always comes out, and always in its colour" in said
+    assert physics.ON_TIME == 0.1 and "within a tenth of a film of the moment when it should" in said
     wrong = [200 - sum(ours[part]) for part in ("same_shape", "on_time")]
     assert "In {} of 200 films the shape is another, and in {} it is early or late".format(*wrong) in said
     kept = sum(ours["kept"])
