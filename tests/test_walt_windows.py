@@ -149,6 +149,8 @@ def test_the_page_tells_what_was_found():
     for seed in zip(*losses.values(), strict=True):
         assert list(seed) == sorted(seed, reverse=True)
     assert "In every seed the order is that of the table" in said and "for as many, shifting helps a little" in said
+    apart = max(losses["windows"]) - min(losses["windows"])
+    assert mean(losses["windows"]) - mean(losses["shifted windows"]) < apart and "less than the seeds lie apart" in said
     above = {way: f"{100 * (mean(row) / mean(losses['full']) - 1):.1f}" for way, row in losses.items()}
     assert f"windows end {above['windows']} % above full attention, shifted ones {above['shifted windows']}" in said
     assert f"wider ones {above['wider windows']}" in said
