@@ -209,6 +209,15 @@ def test_a_shaken_path_has_hardly_more_gravity_where_the_fall_is_short(said):
     assert "the referee's, who finds 8.2 where true paths are shaken to the same misfit" in said
 
 
+def test_how_many_prompts_there_are(said):
+    texts = {kind: {short_caption(scene) for scene in islice(experiment.scenes(kind), 200)} for kind in (SEEN, NEW)}
+    train = (world.sample_scene(1, k, "simple", "train") for k in range(20_000))
+    met = {short_caption(scene) for scene in train if scene.objects[0].motion == "bounces"}
+    assert texts[SEEN] <= met and not texts[NEW] & met
+    text = "the squares' have {} different prompts, which training never had, the others' {}, which it had"
+    assert text.format(len(texts[NEW]), len(texts[SEEN])) in said
+
+
 def test_squares_that_bounce_stay_squares(said):
     texts, wrong = prompts("held_out", 400)[0], read_card("sora")["metrics"]["held_out"]["wrong"]
     bounce = [k for k, text in enumerate(texts) if "square" in text and text.endswith("bounces")]
