@@ -91,6 +91,15 @@ def test_damaged_digits(data, content):
     one_line(error, "train-images-idx3-ubyte.gz is damaged (", "remove it, and `soralab data get mnist`")
 
 
+@pytest.mark.parametrize("error, told", [
+    (EOFError("it ends too early\nand more"), "it ends too early"), (EOFError(), "EOFError"),
+])  # fmt: skip
+def test_the_reason_is_told_or_its_kind_where_it_has_no_words(error, told):
+    with pytest.raises(ValueError) as info, damage_named("a", "mend it"):
+        raise error
+    assert str(info.value) == f"a is damaged ({told}): mend it"
+
+
 def test_what_is_not_damage_passes_through():
     for error in (FileNotFoundError("gone"), KeyError("x"), ValueError("mine, with a mend")):
         with pytest.raises(type(error)) as info, damage_named("a", "mend it"):

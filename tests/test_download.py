@@ -8,6 +8,7 @@ import os
 import stat
 import tarfile
 import zipfile
+from types import SimpleNamespace
 
 import hosts
 import pytest
@@ -166,6 +167,21 @@ def test_no_host_no_disk_no_address(host, path, monkeypatch):
     with pytest.raises(OSError, match="does not exist"):
         fetch([host.url("/a")], path / "b", len(BODY), MD5)
     assert names(path.parent) == []
+
+
+def test_a_file_as_large_as_the_room_is_fetched_and_a_larger_one_is_not(host, path, monkeypatch):
+    """What lies there of it already takes no room again."""
+    def with_free(size):
+        monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
+        fetch([host.url("/a")], path, len(BODY), MD5)
+
+    for have in (0, 1000):
+        if have:
+            path.rename(path.with_name("a.part")).write_bytes(BODY[:have])
+        with pytest.raises(OSError, match="make room"):
+            with_free(len(BODY) - have - 1)
+        with_free(len(BODY) - have)
+        assert path.read_bytes() == BODY
 
 
 def test_a_disk_that_fills_up_is_one_sentence(host, path, monkeypatch):

@@ -139,6 +139,19 @@ def test_atomic_write_follows_links_and_keeps_rights(tmp_path):
     assert stat.S_IMODE((tmp_path / "fresh.txt").stat().st_mode) == 0o666 & ~umask
 
 
+@needs_posix
+def test_a_write_leaves_nothing_open(tmp_path, monkeypatch):
+    """Neither the file nor its folder: a long training saves more often than a process may hold files open."""
+    opened, real = [], os.open
+    monkeypatch.setattr(os, "open", lambda *given: opened.append(real(*given)) or opened[-1])
+    with atomic_write(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert len(opened) >= 2
+    for handle in set(opened):
+        with pytest.raises(OSError):
+            os.fstat(handle)
+
+
 # ---------------------------------------------------------------- checkpoints
 
 
@@ -595,9 +608,10 @@ def test_values_outside_are_clipped_not_wrapped(tmp_path):
 
 
 def test_bad_films_are_refused(tmp_path):
-    path = tmp_path / "a.gif"
+    path, speck = tmp_path / "a.gif", film()
+    speck[2, 0, 3, 4] = float("nan")  # one number of one frame
     for bad, text in ((film()[:, :1], r"shape \[5, 1, 12, 16\]"), (film()[0], "shape"), (film()[:0], "shape"),
-                      (film() * float("nan"), "not finite")):
+                      (film() * float("nan"), "not finite"), (speck, "not finite")):
         with pytest.raises(ValueError, match=text):
             save_film(path, bad)
     for fps in (0, -1, 1000, float("nan")):
