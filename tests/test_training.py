@@ -22,6 +22,7 @@ from soralab.training import loop, profiles
 from soralab.training.data import Prefetch, batch_size, beside, map_tensors, model_flops, peak_gflops
 from soralab.training.distributed import TEAM, Team
 from soralab.training.ema import EMA
+from soralab.training.interrupt import StopSignal
 from soralab.training.loop import TrainConfig, autocast_dtype, learning_rate, step_seed, train
 from soralab.training.progress import progress
 from soralab.training.state import append_log, read_log, trim_log
@@ -311,6 +312,22 @@ def test_interrupted_and_resumed_equals_undisturbed(whole, tmp_path, number, err
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
     model = build()
     assert_same_run(model, train(model, loss_fn, batch_fn, CONFIG, tmp_path), whole)
+
+
+def test_what_heard_the_signals_before_hears_them_again():
+    def mine(*_):
+        pytest.fail("it was heard inside")
+
+    before = {number: signal.signal(number, mine) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with StopSignal() as stop:
+            assert stop.received is None and mine not in map(signal.getsignal, before)
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.received == signal.SIGTERM
+        assert [signal.getsignal(number) for number in before] == [mine, mine]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_stop_in_the_last_step_is_heard_and_the_run_is_complete(whole, tmp_path):
@@ -708,6 +725,13 @@ def test_hardware_tells_the_machine_but_not_whose():
     assert facts["torch"] == torch.__version__ and facts["cores"] >= 1 and facts["cpu"]
     text = json.dumps(facts)
     assert os.sep + "home" not in text and (not platform.node() or platform.node() not in text.split('"'))
+
+
+@pytest.mark.parametrize("name, told", [("Intel64 Family 6 Model 140", "Intel64 Family 6 Model 140"), ("", "arm64")])
+def test_a_processor_without_a_name_is_told_by_its_architecture(monkeypatch, name, told):
+    for what, value in (("system", "Windows"), ("processor", name), ("machine", "arm64")):
+        monkeypatch.setattr(profiles.platform, what, lambda value=value: value)
+    assert profiles.processor() == told
 
 
 def test_progress_is_silenced_by_the_environment(monkeypatch, capsys):
