@@ -1,5 +1,6 @@
 """The command: films, and for every kind of bad input one line that names the mend, exit code 2, and no litter."""
 
+import argparse
 import errno
 import importlib
 import os
@@ -16,7 +17,7 @@ import torch
 from tiny_models import PROMPT, damage, save_all, save_sora, tiny_autoencoder
 
 from soralab import world
-from soralab.command import main
+from soralab.command import _parser, main
 from soralab.files import checkpoints
 from soralab.files.films import read_film, save_film
 
@@ -305,6 +306,19 @@ def test_a_command_that_is_none_gets_one_line(here, capsys, argv, said):
     assert stopped.value.code == 2
     line, = capsys.readouterr().err.splitlines()
     assert line.startswith("soralab") and said in line and line.endswith("--help tells what it takes")
+
+
+def test_every_argument_says_in_the_help_what_it_is():
+    def untold(parser):
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for inner in action.choices.values():
+                    assert inner.description
+                    yield from untold(inner)
+            elif not (action.help or "").strip():
+                yield f"{parser.prog} {action.dest}"
+
+    assert list(untold(_parser())) == []
 
 
 def test_slides_go_into_a_folder(here, capsys):

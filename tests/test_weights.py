@@ -89,6 +89,12 @@ def test_what_the_list_names_is_there(name):
         assert callable(found)
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_chapter_that_is_told_is_the_one_whose_page_loads_them(name):
+    (page,) = (Path(__file__).resolve().parents[1] / "notebooks").glob(f"{PUBLISHED[name].chapter:02d}_*.ipynb")
+    assert f"{PUBLISHED[name].load.partition(':')[2]}(" in page.read_text(encoding="utf-8")
+
+
 def test_torchvision_names_the_file_and_its_licence():
     """What the list says of it is what torchvision's table says."""
     models = pytest.importorskip("torchvision.models")
