@@ -93,6 +93,7 @@ def test_a_hurried_prompt_is_kept_by_its_description():
     assert sum(one["size"] is None for one in things) / len(things) == pytest.approx(recaptions.DROP, abs=0.05)
     assert sum(one["colour"] is None for one in things) / len(things) == pytest.approx(recaptions.DROP / 2, abs=0.05)
     assert not any(told_places(prompt)[0] for prompt, _ in said)
+    assert sum("background" in prompt for prompt, _ in said) / len(said) == pytest.approx(0.2, abs=0.05)
     turned = [p for p, s in zip((p for p, _ in said), SCENES * 3, strict=True)
               if len(s.objects) == 2 and read_setting(p)["relation"] is None
               and read_caption(p)[0]["shape"] != s.objects[0].shape]  # fmt: skip
