@@ -83,6 +83,17 @@ def test_the_error_is_that_of_the_noise(share, error):
     assert torch.equal(model.ids[len(experiment.TIMES)], wanted)
 
 
+def test_copies_are_read_as_what_they_are_of():
+    def stage(decode):
+        return SimpleNamespace(encode=lambda x: x, decode=decode)
+
+    right = experiment.measure_copies(stage(lambda z: z), 2)
+    assert list(right) == ["stills", *experiment.KINDS]
+    assert all(row == {"psnr": float("inf"), "read_right": 1.0} for row in right.values())
+    black = experiment.measure_copies(stage(lambda z: -torch.ones_like(z)), 2)
+    assert all(row["read_right"] == 0 and 5 < row["psnr"] < 30 for row in black.values())
+
+
 def test_walls_were_the_hole_and_are_none_now():
     walls, before = FIRST["copies"]["wall"], FIRST["copies of chapter 06"]["wall"]
     assert walls["read_right"] > 0.95 and before["read_right"] < 0.05

@@ -205,6 +205,26 @@ def test_an_oracles_captions_have_every_score_and_the_webs_have_not(monkeypatch)
     assert all(world.held_out(s.objects[0].shape, s.objects[0].colour) for s in held)
 
 
+def test_captions_are_judged_by_the_pictures_and_films_that_they_are_of():
+    """Whoever knows each picture has every score on every row; whoever tells of the next one has not."""
+    pictures = [scene for split in ("test", "held_out") for n in (1, 2) for scene in scores.unseen(split, n, 4)]
+    films = [scene for split in ("test", "held_out") for scene in scores.unseen_films(split, 3)]
+
+    def writer(scenes, draw, tell, off=0):
+        known = [bytes(shown.numpy()) for shown in draw(scenes)]
+        return lambda shown: [tell(scenes[(known.index(bytes(one.numpy())) + off) % len(known)]) for one in shown]
+
+    for found, rows, tell in (
+        (scores.of_pictures, (4, pictures, stills.pictures), recaptions.descriptive),
+        (scores.of_films, (3, films, recaptions.films), recaptions.described_film),
+    ):
+        count, scenes, draw = rows
+        right, off = (found(writer(scenes, draw, tell, k), count) for k in (0, 1))
+        assert len(right) == len(scenes) // count
+        assert all(row["precision"] == row["recall"] == 1 and row["texts"] == count for row in right.values())
+        assert all(row["precision"] < 1 for row in off.values())
+
+
 @pytest.mark.parametrize("where, x, y, right", [
     ("up on the left", -0.3, -0.3, True), ("up on the left", -0.3, 0.0, False), ("up", 0.0, -0.3, True),
     ("up", 0.3, -0.3, False), ("on the right", 0.3, 0.0, True), ("on the right", -0.3, 0.0, False),

@@ -168,6 +168,21 @@ def test_the_batches_are_the_recipes(monkeypatch):
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
 
 
+def test_tokens_are_counted_over_all_batches_and_padding_up_to_each_ones_longest(monkeypatch):
+    sizes = {1: [3, 5], 2: [4, 1, 1]}
+    for name in ("build", "libraries", "make_loss"):
+        monkeypatch.setattr(sora_full_speed, name, lambda *_: None)
+    monkeypatch.setattr(sora_full_speed, "Batches", lambda *_: lambda number: number)
+    monkeypatch.setattr(sora_full_speed, "lengths", sizes.get)
+    monkeypatch.setattr(sora_full_speed, "WAYS", {"packed": lambda model: "a", "padded": lambda model: "b"})
+    monkeypatch.setattr(sora_full_speed, "in_turns", lambda works, turns: [
+        [work.args[0], work.args[2]] * turns for work in works])  # fmt: skip
+    monkeypatch.setattr(sora_full_speed, "round", lambda value, _: value, raising=False)
+    found = sora_full_speed.measured("float32", turns=1)
+    assert found == {"tokens": 14, "padded to": 2 * 5 + 3 * 4,
+                     "seconds": {"packed": [["a", 1], ["a", 2]], "padded": [["b", 1], ["b", 2]]}}  # fmt: skip
+
+
 def test_turns_are_taken_and_a_ratio_is_of_one_turn(monkeypatch, tmp_path, capsys):
     calls, clock = [], iter(range(0, 1000))
     monkeypatch.setattr(sora_full_speed.time, "process_time", lambda: next(clock))

@@ -195,6 +195,34 @@ def test_shares():
     assert clip_scores.shares(found, labels) == {"both": 0.25, "shape": 0.75, "colour": 0.5}
 
 
+def test_a_split_is_judged_by_its_own_scenes_and_all_texts_of_a_class(monkeypatch):
+    """A tower that knows what each picture is called."""
+    scenes = [sample(recipe.SEED, k, "held_out") for k in range(8)]
+    lines = [descriptive(scene) for scene in scenes]
+    numbers = {bytes(picture.numpy()): k for k, picture in enumerate(frames(scenes))}
+    monkeypatch.setattr(clip_scores, "images", lambda model, pictures: torch.eye(8)[
+        [numbers[bytes(picture.numpy())] for picture in pictures]])  # fmt: skip
+    monkeypatch.setattr(clip_scores, "texts", lambda model, words, said: torch.eye(8)[[lines.index(s) for s in said]])
+    right = {"text of picture": 1.0, "picture of text": 1.0}
+    assert clip_scores.retrieval(None, None, "held_out", 8) == right
+    off = clip_scores.retrieval(None, None, "held_out", 8, say=lambda scene: lines[lines.index(descriptive(scene)) - 1])
+    assert max(off.values()) < 0.5
+
+    asked, labels = [], torch.tensor([0, 9, 46, 47])
+    monkeypatch.setattr(clip_scores, "classifier", lambda *given: asked.append(given[-1]) or torch.eye(CLASSES))
+    monkeypatch.setattr(clip_scores, "images", lambda model, pictures: torch.eye(CLASSES)[[0, 9, 47, 47]])
+    assert clip_scores.zero_shot_shares(None, None, None, labels) == {"both": 0.75, "shape": 1.0, "colour": 0.75}
+    assert len(asked[0]) == CLASSES and all(name_of(k) in text for k, row in enumerate(asked[0]) for text in row)
+
+    told = []
+    monkeypatch.setattr(clip_scores, "retrieval", lambda *given: told.append(given[2:]) or right)
+    monkeypatch.setattr(clip_scores, "things", lambda *given: told.append(given) or (None, None))
+    monkeypatch.setattr(clip_scores, "zero_shot_shares", lambda *_: {"both": 0.5})
+    found = clip_scores.measure(None, None, "test")
+    assert told == [("test", clip_scores.TEST_SCENES), ("test", clip_scores.TEST_THINGS)]
+    assert found == {"recall, text of picture": 1.0, "recall, picture of text": 1.0, "zero-shot, both": 0.5}
+
+
 def test_swapped_texts_have_the_same_words():
     scene = next(s for s in SCENES if len(s.objects) == 2 and s.objects[0].shape != s.objects[1].shape)
     right, wrong = descriptive(scene), descriptive(clip_scores.swapped(scene))

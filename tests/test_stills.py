@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from soralab.command import main
 from soralab.datasets import stills
 from soralab.experiments import latent_diffusion as experiments
 from soralab.experiments import latent_diffusion_conditions as conditions
+from soralab.experiments import latent_diffusion_digits as digits
 from soralab.experiments import latent_diffusion_relation as relation
+from soralab.experiments import latent_diffusion_scores as scores
 from soralab.experiments import latent_diffusion_trade_off as trade_off
 from soralab.experiments.latent_diffusion_digits import as_digits, as_pictures, write_digits
 from soralab.experiments.latent_diffusion_scores import gaussian_distance
@@ -153,6 +156,66 @@ def test_distance_of_known_gaussians():
     assert gaussian_distance(x, x) == pytest.approx(0, abs=1e-9)
     assert gaussian_distance(x, x + torch.tensor([3.0, 0.0])) == pytest.approx(9)
     assert gaussian_distance(x, 2 * x) == pytest.approx(2, rel=0.02)
+
+
+def test_psnr_is_the_mean_over_pictures():
+    off = torch.tensor([0.2, 0.02])[:, None, None, None].expand(2, 3, 4, 4)
+    assert scores.psnr(torch.zeros(2, 3, 4, 4), off) == 30.0  # 20 dB and 40
+
+
+def test_copies_are_read_as_their_own_prompts_say():
+    def stage(decode):
+        return SimpleNamespace(encode=lambda x: x, decode=decode)
+
+    found = scores.measure_first_stage(stage(lambda z: z), 5)
+    assert found == {"psnr": float("inf"), "read_right": 1.0, "read_right_true": 1.0}
+    black = scores.measure_first_stage(stage(lambda z: -torch.ones_like(z)), 5)
+    assert black["read_right"] == 0 and black["read_right_true"] == 1 and 5 < black["psnr"] < 30
+
+
+class Truth:
+    """A painter that has what was asked for; of two things it forgets one where it is `forgetful`."""
+
+    def __init__(self, forgetful=False):
+        self.forgetful, self.seeds = forgetful, []
+        scenes = [scene for split in ("test", "held_out") for n in (1, 2) for scene in stills.prompts(split, n, 4)[1]]
+        self.scenes = {stills.caption(scene): scene for scene in scenes}
+
+    def paint(self, texts, seed, **options):
+        self.seeds.append((len(texts), seed))
+        scenes = [self.scenes[text] for text in texts]
+        return stills.pictures([replace(s, objects=s.objects[:1]) if self.forgetful else s for s in scenes])
+
+
+def test_a_painter_is_judged_by_what_was_asked_on_both_splits():
+    found = scores.measure(Truth(), 4)
+    assert list(found) == ["test, 1", "test, 2", "held_out, 1", "held_out, 2"]
+    assert all(row["pictures"] == 4 and row["all"] == 1 for row in found.values())
+    half = scores.measure(Truth(forgetful=True), 4)
+    assert [half[row]["all"] for row in half] == [1, 0, 1, 0]
+    painter = Truth()
+    assert scores.quality(painter, 4) == {"read_right": 1.0, "distance": pytest.approx(0, abs=1e-3)}
+    scores.painted(painter, stills.prompts("test", 1, 4)[0], seed=7, chunk=3)
+    assert painter.seeds == [(4, 60_000), (3, 7), (1, 10)]  # a picture's noise is not another's
+
+
+def test_digits_are_read_as_they_were_asked_for(monkeypatch, tmp_path):
+    """Digits that are their number in grey, written rightly with guidance, and one too high without."""
+    def grey(labels):
+        return labels.float()[:, None, None, None].expand(-1, 1, 28, 28) / 10
+
+    def written(painter, ids, guidance):
+        return as_pictures(grey((ids[:, 0] - (1 if guidance == 3 else 0)) % 10))
+
+    labels = torch.tensor([7, 2, 1, 0])
+    monkeypatch.setattr(digits.mnist, "load", lambda *_: (grey(labels), labels))
+    monkeypatch.setattr(digits, "digit_models", lambda *_: (None, None, None))
+    monkeypatch.setattr(digits, "copies", lambda first, pictures: pictures.roll(1, 0))
+    monkeypatch.setattr(digits, "write_digits", written)
+    monkeypatch.setattr(digits, "accuracy", lambda reader, shown, wanted: (
+        (10 * shown[:, 0, 14, 14]).round().long() == wanted).float().mean().item())  # fmt: skip
+    found = digits.mnist_digits(tmp_path, count=4)
+    assert found == {"true": 1.0, "copies": 0.0, "guidance 1": 0.0, "guidance 3": 1.0}
 
 
 # --------------------------------------------------------------------------------------------------------- experiments

@@ -31,6 +31,53 @@ def test_the_referee_sees_what_a_frame_shows_and_nothing_in_an_empty_one():
     assert vqvae_scores.seen(torch.full((1, 3, 32, 32), -1.0)) == [None]
 
 
+class Numbers:
+    """A model whose map of a picture is one code, the picture's number; it copies the picture `off` places on."""
+
+    config = SimpleNamespace(codes=16, bits=lambda *size: float(sum(size)))
+
+    def __init__(self, off=0):
+        self.off, self.shown = off, []
+
+    def encode(self, x):
+        self.shown += [*x]
+        return torch.arange(len(self.shown) - len(x), len(self.shown))[:, None, None]
+
+    def decode(self, maps):
+        return torch.stack([self.shown[(k + self.off) % len(self.shown)] for k in maps.flatten().tolist()])
+
+
+def test_a_copy_is_read_right_where_it_is_of_its_own_frame():
+    things = [sample(vqvae.SEED, k, "held_out").objects[0] for k in range(6)]
+    right = vqvae_scores.measure(Numbers(), "held_out", 6)
+    assert right == {"frames": 6, "bits": 64.0, "psnr": math.inf, "perplexity": 6.0, "codes used": 6,
+                     "read right": 1.0, "originals": 1.0}  # fmt: skip
+    off = vqvae_scores.measure(Numbers(off=1), "held_out", 6, read=4)
+    alike = [(a.shape, a.colour) == (b.shape, b.colour) for a, b in zip(things[:4], things[1:], strict=False)]
+    assert off["read right"] == sum(alike) / 4 < 1 and off["originals"] == 1 and off["psnr"] < 30
+
+
+def test_a_copy_of_a_film_must_move_as_it_does():
+    right, off = (vqvae_scores.measure_films(Numbers(off), 3) for off in (0, 1))
+    assert right == {"films": 3, "bits": 32.0 + 32 + vqvae.FILM_FRAMES, "psnr": math.inf, "perplexity": 3.0,
+                     "read right": 1.0, "originals": 1.0}  # fmt: skip
+    assert off["read right"] == 0 and off["originals"] == 1
+
+
+def test_a_prior_is_asked_for_each_shape_and_its_bits_are_the_mean_over_maps(monkeypatch):
+    """It says of a map as many bits as its shape's number, and draws every shape but the last, of which the first."""
+    shapes = [sample(vqvae.SEED, k, "test").objects[0].shape for k in range(300)]
+    model, classes = Numbers(), len(world.SHAPES)
+    order = torch.tensor([shapes.index(shape) for shape in (*world.SHAPES[:-1], world.SHAPES[0])])
+    prior = SimpleNamespace(config=SimpleNamespace(classes=classes), bits=lambda z, shape: shape.float().mean(),
+                            sample=lambda wanted, size, rng: order[wanted].reshape(-1, *size))  # fmt: skip
+    monkeypatch.setattr(vqvae_scores, "by_place", lambda model, maps: 1.25)
+    found = vqvae_scores.measure_prior(prior, model, count=300, samples=2)
+    assert found.pop("bits") == pytest.approx(np.mean([world.SHAPES.index(shape) for shape in shapes]), abs=1e-3)
+    assert found == {"bits by place": 1.25, "bits of nothing": 4.0, "samples": 2 * classes, "one thing": 1.0,
+                     "right shape": (classes - 1) / classes}  # fmt: skip
+
+
 def test_films_of_a_batch_are_pure_in_the_step_and_never_the_same():
     first, again, other = vqvae.film_batch(3), vqvae.film_batch(3), vqvae.film_batch(4)
     assert first["pixels"].shape == (8, 9, 3, 32, 32) and torch.equal(first["pixels"], again["pixels"])

@@ -6,7 +6,7 @@ import torch
 from soralab import world
 from soralab.datasets.what_and_where import CELLS, CLASSES, Batches, frames, label, name_of, sample, to_pixels
 from soralab.experiments import vit as experiments
-from soralab.experiments import vit_crossing
+from soralab.experiments import vit_crossing, vit_scores
 from soralab.vit import ViT, ViTConfig
 
 
@@ -56,6 +56,15 @@ def test_an_epoch_holds_every_picture_once_and_the_next_in_another_order():
     assert torch.equal(batch["pixels"].flatten(), batch["label"].float())
     assert torch.equal(batches(1)["label"], batch["label"])  # pure in the step
     assert len(Batches(pictures, torch.arange(12), batch=99)(0)["label"]) == 12
+
+
+def test_what_and_where_are_counted_apart(monkeypatch):
+    """Of four frames one is right, one has the shape alone, one the place alone, one neither."""
+    labels, found, asked = torch.tensor([0, 10, 20, 53]), torch.tensor([0, 11, 11, 0]), []
+    monkeypatch.setattr(vit_scores, "frames", lambda *given: asked.append(given) or (torch.zeros(4, 3, 32, 32), labels))
+    monkeypatch.setattr(vit_scores, "predict", lambda model, pictures: found)
+    assert vit_scores.measure(None, "held_out", 4) == {"frames": 4, "what and where": 0.25, "what": 0.5, "where": 0.5}
+    assert list(asked[0][1]) == [0, 1, 2, 3] and asked[0][-1] == "held_out"
 
 
 def test_the_two_networks_cost_the_same():
