@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from random import Random
 from statistics import mean
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -221,6 +222,22 @@ def test_a_split_is_judged_by_its_own_scenes_and_all_texts_of_a_class(monkeypatc
     found = clip_scores.measure(None, None, "test")
     assert told == [("test", clip_scores.TEST_SCENES), ("test", clip_scores.TEST_THINGS)]
     assert found == {"recall, text of picture": 1.0, "recall, picture of text": 1.0, "zero-shot, both": 0.5}
+
+
+def test_a_short_runs_truth_is_what_a_model_finds_that_knows_every_picture(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def stop(name, loss, held, steps, sample, truth, **_):
+        table = torch.eye(len(held["ids"]))
+        knows = SimpleNamespace(encode_image=lambda pixels: table[: len(pixels)], encode_text=lambda ids: table)
+        raise Asked(sample(knows), truth, recipe.tokenizer().decode(held["ids"][1].tolist()))
+
+    monkeypatch.setattr(recipe, "Watched", stop)
+    with pytest.raises(Asked) as asked:
+        recipe.short_run(1, steps=1)
+    found, truth, other = asked.value.args
+    assert found == truth != [other]
 
 
 def test_swapped_texts_have_the_same_words():

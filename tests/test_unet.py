@@ -10,6 +10,7 @@ from scipy import ndimage
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from soralab import world
 from soralab.datasets import cells
 from soralab.diffusion import RectifiedFlow, diffusion_loss
 from soralab.exercises import exercises
@@ -569,6 +570,16 @@ def test_a_perfect_network_has_no_error(monkeypatch):
     assert experiments.measure(None, 3)["count_error"] == pytest.approx(
         np.mean([components(truth).max() for _, truth in pictures]), abs=1e-4
     )
+
+
+def test_a_denoiser_that_knows_the_frames_has_no_error_at_any_time():
+    frames = world.clips(recipe.SEED, range(5), frames=1, level="simple", split="test")[0][:, 0]
+    knows = experiments.denoiser_error(lambda x, t: (x - frames) / t[:, None, None, None], 5)
+    assert knows == {f"t={t}": pytest.approx(0, abs=1e-4) for t in (0.1, 0.3, 0.5, 0.7, 0.9)}
+    asked = []
+    nothing = experiments.denoiser_error(lambda x, t: asked.append(t[0].item()) or 0 * x, 5)
+    assert asked == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9]) and len(set(nothing.values())) == 1
+    assert nothing["t=0.5"] == pytest.approx(1 + frames.square().mean().item(), rel=0.05)  # noise, and the frames
 
 
 def test_what_is_tested_is_not_what_is_learnt():

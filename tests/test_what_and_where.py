@@ -59,12 +59,12 @@ def test_an_epoch_holds_every_picture_once_and_the_next_in_another_order():
 
 
 def test_what_and_where_are_counted_apart(monkeypatch):
-    """Of four frames one is right, one has the shape alone, one the place alone, one neither."""
-    labels, found, asked = torch.tensor([0, 10, 20, 53]), torch.tensor([0, 11, 11, 0]), []
-    monkeypatch.setattr(vit_scores, "frames", lambda *given: asked.append(given) or (torch.zeros(4, 3, 32, 32), labels))
+    """Of five frames two are right, one has the shape alone, one the place alone, one neither."""
+    labels, found, asked = torch.tensor([0, 10, 20, 53, 5]), torch.tensor([0, 11, 11, 0, 5]), []
+    monkeypatch.setattr(vit_scores, "frames", lambda *given: asked.append(given) or (torch.zeros(5, 3, 32, 32), labels))
     monkeypatch.setattr(vit_scores, "predict", lambda model, pictures: found)
-    assert vit_scores.measure(None, "held_out", 4) == {"frames": 4, "what and where": 0.25, "what": 0.5, "where": 0.5}
-    assert list(asked[0][1]) == [0, 1, 2, 3] and asked[0][-1] == "held_out"
+    assert vit_scores.measure(None, "held_out", 5) == {"frames": 5, "what and where": 0.4, "what": 0.6, "where": 0.6}
+    assert list(asked[0][1]) == [0, 1, 2, 3, 4] and asked[0][-1] == "held_out"
 
 
 def test_the_two_networks_cost_the_same():
