@@ -255,6 +255,21 @@ def test_before_after_states_psnr_and_shows_where_it_differs():
         figures.before_after(original, changed[:2])
 
 
+def test_before_after_has_a_row_of_each_and_its_brightest_colour_is_the_largest_difference():
+    original = moving_disc(2)
+    changed = original.clone()
+    changed[1, :, 20, 7] += 0.5  # one pixel of the ground
+    picture = figures.before_after(original, changed)
+    assert "at most 0.5 of a range of 2" in picture.alt
+    heat = np.full((2, 32, 32, 3), np.rint(255 * np.array(matplotlib.colormaps["magma"](0.0)[:3])))
+    heat[1, 20, 7] = np.rint(255 * np.array(matplotlib.colormaps["magma"](1.0)[:3]))
+    sheet = decode(picture)[0][0].astype(int)
+    for row, tiles in enumerate((to_uint8(original), to_uint8(changed), heat)):
+        for column, tile in enumerate(tiles):
+            top, left = MARGIN + row * (96 + 6), MARGIN + 128 + column * (96 + 6)
+            assert np.abs(sheet[top : top + 96, left : left + 96] - tile.repeat(3, 0).repeat(3, 1)).max() <= 2
+
+
 @pytest.mark.parametrize(
     "film, says",
     [
@@ -301,6 +316,9 @@ def test_a_log_is_read_and_an_interrupted_last_line_passed_over(tmp_path):
 def test_ema_is_corrected_at_the_start():
     assert figures.ema(np.full(5, 3.0), 0.9) == pytest.approx(np.full(5, 3.0))
     assert figures.ema([1.0, 3.0], 0.5) == pytest.approx([1.0, (0.25 * 1 + 0.5 * 3) / 0.75])
+    for smooth in (1, -0.1, 1.5):
+        with pytest.raises(ValueError, match=f"smooth: got {smooth}, takes a number from 0 up to, not including, 1"):
+            figures.ema([1.0, 3.0], smooth)
 
 
 def run_of(values, step=10):
@@ -367,6 +385,7 @@ def test_the_map_names_every_chapter_and_no_words_overlap(here):
     for chapter in figures.CHAPTERS:
         assert chapter.title in words
     assert words.count("you are here") == (here is not None)
+    assert set(diagrams.PARTS) <= set(words)
 
 
 @pytest.mark.parametrize("here", range(18))
@@ -383,6 +402,9 @@ def test_the_strip_is_a_strip_and_draws_what_is_to_come_with_a_broken_edge():
     assert "you are at 03, ViT: it feeds Sora's spacetime patches" in picture.alt
     assert Image.open(io.BytesIO(picture.data)).height / 2 < 100 and picture.width <= style.MAX_WIDTH
     assert broken_edges(strip._draw(3, {0, 3, 16})) == 15
+    boxes = [patch for patch in strip._draw(3, {0, 3, 16}).axes[0].patches if hasattr(patch, "get_boxstyle")]
+    edges = [matplotlib.colors.to_hex(box.get_edgecolor()).upper() for box in boxes]
+    assert (edges[3], edges[4]) == (style.INK, style.FAINT) and boxes[3].get_linewidth() > boxes[0].get_linewidth()
     for wrong in ((18, [0]), (3, [99])):
         with pytest.raises(ValueError, match="takes chapters from 0 to 17"):
             figures.road_strip(*wrong)

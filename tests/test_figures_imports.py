@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from test_figures import assert_legible
 
 from soralab import figures
 from soralab.figures import imports
@@ -60,5 +61,13 @@ def test_the_plan_tells_what_it_draws():
     plan = figures.made_of({"soralab/sora_full.py": "the transformer", "soralab/walt.py": "its first stage"})
     assert "soralab/sora_full.py takes from" in plan.alt and "chapter 15 invert" in plan.alt and plan.width == 900
     assert figures.made_of({"soralab/walt.py": "it"}, alt="mine").alt == "mine"
+    files = {"soralab/sora_full.py": "the transformer", "soralab/walt.py": "its first stage"}
+    fig = imports._draw(files, {path: imports.chapters_of(path) for path in files})
+    assert_legible(fig)
+    boxes = [patch.get_window_extent() for patch in fig.axes[0].patches if hasattr(patch, "get_boxstyle")]
+    for text in fig.axes[0].texts:
+        if text.get_text() in {*files, *files.values()}:  # what a file is called and is stands in its box
+            at = text.get_window_extent()
+            assert any(box.x0 < at.x0 and at.x1 < box.x1 and box.y0 < at.y0 and at.y1 < box.y1 for box in boxes)
     with pytest.raises(FileNotFoundError, match="no_such"):
         figures.made_of({"soralab/no_such.py": "nothing"})
