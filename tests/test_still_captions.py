@@ -310,6 +310,27 @@ def test_a_linear_probe_leaves_the_model_alone_and_fits_what_is_linear(tiny):
     assert torch.equal(clip_scores.images(tiny, pictures), before)
 
 
+def test_every_classifier_is_asked_for_every_column(monkeypatch, tmp_path):
+    """Pictures that are their classes: the texts' classifier is right, the probe one class too high, one network always
+    says the first class and the other the last."""
+    asked, built, labels = [], [], torch.tensor([0, 8, 9, 46])
+    monkeypatch.setattr(clip_classifiers, "things", lambda *given: asked.append(given) or (labels, labels))
+    monkeypatch.setattr(clip_classifiers, "images", lambda model, pictures: torch.eye(CLASSES)[pictures])
+    monkeypatch.setattr(clip_classifiers, "classifier", lambda model, words, lines: torch.eye(CLASSES)[: len(lines)])
+    monkeypatch.setattr(clip_classifiers, "probe", lambda *_: lambda features: features.roll(1, 1))
+    monkeypatch.setattr(clip_classifiers, "Batches", lambda *_: None)
+    monkeypatch.setattr(clip_classifiers, "fit", lambda build, *_: (built.append(build.args[1]) or len(built), None))
+    monkeypatch.setattr(clip_classifiers, "predict", lambda network, shown: torch.full((4,), 0 if network == 1 else 47))
+    table = clip_classifiers.classifiers(tmp_path, SimpleNamespace(config=None), None, train_things=7, count=4)
+    assert built == [False, True] and all(list(row) == [*world.BACKGROUNDS, "held out"] for row in table.values())
+    assert asked[0] == ("train", 7, ("black",)) and asked[-1] == ("held_out", 4, ("black",))
+    assert asked[1:-1] == [("test", 4, (name,)) for name in world.BACKGROUNDS]
+    want = {"zero-shot": (1.0, 1.0, 1.0), "linear probe": (0.0, 1.0, 0.0), "48 classes": (0.25, 0.25, 0.5),
+            "shape, colour": (0.0, 0.25, 0.0)}  # fmt: skip
+    for arm, (both, shape, colour) in want.items():
+        assert all(found == {"both": both, "shape": shape, "colour": colour} for found in table[arm].values()), arm
+
+
 def test_two_heads_multiply_their_shares():
     torch.manual_seed(0)
     model = clip_classifiers.Classifier(CLIPConfig(layers=(1, 1), width=8, head=8), two=True).eval()

@@ -265,6 +265,44 @@ def test_conditions_have_the_size_of_the_latents():
         conditions.condition("colouring", first, pictures, seed=0)
 
 
+def test_what_is_completed_is_told_what_lies_over_it_and_nothing_else():
+    """A network that answers with what it is shown, beside a noise that is the seed's."""
+    asked = []
+
+    def model(z, t, ids, concat):
+        asked.append((z, ids))
+        return concat[:, :2]
+
+    model.config = SimpleNamespace(unet=SimpleNamespace(out=2))
+    painter = SimpleNamespace(model=model, sample=lambda network, z, steps: network(z, torch.zeros(len(z))),
+                              autoencoder=SimpleNamespace(decode=lambda z: 2 * z))  # fmt: skip
+    over = torch.linspace(-1, 1, 3 * 3 * 4 * 4).reshape(3, 3, 4, 4)
+    assert torch.equal(conditions.complete(painter, over), (2 * over[:, :2]).clamp(-1, 1))
+    conditions.complete(painter, over, seed=1)
+    assert not asked[0][1].any() and not torch.equal(asked[0][0], asked[-1][0])
+
+
+def test_tasks_are_judged_on_holes_that_training_never_saw(monkeypatch, tmp_path):
+    """Of one task all is given and nothing made, of the other the reverse."""
+    asked, black = [], -torch.ones(4, 3, 32, 32)
+
+    def condition(task, first, pictures, seed):
+        asked.append((task, len(pictures), seed))
+        return pictures, pictures if task == "inpainting" else black
+
+    monkeypatch.setattr(conditions, "condition", condition)
+    monkeypatch.setattr(conditions, "complete", lambda _, over: black if asked[-1][0] == "inpainting" else over)
+    monkeypatch.setattr(conditions, "copies", lambda first, pictures: pictures)
+    monkeypatch.setattr(conditions, "encoded", lambda first, pictures: pictures)
+    monkeypatch.setattr(conditions, "LatentBatches", lambda *_: None)
+    monkeypatch.setattr(conditions, "fit_second_stage", lambda *_: (torch.nn.Identity(), None))
+    first = SimpleNamespace(config=SimpleNamespace(latent=4))
+    found = conditions.concatenation(tmp_path, (None, torch.zeros(9, 3, 32, 32)), first, steps=1, count=4)
+    assert found == {"inpainting": {"given": 1, "made": 0, "copies": 1},
+                     "super-resolution": {"given": 0, "made": 1, "copies": 1}}  # fmt: skip
+    assert asked == [(task, n, seed) for task in conditions.TASKS for n, seed in ((9, 0), (4, 1))]
+
+
 def test_digits_and_pictures():
     digits = torch.rand(3, 1, 28, 28)
     shown = as_pictures(digits)
