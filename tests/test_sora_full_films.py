@@ -1,5 +1,7 @@
 """Chapter 16's whole model, from prompts, pictures and films to films: what is known stays, and is seen as it is."""
 
+import inspect
+
 import pytest
 import torch
 from tiny_full import CONFIG, save_full, tiny_codec, tiny_filmmaker
@@ -73,6 +75,11 @@ def test_noise_of_one_seed_for_all_is_not_the_same_beside_others(maker, monkeypa
     monkeypatch.setattr(FullFilmmaker, "noise", wrong)
     together = maker.film([PROMPT, PROMPT], seed=3, steps=1, size=(1, 16, 16))
     assert (maker.film([PROMPT], seed=4, steps=1, size=(1, 16, 16))[0] - together[1]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("way", ["film", "animate", "extend", "loop", "join", "edit"])
+def test_who_names_no_seed_films_from_the_first_one(way):
+    assert inspect.signature(getattr(FullFilmmaker, way)).parameters["seed"].default == 0
 
 
 def test_films_come_from_the_seed_and_the_prompt_alone(maker):
