@@ -13,8 +13,8 @@ from soralab import world
 from soralab.sora import load_autoencoder
 from soralab.world import referee
 from soralab.world.fit import compare, distances, starts
-from soralab.world.outline import LOOSE, MOST, NOISE, tolerance
-from soralab.world.render import PALETTE, render
+from soralab.world.outline import LOOSE, MOST, NOISE, outline, tolerance
+from soralab.world.render import PALETTE, coverage, render
 from soralab.world.sampling import sample_scene
 from soralab.world.scene import RADIUS, SHAPES, SPIN_REACH, WALL, Object, Scene
 from soralab.world.sight import DEBRIS
@@ -66,6 +66,23 @@ def test_a_frame_votes_for_what_it_shows():
     film[3], film[5] = film_of(with_thing(scene, shape="ring"))[3], star_film("red", 0.22)[5]
     seen = referee.read(film).objects[0]
     assert seen.votes == ("square",) * 3 + ("ring", "square", None) + ("square",) * 3 and seen.shape is None
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "ring"])
+@pytest.mark.parametrize("side", ["left", "top"])
+def test_what_is_partly_hidden_is_where_it_would_be_whole(shape, side):
+    """A third of its width, or of its height, is out of view in four frames. A ring is found two pixels off."""
+    x, y, radius = 0.02, -0.03, 0.22
+    mask = coverage([shape], np.tile([x, y, radius, 0.0], (1, 4, 1)), 64, 64)[0]
+    rows, columns = (np.flatnonzero(mask[0].any(axis)) for axis in (1, 0))
+    view = np.ones(mask.shape, bool)
+    if side == "left":
+        view[:, :, : columns[0] + len(columns) // 3] = False
+    else:
+        view[:, : rows[0] + len(rows) // 3] = False
+    form = outline(mask * view, view, np.arange(4), np.ones(4, bool))
+    assert np.abs(form.centre - (64 * x + 32, 64 * y + 32)).max() < 0.3
+    assert form.radius == pytest.approx(64 * radius, rel=0.03)
 
 
 @pytest.mark.parametrize("kind", ["passes behind a wall", "in front of"])
