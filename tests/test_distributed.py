@@ -384,3 +384,14 @@ def test_more_processes_than_gpus_is_told(monkeypatch):
     with pytest.raises(ValueError, match="nproc-per-node is 4, but this machine has 2 GPUs"), team():
         pass
     assert distributed.TEAM.get() is distributed.ALONE
+
+
+@pytest.mark.parametrize("chosen, taken, device", [("", [1], "cuda:1"), ("cpu", [], "cpu")])
+def test_a_process_takes_the_gpu_of_its_number_unless_the_reader_has_chosen(monkeypatch, chosen, taken, device):
+    found = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    for name, value in {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "SORALAB_DEVICE": chosen}.items():
+        monkeypatch.setenv(name, value)
+    distributed._take_gpu()
+    assert found == taken and os.environ["SORALAB_DEVICE"] == device
