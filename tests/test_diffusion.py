@@ -168,6 +168,9 @@ def test_bad_times_and_kinds_are_named():
             process.add_noise(x, x, t)
     with pytest.raises(ValueError, match="kind: got 'epsilon', takes one of eps, v, x"):
         process.denoiser(toy, "epsilon")
+    for argument, kinds in (("kind", {"kind": "epsilon"}), ("space", {"kind": "v", "space": "epsilon"})):
+        with pytest.raises(ValueError, match=f"^{argument}: got 'epsilon', takes one of eps, v, x"):
+            diffusion_loss(process, toy, x, **kinds)
     with pytest.raises(ValueError, match="first, last"):
         LinearBeta(first=0.5, last=0.1)
 

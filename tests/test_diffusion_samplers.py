@@ -206,6 +206,13 @@ def test_time_grid_and_shift():
         torch.testing.assert_close(change, torch.full_like(INNER, -2 * math.log(shift)))
 
 
+@pytest.mark.parametrize("sampler", DETERMINISTIC)
+def test_one_step_ends_at_what_the_network_believes_at_the_start(sampler):
+    process, x = RectifiedFlow(), numbers(6, 2)
+    believed = x - ideal(process, "v")(x, torch.ones(6, dtype=x.dtype))
+    torch.testing.assert_close(sampler(process.denoiser(ideal(process, "v"), "v"), x, process, 1), believed)
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
