@@ -194,6 +194,15 @@ def test_code_may_speak_of_what_is_fetched():
     assert "&lt;link&gt;" in slides.deck(broken(cell), Path("01_unet.ipynb"))
 
 
+def test_code_is_one_block_and_what_a_cell_gives_back_is_a_formula_or_text():
+    shown = cells.code_html("x = 1\n", "python")
+    assert shown.count("<pre") == shown.count("</pre>") == 1 and "<div" not in shown and unescape(
+        re.sub("<[^>]+>", "", shown)) == "x = 1"  # fmt: skip
+    for data, says in (({"text/plain": "3 < 4"}, "3 &lt; 4"), ({"text/latex": "$$x^2$$"}, "math display"),
+                       ({"text/latex": "$x^2$", "text/plain": "x**2"}, "math display")):  # fmt: skip
+        assert says in cells.output_html(new_output("execute_result", data), Path("."))
+
+
 @pytest.mark.parametrize("latex", [
     r"\begin{aligned} a &= b \\ c &= d \end{aligned}", r"\underbrace{a}_{n} \bigl( \Big)",
     r"\lVert x \rVert \odot \tilde v \mathbb{E}_{x \sim p}[\mathcal{N}(0, I)]", r"\left\{ x \right\} \binom{n}{k}",

@@ -165,6 +165,7 @@ def test_probes_come_after_the_cases():
 
 
 @pytest.mark.parametrize("changes, argument", [
+    (dict(hints=("a", "", "c")), "hints of unet.lifted takes three texts"),
     (dict(cases=None, mistakes={}), "cases"), (dict(cases=None, check=CROP["check"]), "mistakes"),
     (dict(cases=lambda: [1]), "cases"), (dict(mistakes=dict(list(TOY["mistakes"].items())[:2])), "at least three"),
     (dict(mistakes=dict(list(TOY["mistakes"].items())[:2]), wrong={"no_size": WrongAnswer(right, "a")}), "each once"),
@@ -196,6 +197,21 @@ def changes_x(x, amount):
 def test_an_argument_changed_in_place_is_refused_on_cases_too(fn):
     assert "`x` is no longer what was handed in" in told(fn, tolerance=1e-2)
     assert toy(in_place=True, gradients=False, tolerance=1e-2).judge(fn).state == "right"
+
+
+def test_all_arguments_of_a_case_are_named():
+    def three(x: Tensor, low: float, high: float) -> Tensor:
+        """x between low and high: [n]."""
+        raise NotImplementedError
+
+    def one():
+        yield torch.randn(20), -0.5, 0.25
+
+    exercise = toy(stub=three, solution=lambda x, low, high: x.clamp(low, high), cases=one,
+                   mistakes={name: Mistake(fn, f"{name}.") for name, fn in {
+                       "no high": lambda x, low, high: x.clamp(low), "nothing": lambda x, low, high: 1 * x,
+                       "no low": lambda x, low, high: x.clamp(max=high)}.items()})  # fmt: skip
+    assert "with x [20], low = -0.5 and high = 0.25 " in exercise.judge(lambda x, low, high: x + 1).message
 
 
 @pytest.mark.parametrize("fn", [
