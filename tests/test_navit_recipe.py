@@ -12,7 +12,7 @@ from soralab.experiments import navit_budget as budget
 from soralab.experiments import navit_scores as scores
 from soralab.experiments import navit_speed as speed
 from soralab.navit import NaViT, NaViTConfig, beta_rate, collate
-from soralab.recipes.navit import CONFIG, TRAINING, Batches, fit, loss, packed
+from soralab.recipes.navit import CONFIG, LENGTH, ROWS, TRAINING, Batches, fit, loss, packed
 from soralab.vit import ViT, ViTConfig
 
 
@@ -199,6 +199,8 @@ def test_the_square_arm_s_batches_are_pure(pool):
     batches = budget.Squares(*pool, seed=3)
     again = budget.Squares(*pool, seed=3)
     assert torch.equal(batches(25)["pixels"], again(25)["pixels"])
+    assert ROWS * LENGTH - ViTConfig().tokens < batches.batch * ViTConfig().tokens <= ROWS * LENGTH  # a step of rows
+    assert len(budget.Squares(pool[0][:5], pool[1][:5], 3)(0)["label"]) == 5  # or all that there are
     epoch = len(pool[0]) // batches.batch
     labels = torch.cat([budget.Squares(pool[0], torch.arange(300), 3)(step)["label"] for step in range(epoch)])
     assert len(set(labels.tolist())) == len(labels) == epoch * batches.batch
