@@ -310,7 +310,7 @@ def test_arms_differ_in_captions_alone_and_are_kept(tmp_path, monkeypatch):
 
     def fit(model, training, batches, folder):
         batch = batches(0)
-        seen.append((training.seed, float(model.text.token_embedding.weight.sum()), batch["z"], batch["ids"]))
+        seen.append((training.seed, float(model.text.token_embedding.weight.detach().sum()), batch["z"], batch["ids"]))
         return type("Result", (), {"seconds": 1.0})
 
     monkeypatch.setattr(painters, "fit_painter", fit)
