@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
+from itertools import combinations
+from statistics import mean
 from types import SimpleNamespace
 
 import pytest
 import torch
+from prose import prose_of
 from torch import nn
 
 from soralab import world
@@ -514,14 +516,8 @@ def test_without_arguments_what_is_missing_is_made(monkeypatch, tmp_path, capsys
     assert started == [1]
 
 
-def prose():
-    path = Path(__file__).resolve().parents[1] / "notebooks" / "drafts" / "15_tune_a_video.ipynb"
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-
-
 def test_the_page_says_what_is_measured():
-    said = prose()
+    said = prose_of("15_tune_a_video")
     for number, sentence in (
         (experiment.MINUTES == 12, "each gets twelve minutes of one core"),
         (len(experiment.SEEDS) == 3, "three times, with three seeds"),
@@ -534,13 +530,49 @@ def test_the_page_says_what_is_measured():
         assert number and sentence in said, sentence
 
 
-@pytest.mark.skipif(not experiment.FILE.exists(), reason="not measured yet")
 def test_what_is_shipped_can_be_compared(monkeypatch):
     monkeypatch.setenv("SORALAB_PROFILE", "laptop")
     found = experiment.load_experiment()
     experiment.check(found["ways"], found["painter alone"])
     assert found["minutes"] == experiment.MINUTES and found["films"] == experiment.FILMS
     assert experiment.missing(found) == [] and found["one film"] == experiment.one_film()
+
+
+def test_the_page_reads_the_table_as_it_is():
+    found, said = experiment.load_experiment(), prose_of("15_tune_a_video")
+    ways, alone = found["ways"], found["painter alone"]
+    shares = {(way, column): [100 * row[column] for row in rows] for way, rows in ways.items()
+              for column in ("all", "motion", "frames")}  # fmt: skip
+    middle = {key: f"{mean(values):.0f}" for key, values in shares.items()}
+    layers, pseudo, cascade, whole = "align_your_latents", "make_a_video", "imagen_video", "sora"
+    others = (layers, pseudo, cascade)
+    most = max(int(middle[way, "all"]) for way in (pseudo, cascade, whole))
+    assert f"of sixty films chapter 10's have {middle[layers, 'all']} % all right, the others {most}" in said
+    low, high = (f"{bound(shares[whole, 'motion']):.0f}" for bound in (min, max))
+    assert f"Its motion is right in {middle[whole, 'motion']} % of films ({low} to {high} by seed)" in said
+    assert "the others have {}, {} and {}".format(*(middle[way, "motion"] for way in others)) in said
+    assert f"the painter alone, whose films jump, {100 * alone['motion']:.0f}" in said and alone["flicker"] > 50
+    assert f"of its single frames {middle[whole, 'frames']} % are right" in said
+    drawn = 100 * alone["frames"]
+    assert f"right in {middle[layers, 'frames']} %, nearly as the painter's own ({drawn:.0f})" in said
+    assert drawn - mean(shares[layers, "frames"]) < 3
+    assert f"and has {middle[pseudo, 'frames']} % left" in said and set(shares[cascade, "frames"]) == {0}
+    assert min(shares[whole, "motion"]) > max(max(shares[way, "motion"]) for way in others)
+    for pair in combinations(others, 2):  # undecided
+        moved = [shares[way, "motion"] for way in pair]
+        assert max(map(min, moved)) <= min(map(max, moved))
+    assert min(shares[layers, "frames"]) > max(shares[pseudo, "frames"]) > min(shares[pseudo, "frames"]) > max(
+        shares[whole, "frames"] + shares[cascade, "frames"]) < 2  # fmt: skip
+    calm = [mean(row["flicker of the still"] for row in rows) for rows in ways.values()]
+    assert f"flickers by {min(calm):.0f} to {max(calm):.0f} grey levels" in said
+    assert f"and by {found['true films, copied']['flicker']:.0f} in copies of true films" in said
+    before = {way: round(sum(rows[0]["begins with"].values()) / 60) for way, rows in ways.items()}
+    assert f"stands on {before[layers]} minutes of others' training, the transformer on {before[whole]}" in said
+    cards = {name: read_card(name) for name in (whole, layers)}
+    minutes, right = ({name: round(of(card)) for name, card in cards.items()} for of in (
+        lambda card: card["seconds"] / 60, lambda card: 100 * card["metrics"]["test"]["all"]))  # fmt: skip
+    assert f"after {minutes[whole]} minutes, has {right[whole]} % of its films all right" in said
+    assert f"layers, after {minutes[layers]}, have {right[layers]}" in said
 
 
 def test_the_budget_is_the_profile_s(monkeypatch):
