@@ -22,6 +22,7 @@ from soralab.blocks import (
     unpatchify,
 )
 from soralab.blocks.causal import CausalTime, ResBlock, Space
+from soralab.blocks.temporal import Hint
 
 
 def numbers(*shape, seed=0, dtype=torch.float32):
@@ -450,3 +451,18 @@ def test_a_residual_block_is_norm_activation_convolution_twice_and_starts_by_add
     want = x + block.conv2(active(block.norm2, block.conv1(active(block.norm1, x))))
     torch.testing.assert_close(block(x), want)
     assert (want - x - block.conv2.bias).abs().mean() > 0.1
+
+
+@torch.no_grad()
+def test_a_hint_by_hand():
+    """For each place and moment: what the prompt says and where and when it is, added, and then an MLP."""
+    hint = Hint(6, 5, hidden=8)
+    for seed, p in enumerate(hint.parameters()):
+        p.copy_(numbers(*p.shape, seed=seed))
+    prompt, moments, (height, width) = numbers(2, 5, seed=9), torch.tensor([0.0, 3.0]), (3, 2)
+    out = hint(prompt, moments, (height, width)).unflatten(0, (2, 2))
+    for b, k, y, x in torch.cartesian_prod(*map(torch.arange, (2, 2, height, width))).tolist():
+        at = torch.stack([8 * (y + 0.5) / torch.tensor(height), 8 * (x + 0.5) / torch.tensor(width), moments[k]])
+        h = hint.where(sincos(at, 32).flatten()) + hint.prompt(prompt[b])
+        want = hint.mlp[3](F.silu(hint.mlp[1](F.silu(h))))
+        torch.testing.assert_close(out[b, k, :, y, x], want, rtol=1e-4, atol=1e-4)

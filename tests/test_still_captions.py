@@ -224,6 +224,13 @@ def test_a_split_is_judged_by_its_own_scenes_and_all_texts_of_a_class(monkeypatc
     assert found == {"recall, text of picture": 1.0, "recall, picture of text": 1.0, "zero-shot, both": 0.5}
 
 
+def test_the_loss_reports_the_share_of_pictures_that_find_their_text():
+    table = torch.eye(4)
+    swaps = SimpleNamespace(encode_image=lambda pixels: table, encode_text=lambda ids: table[[0, 1, 3, 2]],
+                            clip_scale=lambda: None, scale=torch.tensor(10.0))  # fmt: skip
+    assert recipe.loss(swaps, {"pixels": None, "ids": None}, None)[1]["right"] == 0.5
+
+
 def test_a_short_runs_truth_is_what_a_model_finds_that_knows_every_picture(monkeypatch):
     class Asked(Exception):
         pass
