@@ -94,6 +94,24 @@ def test_copies_are_read_as_what_they_are_of():
     assert all(row["read_right"] == 0 and 5 < row["psnr"] < 30 for row in black.values())
 
 
+def test_each_of_the_two_cards_has_its_own_measures(monkeypatch):
+    class Paints:
+        load = classmethod(lambda cls, **_: "chapter 06's")
+
+        def __new__(cls, model, autoencoder):
+            return model
+
+    monkeypatch.setattr(experiment, "Painter", Paints)
+    monkeypatch.setattr(experiment, "load_autoencoder", lambda *_: SimpleNamespace(to=lambda where: "before"))
+    monkeypatch.setattr(experiment, "measure_copies", lambda model, count: model)
+    monkeypatch.setattr(experiment, "measure_frames", lambda painter, count: painter)
+    monkeypatch.setattr(experiment, "measure", lambda painter, count, **_: painter)
+    trained = SimpleNamespace(model="ours", card={"autoencoder": "film_autoencoder"})
+    assert experiment.metrics(recipe.FIRST, trained) == {"copies": "ours", "copies of chapter 06": "before"}
+    assert experiment.metrics(recipe.SECOND, trained) == {
+        "scores": "ours", "error": "ours", "error of chapter 06": "chapter 06's"}  # fmt: skip
+
+
 def test_walls_were_the_hole_and_are_none_now():
     walls, before = FIRST["copies"]["wall"], FIRST["copies of chapter 06"]["wall"]
     assert walls["read_right"] > 0.95 and before["read_right"] < 0.05

@@ -140,6 +140,8 @@ def test_kl_is_torchs():
 
 def test_samples_have_the_mean_and_variance_that_the_encoder_says():
     mean, logvar = torch.full((1, 200_000), 1.5), torch.full((1, 200_000), -0.4)
+    torch.manual_seed(0)
+    assert torch.equal(draw(mean, logvar, None), draw(mean, logvar, torch.Generator().manual_seed(0)))  # the global one
     z = draw(mean, logvar, torch.Generator().manual_seed(0))
     assert z.mean().item() == pytest.approx(1.5, abs=0.01) and z.var().log().item() == pytest.approx(-0.4, abs=0.02)
 

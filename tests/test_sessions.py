@@ -253,6 +253,7 @@ def test_wide_tables_are_wrapped():
     lines = plain(rows, 60).splitlines()
     assert max(map(len, lines)) <= 60 and len(lines) > 5 and lines[2].startswith("0–5      many")
     assert sum(line.count("many") for line in lines) == 30
+    assert plain("| one | two |\n|---|---|\n| alone |").splitlines()[0].split() == ["one", "two"]
     crowded = plain("| " + " | ".join(["eleven pens"] * 9) + " |\n" + "|---" * 9 + "|", 40).splitlines()
     assert crowded[0] == "   ".join(["eleven".ljust(8)] * 9).rstrip()  # a column is eight wide at the least
 
