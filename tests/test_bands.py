@@ -9,14 +9,16 @@ import json
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from soralab import figures
 from soralab.experiments import bands as maker
-from soralab.figures import bands, curves
+from soralab.figures import bands, curves, watched
 from soralab.figures.bands import STRETCHES, Band, stretches, verdict
 
 RUNS = Path(__file__).parent / "band_runs"
@@ -258,3 +260,19 @@ def test_long_texts_below_the_curve_are_whole():
 
     for longer, shorter in (([two, two], [two]), ([one, two], [two, two])):
         assert tall(longer) - tall(shorter) == pytest.approx(38, abs=1)
+
+
+def test_a_run_is_judged_on_the_way_where_it_has_a_band_and_something_was_measured(monkeypatch, tmp_path):
+    judged = []
+    monkeypatch.setattr(watched, "BANDS", tmp_path)
+    right = SimpleNamespace(right=True)
+    monkeypatch.setattr(watched, "verdict", lambda run, name: judged.append(run["step"][-1]) or right)
+    monkeypatch.setattr(watched.Probes, "__call__", lambda self, record, model, average: (
+        {"held": 1.0} if record["step"] % 5 == 0 else {}))  # fmt: skip
+    for there, steps in ((False, []), (True, [5])):
+        if there:
+            (tmp_path / "mine.json").touch()
+        run = watched.Watched("mine", None, {"x": torch.zeros(4)}, steps=10, groups=2)
+        for step in (4, 5, 10):  # at the last step the curve itself says it
+            run({"step": step, "loss": 1.0}, None, None)
+        assert judged == steps
