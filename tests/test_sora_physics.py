@@ -193,6 +193,8 @@ def test_how_things_fall(said):
     heights = [(of["drop"].min().round(1), of["drop"].max().round(1)) for (_, whose), of in columns.items()
                if whose == "true films"]  # fmt: skip
     assert heights == [(0.4, 0.6), (0.4, 0.6)] and "other shapes fell from its heights" in said
+    true = np.concatenate([columns[kind, "true films"]["gravity"] for kind in (SEEN, NEW)])
+    assert np.abs(true / GRAVITY - 1).max() < 0.02 and "on which all true films lie" in said
     for kind in (SEEN, NEW):  # of the dots above the line most are near the law, and the highest under it
         drop, gravity = (columns[kind, "sora"][what][~soon[kind, "sora"]] for what in ("drop", "gravity"))
         assert np.median(np.abs(gravity - GRAVITY)) < 0.35 and np.median(gravity[drop > 0.58]) > 8.2
