@@ -24,7 +24,7 @@ from soralab.world.language import decode, words
 from soralab.world.reader import read_caption, read_setting
 from soralab.world.scene import Object, Relation, Scene
 
-TINY = (Kind((9,), 16, 16, 7, 0.5), Kind((1,), 16, 24, 5, 0.3), Kind((5, 5), 24, 16, 6, 0.2))
+TINY = (Kind((9,), 16, 16, 7, 0.5, early=0.6), Kind((1,), 16, 24, 5, 0.3, early=0.4), Kind((5, 5), 24, 16, 6, 0.2))
 
 
 class EveryFourth(FilmCodec):
@@ -48,7 +48,8 @@ def within(times, share, of):
 
 
 def test_the_kinds_are_a_whole_and_can_be_filmed():
-    assert sum(kind.share for kind in KINDS) == pytest.approx(1)
+    assert sum(kind.share for kind in KINDS) == pytest.approx(1) == sum(kind.early for kind in KINDS)
+    assert all(kind.height * kind.width * kind.frames <= 9 * 32 * 32 for kind in KINDS if kind.early)
     assert len({kind.name for kind in KINDS}) == len(KINDS) == len({kind.name for kind in (*KINDS, *TINY)}) - len(TINY)
     for kind in KINDS:
         assert kind.frames == sum(kind.clips) and all(latents(frames) for frames in kind.clips)
@@ -135,6 +136,7 @@ def test_pictures_and_windows_are_moments_of_the_film():
 @pytest.fixture
 def tiny_kinds(monkeypatch):
     monkeypatch.setattr(recipe, "KINDS", TINY)
+    monkeypatch.setattr(recipe, "EARLY", 0)
 
 
 def test_the_library_holds_the_films_of_its_scenes_in_their_words(tiny_kinds):
@@ -166,7 +168,9 @@ def test_a_library_is_kept_for_its_autoencoder_and_its_kind_alone(tiny_kinds, tm
     assert encoded(weight=2.0, films=3)[1] == 1
     assert encoded(weight=2.0)[1] == 1
     assert encoded(number=1, weight=2.0)[1] == 1 and encoded(weight=2.0)[1] == 0  # each kind has a file of its own
-    other = (replace(TINY[0], clips=(9,), share=0.1), *TINY[1:])
+    monkeypatch.setattr(recipe, "KINDS", (replace(TINY[0], share=0.1, early=0.9), *TINY[1:]))
+    assert encoded(weight=2.0)[1] == 0  # how often a film is shown does not change it
+    other = (replace(TINY[0], rate=18), *TINY[1:])
     for changed in (lambda: monkeypatch.setattr(recipe, "KINDS", other), lambda: monkeypatch.setattr(recipe, "SEED", 1),
                     lambda: monkeypatch.setattr(recipe, "REST", 0.5),
                     lambda: monkeypatch.setitem(recipe.KEPT, "grows", 0.9)):  # fmt: skip
@@ -223,6 +227,23 @@ def test_each_kind_has_its_share_over_many_steps(tiny_kinds):
     assert met == {0: 500, 1: 300, 2: 200}
 
 
+def test_the_first_batches_are_of_the_early_kinds_and_no_film_is_skipped_where_they_end(tiny_kinds, monkeypatch):
+    """Batches of 5, of which the first six have 3 and 2 films of two kinds, the others 2.5, 1.5 and 1 of three."""
+    monkeypatch.setattr(recipe, "EARLY", 6)
+    batches, met, places = Batches(libraries(), 5), Counter(), {0: [], 1: [], 2: []}
+    for step in range(26):
+        for number, film, *_ in rows(batches(step)):
+            met[number] += 1
+            places[number].append(film)
+        if step < 6:
+            assert met == Counter({0: 3 * (step + 1), 1: 2 * (step + 1)})
+    assert met == {0: 18 + 50, 1: 12 + 30, 2: 20}
+    for number, kind in enumerate(TINY):
+        assert sorted(places[number][: kind.films]) == list(range(kind.films))
+        where = [recipe.order(kind.films, number, *divmod(k, kind.films)) for k in range(len(places[number]))]
+        assert places[number] == where
+
+
 def test_a_batch_is_a_pure_function_of_its_step(tiny_kinds):
     a, b = Batches(libraries(), 5), Batches(libraries(), 5)
     first = [rows(a(step)) for step in range(12)]
@@ -256,7 +277,7 @@ def test_wordings_and_rates_have_their_shares(tiny_kinds):
 
 
 def test_of_a_slower_film_its_own_rate_is_said(monkeypatch):
-    monkeypatch.setattr(recipe, "KINDS", (replace(TINY[0], rate=18, share=1.0),))
+    monkeypatch.setattr(recipe, "KINDS", (replace(TINY[0], rate=18, share=1.0, early=1.0),))
     assert {rate for step in range(20) for *_, rate in rows(Batches(libraries()[:1], 5)(step))} == {0.0, 18.0}
 
 

@@ -1,7 +1,8 @@
 """How chapter 16's whole model is trained: `soralab train sora_full`.
 
 One model for films and pictures of many sizes: each batch is a row of all KINDS, in the shares that are written there.
-It films in the latents of chapter 11's autoencoder. They are made once, kind by kind, and kept in runs/NAME/latents.
+The first EARLY steps see small films and pictures alone: a third of the tokens, and what a thing is called and how it
+moves is the same in all sizes. It films in the latents of chapter 11's autoencoder. They are made once, kind by kind, and kept in runs/NAME/latents.
 """
 
 from __future__ import annotations
@@ -45,13 +46,14 @@ REST = 0.25  # of all other motions: they are learnt soonest
 
 @dataclass(frozen=True)
 class Kind:
-    """Films of one size: their clips, and how many of the library's and of a batch's are of this kind."""
+    """Films of one size: their clips, how many the library holds, and what share of a batch is of this kind."""
 
     clips: tuple[int, ...]  # frames
     height: int  # pixels
     width: int
     films: int
     share: float
+    early: float = 0.0  # its share of the first EARLY steps
     rate: int = 0  # frames that the motion takes; 0: as many as the film has. Of a slower one, a window is seen
 
     @property
@@ -65,16 +67,22 @@ class Kind:
         slow = f"_of_{self.rate}" if self.rate else ""
         return "+".join(map(str, self.clips)) + f"_{self.height}x{self.width}" + slow
 
+    def before(self, step: int, batch: int) -> int:
+        """How many films of this kind the batches before number `step` hold."""
+        early = min(step, EARLY)
+        return int((self.early * early + self.share * (step - early)) * batch + 1e-6)
 
+
+EARLY = 4000
 KINDS = (
-    Kind((9,), 32, 32, 48_000, 0.50),
+    Kind((9,), 32, 32, 48_000, 0.50, early=0.80),
     Kind((9,), 32, 48, 8000, 0.08),
     Kind((9,), 48, 32, 8000, 0.08),
-    Kind((9,), 32, 32, 8000, 0.06, rate=18),
+    Kind((9,), 32, 32, 8000, 0.06, early=0.10, rate=18),
     Kind((17,), 32, 32, 8000, 0.08),
     Kind((9,), 48, 64, 4000, 0.04),
     Kind((17,), 48, 64, 2500, 0.02),
-    Kind((1,), 32, 32, 6000, 0.05),
+    Kind((1,), 32, 32, 6000, 0.05, early=0.10),
     Kind((1,), 48, 64, 3000, 0.03),
     Kind((9, 9), 32, 32, 5000, 0.04),
     Kind((5, 9, 5), 32, 32, 2500, 0.02),
@@ -142,7 +150,7 @@ def library(number: int, autoencoder: FilmCodec, folder: Path | None, films: int
     kind = KINDS[number]
     films = films or kind.films
     weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
-    of = {"kind": repr(kind), "films": films, "seed": SEED, "kept": {**KEPT, "rest": REST},
+    of = {"kind": kind.name, "films": films, "seed": SEED, "kept": {**KEPT, "rest": REST},
           "autoencoder": hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()}  # fmt: skip
     of |= {"told": PLACES} if kind.frames == 1 else {}
     path = folder and folder / kind.name
@@ -176,7 +184,7 @@ class Batches:
         [films, words], "rate": a tensor for each kind}."""
         rng, found = Random(f"{SEED}/batch/{step}"), {"x0": [], "kinds": [], "ids": [], "rate": []}
         for number, (kind, held) in enumerate(zip(self.kinds, self.libraries, strict=True)):
-            low, high = (int(kind.share * self.batch * at + 1e-6) for at in (step, step + 1))
+            low, high = (kind.before(at, self.batch) for at in (step, step + 1))
             if low == high:
                 continue
             rows = torch.tensor(
