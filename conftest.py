@@ -46,6 +46,7 @@ RTOL, ATOL = 1e-3, 1e-5
 FLOAT = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+")
 
 LONGEST = ("test_kernels", "test_device_chapters")       # the files whose tests take longest
+ON_DEMAND = {"browser": "where there is a browser", "thorough": "minutes, of what others try too"}
 
 PICTURE = re.compile(r"(\bdata:image/[\w+.-]+;base64,)[A-Za-z0-9+/=]+")
 FILM = re.compile(r"\bfilm-[0-9a-f]{8}\b")               # a film's name is made of its bytes
@@ -134,15 +135,16 @@ else:
 
 
 def pytest_collection_modifyitems(items):
-    """Mark notebook cells (`-m "not notebook"` leaves them out) and give a busy machine time for outputs. A browser
-    is driven only where it is asked for: it wants a core of its own.
+    """Mark notebook cells (`-m "not notebook"` leaves them out) and give a busy machine time for outputs. What is in
+    ON_DEMAND is run only where it is asked for.
 
     What takes minutes in one piece begins first, the kernels and then the notebooks: begun last, it would keep one
     process busy while the others have nothing left to do.
     """
     for item in items:
-        if item.get_closest_marker("browser") and item.config.option.markexpr != "browser":
-            item.add_marker(pytest.mark.skip(reason="where there is a browser: python3 course.py test --browser"))
+        for marker, when in ON_DEMAND.items():
+            if item.get_closest_marker(marker) and item.config.option.markexpr != marker:
+                item.add_marker(pytest.mark.skip(reason=f"{when}: python3 course.py test --{marker}"))
         if isinstance(item, IPyNbCell):
             item.output_timeout = 60   # nbval's own five seconds are too few on a busy machine
             item.add_marker(pytest.mark.notebook)

@@ -2,6 +2,7 @@
 
     python3 course.py lab  [JupyterLab's own options, such as --no-browser or --port=9000]
     python3 course.py test [pytest's own options and paths]
+    python3 course.py test --thorough [pytest's own options]: what they try, on more chips and a second device
     python3 course.py test --browser [pytest's own options]: a real browser follows the course
 
 All use one environment, the folder .venv beside this file. It is made on the first call (several
@@ -289,16 +290,27 @@ def test(arguments):
 
     Without arguments the tests run on several cores; with arguments pytest gets exactly those.
     """
-    if "--browser" in arguments:
-        return in_a_browser([argument for argument in arguments if argument != "--browser"])
+    for option, others in (("--browser", in_a_browser), ("--thorough", thoroughly)):
+        if option in arguments:
+            return others([argument for argument in arguments if argument != option])
     set_up(TEST)
-    cores = os.cpu_count() or 1
-    if not arguments and cores > 1:
-        arguments = ["-n", str(min(4, cores))]
     ruff = run([python(), "-m", "ruff", "check", "."], inside())
     if ruff:
         say("ruff found the places above; the tests run all the same")
-    return run([python(), "-m", "pytest"] + list(arguments), inside()) or ruff
+    return run([python(), "-m", "pytest"] + (list(arguments) or on_cores()), inside()) or ruff
+
+
+def on_cores():
+    """pytest's options for the cores that are here."""
+    cores = os.cpu_count() or 1
+    return ["-n", str(min(4, cores))] if cores > 1 else []
+
+
+def thoroughly(arguments):
+    """Run the tests that try again, on other chips and on a second device, what `test` has tried. Returns pytest's exit
+    code."""
+    set_up(TEST)
+    return run([python(), "-m", "pytest", "-m", "thorough"] + (arguments or ["tests"] + on_cores()), inside())
 
 
 def chromium():

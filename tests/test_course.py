@@ -106,6 +106,19 @@ def test_the_browsers_tests_add_what_drives_it_once(machine, monkeypatch):
     assert course.main(["test", "--browser"]) == 1
 
 
+def test_the_thorough_tests_need_nothing_more_and_run_on_all_cores(machine, monkeypatch):
+    monkeypatch.setattr(course.os, "cpu_count", lambda: 2)
+    course.main(["test"])
+    machine.steps()
+    assert course.main(["test", "--thorough"]) == 0
+    assert machine.commands[-1][1:] == ["-m", "pytest", "-m", "thorough", "tests", "-n", "2"]
+    assert course.main(["test", "--thorough", "tests/test_kernels_compiled.py"]) == 0
+    assert machine.commands[-1][1:] == ["-m", "pytest", "-m", "thorough", "tests/test_kernels_compiled.py"]
+    assert machine.steps() == ["pytest", "pytest"]
+    machine.fails["pytest"] = 1
+    assert course.main(["test", "--thorough"]) == 1
+
+
 def test_without_a_browser_its_tests_are_skipped_and_nothing_is_installed(machine, monkeypatch, capsys):
     monkeypatch.setattr(course, "chromium", lambda: None)
     assert course.main(["test", "--browser"]) == 0 and machine.commands == []

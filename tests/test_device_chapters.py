@@ -26,6 +26,7 @@ from soralab.training import loop, profiles
 from soralab.training.probes import Probes
 from soralab.vqvae import load as load_vqvae
 
+pytestmark = pytest.mark.thorough
 SLIGHT = {"BATCH": 4, "FIRST_BATCH": 4, "DENOISER_BATCH": 4, "FILM_BATCH": 4, "SHORT_BATCH": 4, "SPACE_BATCH": 4,
           "COARSE_BATCH": 4, "PICTURE_BATCH": 4, "PRIOR_BATCH": 4, "PROBED": 8, "PICTURES": 16}
 

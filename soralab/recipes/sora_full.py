@@ -2,7 +2,8 @@
 
 One model for films and pictures of many sizes: each batch is a row of all KINDS, in the shares that are written there.
 The first EARLY steps see small films and pictures alone: a third of the tokens, and what a thing is called and how it
-moves is the same in all sizes. It films in the latents of chapter 11's autoencoder. They are made once, kind by kind, and kept in runs/NAME/latents.
+moves is the same in all sizes. It films in the latents of chapter 11's autoencoder, trained on. They are made once,
+kind by kind, and kept in runs/NAME/latents.
 """
 
 from __future__ import annotations
