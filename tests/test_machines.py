@@ -235,8 +235,9 @@ def test_the_host_runs_three_systems_by_the_oldest_and_the_newest_python():
 def test_the_host_runs_the_readmes_commands():
     told = re.findall(r"^(python3 course\.py \w+) ", README, re.MULTILINE)
     assert told == ["python3 course.py lab", "python3 course.py test"]
-    lab, test = commands(workflow()["jobs"]["course"])
+    lab, test, thorough = commands(workflow()["jobs"]["course"])
     assert (lab, test) == (f"{told[0]} --version", told[1])     # JupyterLab tells its version and ends
+    assert thorough == f"{told[1]} --thorough" and f"`{thorough}`" in README
     assert commands(workflow()["jobs"]["ranges"]) == ["python3 tests/ranges.py ranges --only ${{ matrix.versions }}"]
 
 
