@@ -433,6 +433,7 @@ def test_blocks_train_with_muon_but_not_their_modulations():
 def test_a_short_training_goes_on_and_its_card_names_the_first_stage(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "KINDS", TINY)
     monkeypatch.setattr(recipe, "RUNS", tmp_path)
+    monkeypatch.setattr(recipe, "BEGUN", tmp_path / "held")
     monkeypatch.setattr(recipe, "BATCH", 6)
     monkeypatch.setattr(recipe, "TRAINING", replace(recipe.TRAINING, warmup=1, log_every=1))
     monkeypatch.setattr(recipe, "build", lambda: FullSora(CONFIG))
@@ -448,6 +449,25 @@ def test_a_short_training_goes_on_and_its_card_names_the_first_stage(tmp_path, m
     assert len(losses) == 3 and all(0 < loss < 100 for loss in losses)
     assert recipe.train("tiny", 3).card["steps"] == 3  # nothing is left to do
     assert done.model.config == CONFIG and not done.model.training
+
+    # What it came to is put into the repository, and a training elsewhere goes on from there.
+    average = {key: value.clone() for key, value in done.model.state_dict().items()}
+    recipe.keep("tiny")
+    shown, first = [], recipe.Batches.__call__
+    monkeypatch.setattr(recipe.Batches, "__call__", lambda self, step: shown.append(step + self.first) or first(
+        self, step))  # fmt: skip
+    model, before = recipe.begun()
+    assert before == {"steps": 3, "seconds": done.card["seconds"]}
+    for key, value in model.state_dict().items():
+        step = average[key].abs().max() / 127
+        torch.testing.assert_close(value, average[key], rtol=0, atol=float(0.51 * step) if value.ndim > 1 else 0)
+    longer = recipe.train("elsewhere", 5)
+    assert longer.card["steps"] == 5 and sorted(set(shown)) == [3, 4]
+    assert longer.card["seconds"] >= before["seconds"]
+    recipe.save_checkpoint(tmp_path / "held" / recipe.AUTOENCODER, {"weight": torch.ones(1)}, {})
+    assert recipe.train("elsewhere", 5).card["steps"] == 5 and made[-1] == str(tmp_path / "held" / recipe.AUTOENCODER)
+    with pytest.raises(ValueError, match="steps is 3; 3 were done before"):
+        recipe.train("elsewhere", 3)
 
 
 # ------------------------------------------------------------------------------------------------- the first stage

@@ -49,6 +49,8 @@ MEASURED = ("recaptioning_painter", "sora_full_autoencoder", "sora_pixels")
 `soralab.recipes` makes all of both, and a test keeps them equal."""
 IN_TRAINING = ("sora_full",)
 """Those whose recipe stands and whose training is not done: neither card nor tensors yet."""
+BEGUN = ROOT / "data" / "in_training"
+"""What such a training came to so far, for whoever goes on with it; nothing else reads it."""
 
 
 IN_EIGHT_BITS = (

@@ -4,13 +4,15 @@ One model for films and pictures of many sizes: each batch is a row of all KINDS
 The first EARLY steps see small films and pictures alone: a third of the tokens, and what a thing is called and how it
 moves is the same in all sizes. It films in the latents of chapter 11's autoencoder, trained on. They are made once,
 kind by kind, and kept in runs/NAME/latents.
+
+A core needs days for it. So the repository holds what it came to so far (`keep`), and `train` goes on from there.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import accumulate, count, islice
 from pathlib import Path
@@ -23,7 +25,7 @@ from soralab import world
 from soralab.blocks.film_codec import FilmCodec
 from soralab.diffusion import RectifiedFlow, sample_times
 from soralab.diffusion.process import noise_like
-from soralab.files.checkpoints import load_checkpoint, read_card, save_checkpoint
+from soralab.files.checkpoints import BEGUN, checkpoint_paths, load_checkpoint, read_card, save_checkpoint
 from soralab.latent_diffusion import word_ids
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.sora import wordings
@@ -31,9 +33,9 @@ from soralab.sora_full import Films, FullConfig, FullSora, latents, shift_of
 from soralab.training import loop
 from soralab.training.loop import TrainConfig
 from soralab.training.muon import muon_groups
-from soralab.training.profiles import by_profile, device
+from soralab.training.profiles import by_profile, device, hardware
 from soralab.training.progress import progress
-from soralab.walt import load_autoencoder
+from soralab.walt import CausalAutoencoder, load_autoencoder
 from soralab.world.scene import WALL
 
 NAME, AUTOENCODER, SEED = "sora_full", "sora_full_autoencoder", 20
@@ -177,14 +179,15 @@ class Batches:
     """Rows of films of all kinds: of each as many as its share, whatever the step, and its films in a new order each
     epoch."""
 
-    def __init__(self, libraries: list[dict[str, Tensor]], batch: int = BATCH, kinds: tuple[Kind, ...] | None = None):
-        self.libraries, self.batch, self.kinds = libraries, batch, kinds or KINDS
+    def __init__(self, libraries: list[dict[str, Tensor]], batch: int = BATCH, first: int = 0):
+        self.libraries, self.batch, self.first = libraries, batch, first
 
     def __call__(self, step: int) -> dict[str, list]:
-        """Batch `step`: {"x0": a tensor of latents for each kind that has films in it, "kinds": their numbers, "ids"
-        [films, words], "rate": a tensor for each kind}."""
+        """Batch `step` after the first ones: {"x0": a tensor of latents for each kind that has films in it, "kinds":
+        their numbers, "ids" [films, words], "rate": a tensor for each kind}."""
+        step += self.first
         rng, found = Random(f"{SEED}/batch/{step}"), {"x0": [], "kinds": [], "ids": [], "rate": []}
-        for number, (kind, held) in enumerate(zip(self.kinds, self.libraries, strict=True)):
+        for number, (kind, held) in enumerate(zip(KINDS, self.libraries, strict=True)):
             low, high = (kind.before(at, self.batch) for at in (step, step + 1))
             if low == high:
                 continue
@@ -274,14 +277,55 @@ def make_loss(batch_kinds=KINDS):
     return loss
 
 
+# -------------------------------------------------------------------------------------------------------- the training
+
+
+def begun() -> tuple[FullSora, dict[str, int]]:
+    """What the repository holds of the training: the model, and {"steps": ..., "seconds": ...} that it took; where it
+    holds nothing, a new one."""
+    model = build()
+    if not checkpoint_paths(BEGUN / NAME)[1].exists():
+        return model, {"steps": 0, "seconds": 0}
+    tensors, card = load_checkpoint(BEGUN / NAME)
+    model.load_state_dict(tensors)
+    return model, {key: card[key] for key in ("steps", "seconds")}
+
+
+def first_stage() -> CausalAutoencoder:
+    """The autoencoder that the training goes on with."""
+    held = BEGUN / AUTOENCODER
+    return load_autoencoder(str(held) if checkpoint_paths(held)[1].exists() else AUTOENCODER)
+
+
+def keep(name: str = NAME) -> Path:
+    """Put into the repository what the training in runs/NAME came to so far: the average of its weights, in eight bits.
+    Returns the file."""
+    _, before = begun()
+    state, card = load_checkpoint(_run(name, before) / "state")
+    average = {key.removeprefix("ema/"): value for key, value in state.items() if key.startswith("ema/")}
+    done = {"steps": before["steps"] + card["step"], "seconds": round(before["seconds"] + card["seconds"])}
+    card = {**done, "config": asdict(FullConfig()), "autoencoder": AUTOENCODER, "data_seed": SEED, "batch": BATCH,
+            "command": f"soralab train {name}", "hardware": hardware()}  # fmt: skip
+    return save_checkpoint(BEGUN / NAME, average, card, eight_bits=True)
+
+
+def _run(name: str, before: dict[str, int]) -> Path:
+    """Where the training lies that goes on from so many steps."""
+    return RUNS / name / f"from_{before['steps']}"
+
+
 def train(name: str = NAME, steps: int | None = None) -> Trained:
-    """Train the model, or go on with it, in runs/NAME."""
-    model, autoencoder = build(), load_autoencoder(AUTOENCODER).to(device())
+    """Train the model, or go on with it, in runs/NAME; `steps` in all, those that were done before with them."""
+    (model, before), autoencoder = begun(), first_stage().to(device())
     full = TRAINING.steps
-    config = replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
+    left = (steps or by_profile(smoke=before["steps"] + 2, laptop=full, gpu=full)) - before["steps"]
+    if left < 1:
+        raise ValueError(f"steps is {steps}; {before['steps']} were done before, so it takes more than these")
     films, batch = by_profile(smoke=(2, 12), laptop=(None, BATCH), gpu=(None, BATCH))
     libraries = [library(number, autoencoder, RUNS / name / "latents", films) for number in range(len(KINDS))]
-    batches = Batches(libraries, batch)
-    result = loop.train(model, make_loss(), batches, config, RUNS / name, parameters=parameters(model))
+    batches, config = Batches(libraries, batch, before["steps"]), replace(TRAINING, steps=left)
+    result = loop.train(model, make_loss(), batches, config, _run(name, before), parameters=parameters(model))
     result.ema.copy_to(model)
-    return Trained.of(model, model.config, result, autoencoder=AUTOENCODER, level="full", data_seed=SEED, batch=batch)
+    trained = Trained.of(model, model.config, result, autoencoder=AUTOENCODER, level="full", data_seed=SEED,
+                         batch=batch)  # fmt: skip
+    return replace(trained, card=trained.card | {key: trained.card[key] + before[key] for key in before})
