@@ -57,8 +57,9 @@ def test_the_shipped_film_is_the_cpus(monkeypatch):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_trains(name, monkeypatch):
+def test_a_recipe_trains(name, monkeypatch, tmp_path):
     """Two steps: a finite loss, weights that come back to the CPU, files that hold CPU tensors."""
+    monkeypatch.setattr(recipe("sora_full"), "BEGUN", tmp_path)
     trained = on("cuda", lambda: recipe(name).train(name, 2), monkeypatch)
     assert all(value.device.type == "cpu" for value in trained.model.state_dict().values())
     last = json.loads(trained.log.read_text().splitlines()[-1])
