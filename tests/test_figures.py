@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from soralab import figures
-from soralab.figures import diagrams, four_blocks, strip, style
+from soralab.figures import curves, diagrams, four_blocks, strip, style
 from soralab.figures.films import _padded
 from soralab.figures.grids import GAP, MARGIN, lay_out
 from soralab.figures.pictures import RAMP, Board
@@ -375,6 +375,17 @@ def assert_legible(fig):
         apart = a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0
         assert apart, f"{one!r} and {two!r} overlap"
     return [text for text, _ in found]
+
+
+@pytest.mark.parametrize("names", [
+    ("ours", "theirs", "nobody's", "all"),
+    ("latents, combinations never seen", "pixels, combinations never seen", "latents, like training's", "pixels"),
+])
+def test_the_names_of_bars_stay_on_the_page(names, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "picture", lambda fig, alt: drawn.append(fig))
+    figures.bars_with_intervals({name: {"motion": (19, 20), "shape": (3, 20)} for name in names}, title="Right, of 20")
+    assert set(names) <= set(assert_legible(drawn[0]))
 
 
 @pytest.mark.parametrize("here", [None, 0, 7, 12, 16, 17])

@@ -227,7 +227,8 @@ def bars_with_intervals(
     handles, names = axes.get_legend_handles_labels()
     if names:
         order = sorted(range(len(names)), key=lambda i: names[i] == baseline_name)
-        fig.legend([handles[i] for i in order], [names[i] for i in order], loc="outside lower center", ncols=4)
+        columns = 4 if sum(len(name) + 6 for name in names) < 90 else 2  # what fits side by side
+        fig.legend([handles[i] for i in order], [names[i] for i in order], loc="outside lower center", ncols=columns)
     return picture(fig, alt or f"Proportions with 95 % intervals: {'; '.join(says)}.")
 
 
