@@ -136,7 +136,6 @@ def test_pictures_and_windows_are_moments_of_the_film():
 @pytest.fixture
 def tiny_kinds(monkeypatch):
     monkeypatch.setattr(recipe, "KINDS", TINY)
-    monkeypatch.setattr(recipe, "EARLY", 0)
 
 
 def test_the_library_holds_the_films_of_its_scenes_in_their_words(tiny_kinds):
@@ -227,10 +226,9 @@ def test_each_kind_has_its_share_over_many_steps(tiny_kinds):
     assert met == {0: 500, 1: 300, 2: 200}
 
 
-def test_the_first_batches_are_of_the_early_kinds_and_no_film_is_skipped_where_they_end(tiny_kinds, monkeypatch):
+def test_the_first_batches_are_of_the_early_kinds_and_no_film_is_skipped_where_they_end(tiny_kinds):
     """Batches of 5, of which the first six have 3 and 2 films of two kinds, the others 2.5, 1.5 and 1 of three."""
-    monkeypatch.setattr(recipe, "EARLY", 6)
-    batches, met, places = Batches(libraries(), 5), Counter(), {0: [], 1: [], 2: []}
+    batches, met, places = Batches(libraries(), 5, early=6), Counter(), {0: [], 1: [], 2: []}
     for step in range(26):
         for number, film, *_ in rows(batches(step)):
             met[number] += 1
@@ -240,6 +238,8 @@ def test_the_first_batches_are_of_the_early_kinds_and_no_film_is_skipped_where_t
     assert met == {0: 18 + 50, 1: 12 + 30, 2: 20}
     for number, kind in enumerate(TINY):
         assert sorted(places[number][: kind.films]) == list(range(kind.films))
+        late = Batches(libraries(), 5, early=6, first=9)
+        assert [rows(late(step)) for step in (0, 4)] == [rows(batches(step)) for step in (9, 13)]
         where = [recipe.order(kind.films, number, *divmod(k, kind.films)) for k in range(len(places[number]))]
         assert places[number] == where
 

@@ -70,9 +70,9 @@ class Kind:
         slow = f"_of_{self.rate}" if self.rate else ""
         return "+".join(map(str, self.clips)) + f"_{self.height}x{self.width}" + slow
 
-    def before(self, step: int, batch: int) -> int:
-        """How many films of this kind the batches before number `step` hold."""
-        early = min(step, EARLY)
+    def before(self, step: int, batch: int, early: int) -> int:
+        """How many films of this kind the batches before number `step` hold, of which `early` are early ones."""
+        early = min(step, early)
         return int((self.early * early + self.share * (step - early)) * batch + 1e-6)
 
 
@@ -176,19 +176,21 @@ def library(number: int, autoencoder: FilmCodec, folder: Path | None, films: int
 
 
 class Batches:
-    """Rows of films of all kinds: of each as many as its share, whatever the step, and its films in a new order each
-    epoch."""
+    """Rows of films of all kinds: of each as many as its share, and its films in a new order each epoch. The first
+    `early` batches are of the early kinds; batch 0 is number `first` of them all."""
 
-    def __init__(self, libraries: list[dict[str, Tensor]], batch: int = BATCH, first: int = 0):
-        self.libraries, self.batch, self.first = libraries, batch, first
+    def __init__(self, libraries: list[dict[str, Tensor]], batch: int = BATCH, kinds: tuple[Kind, ...] | None = None,
+                 early: int = 0, first: int = 0):  # fmt: skip
+        self.libraries, self.batch, self.kinds = libraries, batch, kinds or KINDS
+        self.early, self.first = early, first
 
     def __call__(self, step: int) -> dict[str, list]:
-        """Batch `step` after the first ones: {"x0": a tensor of latents for each kind that has films in it, "kinds":
-        their numbers, "ids" [films, words], "rate": a tensor for each kind}."""
+        """Batch `step`: {"x0": a tensor of latents for each kind that has films in it, "kinds": their numbers, "ids"
+        [films, words], "rate": a tensor for each kind}."""
         step += self.first
         rng, found = Random(f"{SEED}/batch/{step}"), {"x0": [], "kinds": [], "ids": [], "rate": []}
-        for number, (kind, held) in enumerate(zip(KINDS, self.libraries, strict=True)):
-            low, high = (kind.before(at, self.batch) for at in (step, step + 1))
+        for number, (kind, held) in enumerate(zip(self.kinds, self.libraries, strict=True)):
+            low, high = (kind.before(at, self.batch, self.early) for at in (step, step + 1))
             if low == high:
                 continue
             rows = torch.tensor(
@@ -323,7 +325,7 @@ def train(name: str = NAME, steps: int | None = None) -> Trained:
         raise ValueError(f"steps is {steps}; {before['steps']} were done before, so it takes more than these")
     films, batch = by_profile(smoke=(2, 12), laptop=(None, BATCH), gpu=(None, BATCH))
     libraries = [library(number, autoencoder, RUNS / name / "latents", films) for number in range(len(KINDS))]
-    batches, config = Batches(libraries, batch, before["steps"]), replace(TRAINING, steps=left)
+    batches, config = Batches(libraries, batch, early=EARLY, first=before["steps"]), replace(TRAINING, steps=left)
     result = loop.train(model, make_loss(), batches, config, _run(name, before), parameters=parameters(model))
     result.ema.copy_to(model)
     trained = Trained.of(model, model.config, result, autoencoder=AUTOENCODER, level="full", data_seed=SEED,
