@@ -1,8 +1,8 @@
 """How chapter 16's whole model is trained: `soralab train sora_full`.
 
 One model for films and pictures of many sizes: each batch is a row of all KINDS, in the shares that are written there.
-The first EARLY steps see small films and pictures alone: a third of the tokens, and what a thing is called and how it
-moves is the same in all sizes. It films in the latents of chapter 11's autoencoder, trained on. They are made once,
+The first EARLY steps see small films and pictures alone: two thirds of the tokens, and what a thing is called and how
+it moves is the same in all sizes. It films in the latents of chapter 11's autoencoder, trained on. They are made once,
 kind by kind, and kept in runs/NAME/latents.
 
 A core needs days for it. So the repository holds what it came to so far (`keep`), and `train` goes on from there.
@@ -299,16 +299,21 @@ def first_stage() -> CausalAutoencoder:
     return load_autoencoder(str(held) if checkpoint_paths(held)[1].exists() else AUTOENCODER)
 
 
-def keep(name: str = NAME) -> Path:
-    """Put into the repository what the training in runs/NAME came to so far: the average of its weights, in eight bits.
-    Returns the file."""
+def average(name: str = NAME) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """What the training in runs/NAME came to so far: the average of its weights, and its steps and seconds."""
     _, before = begun()
     state, card = load_checkpoint(_run(name, before) / "state")
-    average = {key.removeprefix("ema/"): value for key, value in state.items() if key.startswith("ema/")}
+    weights = {key.removeprefix("ema/"): value for key, value in state.items() if key.startswith("ema/")}
     done = {"steps": before["steps"] + card["step"], "seconds": round(before["seconds"] + card["seconds"])}
+    return weights, done
+
+
+def keep(name: str = NAME) -> Path:
+    """Put `average` into the repository, in eight bits. Returns the file."""
+    weights, done = average(name)
     card = {**done, "config": asdict(FullConfig()), "autoencoder": AUTOENCODER, "data_seed": SEED, "batch": BATCH,
             "command": f"soralab train {name}", "hardware": hardware()}  # fmt: skip
-    return save_checkpoint(BEGUN / NAME, average, card, eight_bits=True)
+    return save_checkpoint(BEGUN / NAME, weights, card, eight_bits=True)
 
 
 def _run(name: str, before: dict[str, int]) -> Path:

@@ -1,0 +1,101 @@
+"""The same prompts from the same noise after 1, 4 and 16 parts of a training: data/experiments/sora_full_compute.
+
+So the report shows what computing buys: one film after a base amount of it, after 4 and after 16 times as much.
+`python -m soralab.experiments.sora_full_compute` measures where the training in runs/sora_full stands, and adds a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from soralab.experiments.sora_full_scores import asked, measure
+from soralab.figures.bands import BANDS
+from soralab.figures.curves import wilson
+from soralab.files.checkpoints import checkpoint_paths, load_checkpoint, save_checkpoint
+from soralab.recipes import sora_full as recipe
+from soralab.recipes.sora_full import KINDS, Batches
+from soralab.sora_full import Films, FullFilmmaker, FullSora, latents
+from soralab.training.data import model_flops
+from soralab.training.profiles import by_profile, device
+
+FILE = BANDS.parent / "experiments" / "sora_full_compute"
+KINDS_ASKED, COUNT, SHOWN, SEED = ("simple", "full, two things"), 100, 3, 0
+SAMPLED = 8  # batches whose operations are counted
+
+
+def libraries(words: int = 24) -> list[dict[str, Tensor]]:
+    """Films of nothing, of each kind's size, with prompts of so many words: all that a count asks of them."""
+    shapes = ((sum(map(latents, kind.clips)), 16, kind.height // 4, kind.width // 4) for kind in KINDS)
+    return [{"latents": torch.zeros(1, *shape), "ids": torch.ones(1, 4, words, dtype=torch.long)} for shape in shapes]
+
+
+def operations(model: FullSora, steps: int) -> float:
+    """Of so many steps of the recipe's training: three times what a forward pass takes, on its own mix of sizes."""
+    batches, total = Batches(libraries(), early=recipe.EARLY), 0.0
+    early = min(steps, recipe.EARLY)
+    for first, many in ((0, early), (recipe.EARLY, steps - early)):
+        if many:
+            sampled = [_forward(model, batches(first + k)) for k in range(min(many, SAMPLED))]
+            total += 3 * many * sum(sampled) / len(sampled)
+    return total
+
+
+def _forward(model: FullSora, batch: Mapping) -> int:
+    films = [Films(x, torch.full(x.shape[:2], 0.5), KINDS[number].clips, rate)
+             for number, x, rate in zip(batch["kinds"], batch["x0"], batch["rate"], strict=True)]  # fmt: skip
+    return model_flops(model, films, batch["ids"])
+
+
+def shown() -> list[str]:
+    """The prompts that are filmed at every stage: the first of each kind."""
+    return [text for kind in KINDS_ASKED for text in asked(kind, SHOWN)[0]]
+
+
+def measured(name: str = recipe.NAME) -> tuple[dict, Tensor]:
+    """A row of where the training stands, and its films of `shown` [films, time, 3, height, width], bytes."""
+    weights, done = recipe.average(name)
+    model = recipe.build()
+    model.load_state_dict(weights)
+    row = {**done, "operations": operations(model, done["steps"])}
+    maker = FullFilmmaker(model.eval().to(device()), recipe.first_stage().to(device()))
+    count = by_profile(smoke=2, laptop=COUNT, gpu=COUNT)
+    row |= {kind: measure(maker, kind, count) for kind in KINDS_ASKED}
+    films = maker.film(shown(), seed=SEED).cpu()
+    return row, ((films + 1) * 127.5).round().to(torch.uint8)
+
+
+def load_experiment() -> tuple[dict[str, dict], dict[str, Tensor]]:
+    """What the course holds: {steps: row} in the order of the steps, and {steps: films}; without files nothing."""
+    if not checkpoint_paths(FILE)[1].exists():
+        return {}, {}
+    films, card = load_checkpoint(FILE)
+    return dict(sorted(card["rows"].items(), key=lambda row: int(row[0]))), films
+
+
+def table(rows: Mapping[str, Mapping]) -> str:
+    """One line a stage: its steps and operations, and what is right of each kind, in percent with Wilson intervals."""
+    lines = [f"{'steps':>7s}{'operations':>12s}" + "".join(f"{kind:>24s}" for kind in KINDS_ASKED)]
+    for steps, row in rows.items():
+        cells = []
+        for kind in KINDS_ASKED:
+            right, of = row[kind]["all"]
+            low, high = wilson(right, of)
+            cells.append(f"{100 * right / of:.0f} ({100 * low:.0f}\u2013{100 * high:.0f})")
+        lines.append(f"{int(steps):7,d}{row['operations']:12.1e}" + "".join(f"{cell:>24s}" for cell in cells))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure where the training stands, and add the row."""
+    rows, films = load_experiment()
+    row, made = measured()
+    key = str(row["steps"])
+    save_checkpoint(FILE, films | {key: made}, {"rows": rows | {key: row}, "prompts": shown()})
+    print(table(load_experiment()[0]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Chapter 16's films after more and more computing: what is counted, what is filmed, and that rows are added."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_full import CONFIG, tiny_codec, tiny_full
+
+from soralab.experiments import sora_full_compute as compute
+from soralab.experiments.sora_full_scores import asked
+from soralab.files.checkpoints import save_checkpoint
+from soralab.recipes import sora_full as recipe
+from soralab.sora_full import FullConfig, FullSora
+from soralab.training.data import model_flops
+
+
+@pytest.fixture
+def standing(tmp_path, monkeypatch):
+    """A training that stands at 40 steps, and the file of the experiment, both in a folder of their own."""
+    monkeypatch.setattr(compute, "FILE", tmp_path / "compute")
+    monkeypatch.setattr(recipe, "BEGUN", tmp_path / "held")
+    monkeypatch.setattr(recipe, "RUNS", tmp_path)
+    monkeypatch.setattr(recipe, "build", lambda: FullSora(CONFIG))
+    monkeypatch.setattr(recipe, "load_autoencoder", lambda name: tiny_codec())
+
+    def stand(steps):
+        state = {f"ema/{key}": value for key, value in tiny_full().state_dict().items()}
+        state |= {f"model/{key}": torch.zeros_like(value) for key, value in tiny_full().state_dict().items()}
+        save_checkpoint(tmp_path / "sora_full" / "from_0" / "state", state, {"step": steps, "seconds": 2.0 * steps})
+
+    stand(40)
+    return stand
+
+
+def test_operations_are_three_forward_passes_a_step_and_early_steps_cost_less(monkeypatch):
+    model = FullSora(CONFIG)
+    early, late = (compute._forward(model, compute.Batches(compute.libraries(), early=recipe.EARLY)(k))
+                   for k in (0, recipe.EARLY))  # fmt: skip
+    assert early < late
+    assert compute.operations(model, 1) == 3 * early
+    monkeypatch.setattr(recipe, "EARLY", 10)
+    ten, thirty = compute.operations(model, 10), compute.operations(model, 30)
+    assert compute.operations(model, 20) - ten == pytest.approx((thirty - ten) / 2)  # as many late steps
+    assert (thirty - ten) / 20 > ten / 10
+
+
+def test_a_forward_pass_of_a_row_is_that_of_its_films():
+    """Counted by hand of a row of one kind: the packed row of n films takes n times what one does."""
+    model = FullSora(CONFIG)
+    one = compute.libraries()[0]
+    films = [compute.Films(one["latents"].expand(n, -1, -1, -1, -1), torch.full((n, 3), 0.5), (9,), torch.zeros(n))
+             for n in (1, 4)]  # fmt: skip
+    single, four = (model_flops(model, [f], one["ids"][:, 0].expand(len(f.x), -1)) for f in films)
+    assert four == pytest.approx(4 * single, rel=1e-6)
+
+
+def test_the_average_of_the_weights_is_measured_and_rows_are_added_in_the_order_of_their_steps(standing, capsys):
+    assert compute.load_experiment() == ({}, {})
+    standing(200)
+    compute.main()
+    standing(40)
+    compute.main()
+    rows, films = compute.load_experiment()
+    assert list(rows) == ["40", "200"] and rows["40"]["seconds"] == 80 and set(films) == {"40", "200"}
+    assert rows["200"]["operations"] == pytest.approx(5 * rows["40"]["operations"], rel=0.05)
+    for kind in compute.KINDS_ASKED:
+        assert rows["40"][kind]["all"][1] == 2  # of the smoke profile
+    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "200"
+    # The films are those of the average, from the same noise at every stage.
+    made = compute.FullFilmmaker(tiny_full(), tiny_codec()).film(compute.shown(), seed=compute.SEED)
+    want = ((made + 1) * 127.5).round().to(torch.uint8)
+    assert films["40"].dtype == torch.uint8 and (films["40"].int() - want.int()).abs().max() <= 1
+    assert torch.equal(films["40"], films["200"])
+
+
+def test_the_prompts_are_the_first_of_each_kind():
+    assert compute.shown() == [text for kind in ("simple", "full, two things") for text in asked(kind, 3)[0]]
+
+
+def test_the_table_says_shares_with_intervals():
+    rows = {"1500": {"operations": 4.2e15, "simple": {"all": [50, 100]}, "full, two things": {"all": [0, 100]}}}
+    last = compute.table(rows).splitlines()[-1]
+    assert last.split() == ["1,500", "4.2e+15", "50", "(40–60)", "0", "(0–4)"]
+
+
+def test_libraries_are_of_the_recipes_sizes():
+    assert [tuple(held["latents"].shape[1:]) for held in compute.libraries()][:2] == [(3, 16, 8, 8), (3, 16, 8, 12)]
+    assert replace(FullConfig(), words=24).words >= compute.libraries()[0]["ids"].shape[2]
