@@ -5,14 +5,17 @@ import json
 import math
 import re
 from pathlib import Path
+from random import Random
 
 from soralab.datasets import still_captions
+from soralab.exercises import exercise
 from soralab.experiments import clip_binding, clip_classifiers, clip_scores, clip_trainings
 from soralab.files.checkpoints import read_card
 from soralab.recipes import clip as recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 CARD = read_card("clip")
+BESIDE = [part for line in still_captions.TEMPLATES for part in line.split("{}") if part]  # a template's own words
 
 
 def prose() -> str:
@@ -49,6 +52,18 @@ def test_what_is_said_of_the_measures():
     assert f"{still_captions.CLASSES} classes, six shapes in eight colours" in said and still_captions.CLASSES == 6 * 8
     first, last = CARD["metrics"]["scale"][0][1], CARD["metrics"]["scale"][-1][1]
     assert first < last < 100  # "rises as the towers become surer", and never reaches the bound
+
+
+def test_what_is_said_of_twins():
+    """Of 512 short texts with dice of their own, the templates' too, about one in eight has a twin; of their meanings,
+    more than a third."""
+    library = [still_captions.sample(4, index) for index in range(1536)]
+    found = [still_captions.short(scene, Random(index)) for index, scene in enumerate(library)]
+    assert 0.11 < still_captions.share_of_twins(found, 512) < 0.14 and "about one in eight of 512 has a twin" in prose()
+    bare = [re.sub("|".join(map(re.escape, BESIDE)), "", text) for text in found]
+    assert 1 / 3 < still_captions.share_of_twins(bare, 512) < 0.45
+    statement = " ".join(exercise("clip.loss_with_twins").statement.split())
+    assert "Of 512 short texts more than a third mean the same as another" in statement
 
 
 def test_what_is_worked_out_by_hand():

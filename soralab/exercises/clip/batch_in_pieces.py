@@ -83,6 +83,16 @@ def _own_questions_only(image, text, pixels, ids, scale, chunk) -> None:
         ((rows + columns) / (2 * n)).backward()
 
 
+def _pictures_ask_alone(image, text, pixels, ids, scale, chunk) -> None:
+    with torch.no_grad():
+        I_e = torch.cat([image(part) for part in pixels.split(chunk)])
+        T_e = torch.cat([text(part) for part in ids.split(chunk)])
+    F.cross_entropy(scale * I_e.requires_grad_() @ T_e.requires_grad_().T, torch.arange(len(I_e))).backward()
+    for tower, parts, grads in ((image, pixels, I_e.grad), (text, ids, T_e.grad)):
+        for part, gradient in zip(parts.split(chunk), grads.split(chunk), strict=True):
+            tower(part).backward(gradient)
+
+
 def _pictures_only(image, text, pixels, ids, scale, chunk) -> None:
     kept = [p.grad for p in text.parameters()]
     _pieces(image, text, pixels, ids, scale, chunk)
@@ -114,6 +124,8 @@ MISTAKES = (
      "be compared with the texts of all pieces: compute the features of all pairs first, without gradients."),
     (_own_questions_only, "a feature has a gradient from its own row only. It is also a wrong answer in all other "
      "rows, and gets a gradient from these: let .backward() on the whole table find the gradient of each feature."),
+    (_pictures_ask_alone, "only the pictures ask: your loss is that of the rows. Figure 3's is the mean of rows and "
+     "columns."),
     (_pictures_only, "the text tower gets no gradient."),
     (_last_piece_left_out, "the last piece is left out where it is smaller than the others: 7 pairs are three pieces "
      "of 3, the third with one pair in it."),
@@ -215,6 +227,7 @@ EXERCISE = Exercise(
         "all_at_once": WrongAnswer(_all_at_once, "which is the whole batch"),
         "towers_get_nothing": WrongAnswer(_towers_get_nothing, "no parameter has a gradient"),
         "own_row_only": WrongAnswer(_own_questions_only, "from its own row only"),
+        "pictures_ask_alone": WrongAnswer(_pictures_ask_alone, "your loss is that of the rows"),
         "pictures_only": WrongAnswer(_pictures_only, "text tower gets no gradient"),
         "last_piece_left_out": WrongAnswer(_last_piece_left_out, "the third with one pair in it"),
         "divided": WrongAnswer(_mean_of_pieces, "divided by the number of pieces"),

@@ -43,6 +43,10 @@ def long_ones_count_more(T_f: Tensor) -> Tensor:
     return F.normalize(T_f.mean(1), dim=-1)
 
 
+def nobody_normalised(T_f: Tensor) -> Tensor:
+    return T_f.mean(1)
+
+
 def first_template(T_f: Tensor) -> Tensor:
     return F.normalize(T_f[:, 0], dim=-1)
 
@@ -84,6 +88,8 @@ EXERCISE = Exercise(
                                    "texts agree would win more often. Normalise once more at the end."),
         "long_ones_count_more": Mistake(long_ones_count_more, "you average first: a text whose vector is long counts "
                                         "more. Unit vectors first."),
+        "nobody_normalised": Mistake(nobody_normalised, "no vector is brought to length 1, neither a text's before the "
+                                     "mean nor a class's after it."),
         "first_template": Mistake(first_template, "you use the first template alone."),
         "over_classes": Mistake(over_classes, "you average over the classes, the first axis. Templates are the "
                                 "second."),

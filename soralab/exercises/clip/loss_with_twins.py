@@ -46,7 +46,7 @@ def cases() -> Iterator[Case]:
         n, embed = (int(torch.randint(6, 12, ())) for _ in range(2))
         yield Case(_batch(n, embed, n // 2, float(torch.rand(()) * 30 + 1)), "some twins")
     yield Case(_batch(9, 5, 4, 100.0, turn=-2.0), "exp(t) = 100, and every right answer far away")
-    yield Case(_batch(8, 6, 4, 100.0, turn=-50.0), "exp(t) = 100, and every right answer opposite")
+    yield Case(_batch(8, 6, 4, 100.0, turn=-50.0), "exp(t) = 100, right answers opposite: shares of 0 in float32")
     yield Case(_batch(7, 6, 4, 5.0, torch.float64), "float64")
 
 
@@ -110,7 +110,7 @@ EXERCISE = Exercise(
     difficulty=2,
     minutes=15,
     statement="""
-        In a batch of 512 short texts more than a third have a twin, and the paper's loss counts the twin as wrong. We
+        Of 512 short texts more than a third mean the same as another, and the paper's loss counts that one as wrong. We
         mended that in the data. Mend it in the loss: every equal text is a right answer. What counts is then the share
         of the softmax that *all* right answers get together; how they divide it among themselves is nobody's concern.
         Mind the numbers: exp(t) may be 100, and in float32 a share of $e^{-150}$ is 0, whose log is no number.

@@ -61,6 +61,14 @@ def the_long_ones_win(I_f: Tensor, T_f: Tensor, texts: list[str]) -> tuple[float
     return _by_table(I_f @ T_f.T, texts)
 
 
+def one_side_alone(I_f: Tensor, T_f: Tensor, texts: list[str]) -> tuple[float, float]:
+    return _by_table(F.normalize(I_f, dim=-1) @ T_f.T, texts)
+
+
+def the_other_side_alone(I_f: Tensor, T_f: Tensor, texts: list[str]) -> tuple[float, float]:
+    return _by_table(I_f @ F.normalize(T_f, dim=-1).T, texts)
+
+
 def the_other_way_round(I_f: Tensor, T_f: Tensor, texts: list[str]) -> tuple[float, float]:
     return solution(I_f, T_f, texts)[::-1]
 
@@ -77,6 +85,7 @@ def counted(I_f: Tensor, T_f: Tensor, texts: list[str]) -> tuple[float, float]:
     return tuple(share * len(texts) for share in solution(I_f, T_f, texts))
 
 
+ONE_SIDE = "you divide by the length of {} alone. Then a long vector on the other side is near to everything."
 EXERCISE = Exercise(
     name="clip.recall_at_1",
     title="Which text did it find?",
@@ -104,6 +113,8 @@ EXERCISE = Exercise(
                             "same text."),
         "the_long_ones_win": Mistake(the_long_ones_win, "you compare products, not cosines: a long vector is near to "
                                      "everything."),
+        "one_side_alone": Mistake(one_side_alone, ONE_SIDE.format("I_f")),
+        "the_other_side_alone": Mistake(the_other_side_alone, ONE_SIDE.format("T_f")),
         "the_other_way_round": Mistake(the_other_way_round, "the two directions are exchanged: the first share is over "
                                        "pictures, each with its nearest text."),
         "the_farthest": Mistake(the_farthest, "you take the smallest cosine. Near is large."),
