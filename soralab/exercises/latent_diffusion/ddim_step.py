@@ -88,6 +88,12 @@ def variance_for_deviation(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
             + sigma * noise)
 
 
+def variance_of_the_step(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
+    variance = eta**2 * (1 - alpha_bar_t / alpha_bar_s)
+    old = max(1 - alpha_bar_s - variance, 0.0) ** 0.5
+    return alpha_bar_s**0.5 * _guess(x_t, eps, alpha_bar_t) + old * eps + variance**0.5 * noise
+
+
 def posterior_mean(x_t, eps, alpha_bar_t, alpha_bar_s, eta, noise):
     alpha, x_0 = alpha_bar_t / alpha_bar_s, _guess(x_t, eps, alpha_bar_t)
     mean = alpha_bar_s**0.5 * (1 - alpha) * x_0 + alpha**0.5 * (1 - alpha_bar_s) * x_t
@@ -143,6 +149,8 @@ EXERCISE = Exercise(
                                        "its root, that is multiplied."),
         "variance_for_deviation": Mistake(variance_for_deviation, "your sigma is eta times the posterior's variance. "
                                           "Its root is the deviation."),
+        "variance_of_the_step": Mistake(variance_of_the_step, "your variance is 1 - alpha, that of the noise which one "
+                                        "step adds to x_s. The posterior also knows x_0, and its variance is smaller."),
         "posterior_mean": Mistake(posterior_mean, "the predicted noise keeps what a full draw leaves it, whatever "
                                   "eta is, as in the mean of DDPM's posterior. That is right for eta = 1 alone."),
         "no_roots": Mistake(no_roots, "alpha_bar is the share of the *variance* that is data. What x_0 and the noises "
