@@ -3,7 +3,7 @@
 Papers: Peebles & Xie 2023, "Scalable Diffusion Models with Transformers" (DiT, 2212.09748); Brooks et al. 2024, "Video
 generation models as world simulators" (the Sora report). The report names the parts and gives no sizes: a video
 compression network, spacetime patches, a diffusion transformer, text conditioning. The autoencoder is causal in time,
-as W.A.L.T's is (2312.06662, section 3.1), so that one frame is a film of length one; but its encoder looks at every
+as W.A.L.T's is (2312.06662, section 4.1), so that one frame is a film of length one; but its encoder looks at every
 frame by itself, and its decoder alone looks back.
 
     film [b, 1 + 2k, 3, h, w]  --encode-->  latents [b, 1 + k, 8, h/4, w/4]  --patchify-->  tokens [b, n, 32]

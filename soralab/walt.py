@@ -1,7 +1,7 @@
 """W.A.L.T: a causal autoencoder of films and pictures alike, and a diffusion transformer that attends in windows.
 
-Paper: Gupta et al. 2023, "Photorealistic Video Generation with Diffusion Models" (2312.06662). Section 3.1 is the
-autoencoder, 3.2 the windows, 3.3 conditioning, 3.4 autoregressive generation.
+Paper: Gupta et al. 2023, "Photorealistic Video Generation with Diffusion Models" (2312.06662). Section 4.1 is the
+autoencoder, 4.2 the windows, 4.3 conditioning, 4.4 autoregressive generation.
 
     film [b, 1 + 4k, 3, h, w]  --encode-->  latents [b, 1 + k, 16, h/4, w/4]  --one token a place-->  [b, n, 16]
 """
@@ -35,7 +35,7 @@ from soralab.files.checkpoints import load_model
 from soralab.kernels import attention, windows
 from soralab.latent_diffusion import word_ids
 
-# ----------------------------------------------------------------------------------- the causal autoencoder (3.1)
+# ----------------------------------------------------------------------------------- the causal autoencoder (4.1)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def inflate(picture: CausalAutoencoder) -> CausalAutoencoder:
     return film
 
 
-# ------------------------------------------------------------------------------ the transformer, in windows (3.2, 3.3)
+# ------------------------------------------------------------------------------ the transformer, in windows (4.2, 4.3)
 
 
 Size = tuple[int, int, int]  # (time, height, width)
@@ -148,7 +148,7 @@ class WaltConfig:
 
 
 class LowRank(nn.Sequential):
-    """W_b W_a c: what a block adds to the modulations that all blocks share (AdaLN-LoRA, section 3.3)."""
+    """W_b W_a c: what a block adds to the modulations that all blocks share (AdaLN-LoRA, section 4.3, Eq. (3))."""
 
     def __init__(self, dim: int, rank: int):
         super().__init__(nn.Linear(dim, rank, bias=False), nn.Linear(rank, 6 * dim, bias=False))
@@ -248,7 +248,7 @@ class Walt(nn.Module):
         return unpatchify(read_out(self, tokens, c), (1, p, p), (frames, *sides))
 
 
-# ------------------------------------------------------------- training (3.3) and films longer than training's (3.4)
+# ------------------------------------------------------------- training (4.3) and films longer than training's (4.4)
 
 
 PROCESS = LinearBeta(zero_terminal_snr=True)
@@ -266,7 +266,7 @@ def walt_loss(
     """Squared error of v for each film or picture of x0 [batch, time, channel, height, width]: [batch].
 
     With probability p_sc a film is shown what the model itself believed before, at the same x_t. With probability p_fp
-    a film is given its first latent frame or its first two. (Section 3.3; Chen et al. 2208.04202 for the first.)
+    a film is given its first latent frame or its first two. (Section 4.3; Chen et al. 2208.04202 for the first.)
     """
     n, device = len(x0), x0.device
     t = sample_times(n, generator, device=device)
@@ -335,7 +335,7 @@ class Filmmaker:
 
     def extend(self, film: Tensor, prompts: list[str], seed: int = 0, **options) -> Tensor:
         """Films [batch, frames, 3, height, width] and what comes after them: the last five frames are encoded as two
-        latents, or a picture as one, the model films what comes after these, and it is appended (section 3.4)."""
+        latents, or a picture as one, the model films what comes after these, and it is appended (section 4.4)."""
         given = film[:, -5:]
         ids = word_ids(prompts, self.walt.config.words).to(self.walt.head.weight.device)
         z = self.latents(ids, self.noise(seed, len(film)), start=self.autoencoder.encode(given), **options)

@@ -1,6 +1,6 @@
 """Layers for films that never look ahead: convolutions in space and in time, on [batch, time, height, width, channel].
 
-Causal in time as in W.A.L.T (2312.06662, section 3.1): one frame is then a film of length one, and a film's beginning
+Causal in time as in W.A.L.T (2312.06662, section 4.1): one frame is then a film of length one, and a film's beginning
 is encoded as it would be without its end.
 """
 

@@ -256,7 +256,7 @@ def check_sliding(size, tile, window) -> None:
 
 
 def windows(size: tuple[int, int, int], window: tuple[int, int, int], films: int = 1) -> tuple[Tensor, Tensor]:
-    """W.A.L.T's windows (2312.06662, section 3.2): (cu_seqlens [windows + 1], row_map [tokens]) for `attention`.
+    """W.A.L.T's windows (2312.06662, section 4.2): (cu_seqlens [windows + 1], row_map [tokens]) for `attention`.
 
     Films of `size` (time, height, width) tokens, row by row in memory, are cut into blocks of `window` tokens that do
     not overlap; each block is a segment. A block that the film's border cuts is smaller.
