@@ -102,7 +102,7 @@ def test_the_loss_is_for_full_attention_and_films_decide_nothing():
     for key in ("words", "continued"):
         (low, high), (other_low, other_high) = (wilson(round(100 * row[key]["all"]), 100) for row in (windows, full))
         assert low < other_high and other_low < high
-    assert "hundreds of films cannot tell these apart" in said
+    assert "a hundred films cannot tell these apart" in said
     nearer = [row["continued"]["psnr"] for row in (windows, full)]
     assert nearer[0] > nearer[1] and f"for windows ({nearer[0]:.1f} against {nearer[1]:.1f} dB)" in said
 
@@ -113,6 +113,9 @@ def test_what_is_said_of_the_autoencoder():
     first, *later = ours["simple"]["frames"]
     assert max(later) - min(later) < 1.5  # flat, says the page
     assert f"between {min(later):.1f} and {max(later):.1f} dB" in said and f"coded alone, has {first:.1f}" in said
+    first, *later = ours["full"]["frames"]
+    assert 0.5 < first - mean(later) < 1.5 and "ahead by a decibel" in said
+    assert f"{first:.1f}, and {min(later):.1f} to {max(later):.1f} later" in said
     spent = CODEC["seconds"] / read_card("sora_autoencoder")["seconds"]
     assert 2.8 < spent < 3.6 and "three times the seconds of training" in said and "twice the channels" in said
     nearer = [ours[level]["psnr"] - theirs[level]["psnr"] for level in LEVELS]
