@@ -552,6 +552,12 @@ def test_the_page_reads_the_table_as_it_is():
     assert f"Its motion is right in {middle[whole, 'motion']} % of films ({low} to {high} by seed)" in said
     assert "the others have {}, {} and {}".format(*(middle[way, "motion"] for way in others)) in said
     assert f"the painter alone, whose films jump, {100 * alone['motion']:.0f}" in said and alone["flicker"] > 50
+    asked = [scene.objects[0].motion for scene in prompts("test", experiment.FILMS)[1]].count("stays still")
+    assert f"Films that never move would have {100 * asked / experiment.FILMS:.0f}: six of the sixty" in said
+    assert asked == 6 and int(low) > 10
+    calm = [f"{mean(row['still'] for row in ways[way]):.0f}" for way in (whole, *others)]
+    assert "thirty things that are told to stay still, {} do; with chapter 10 {}, with 14 {}, with 09 {}".format(
+        *calm) in said  # fmt: skip
     assert f"of its single frames {middle[whole, 'frames']} % are right" in said
     drawn = 100 * alone["frames"]
     assert f"right in {middle[layers, 'frames']} %, nearly as the painter's own ({drawn:.0f})" in said
@@ -563,6 +569,8 @@ def test_the_page_reads_the_table_as_it_is():
         assert max(map(min, moved)) <= min(map(max, moved))
     assert min(shares[layers, "frames"]) > max(shares[pseudo, "frames"]) > min(shares[pseudo, "frames"]) > max(
         shares[whole, "frames"] + shares[cascade, "frames"]) < 2  # fmt: skip
+    assert min(shares[whole, "frames"]) > 0 and "In frames no two ways overlap, though two have next to none" in said
+    assert max(row["still"] for way in (pseudo, cascade) for row in ways[way]) < 10 and "these are few films" in said
     calm = [mean(row["flicker of the still"] for row in rows) for rows in ways.values()]
     assert f"flickers by {min(calm):.0f} to {max(calm):.0f} grey levels" in said
     assert f"and by {found['true films, copied']['flicker']:.0f} in copies of true films" in said
