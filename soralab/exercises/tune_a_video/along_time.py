@@ -90,6 +90,12 @@ def sparse(q, k, v, frames):
     return rearrange(attention(q, k, v, mask), "film place t c -> (film t) place c")
 
 
+def itself_left_out(q, k, v, frames):
+    q, k, v = (rearrange(x, "(film t) place c -> film place t c", t=frames) for x in (q, k, v))
+    others = ~torch.eye(frames, dtype=torch.bool) if frames > 1 else None
+    return rearrange(attention(q, k, v, others), "film place t c -> (film t) place c")
+
+
 def over_queries(q, k, v, frames):
     q, k, v = (rearrange(x, "(film t) place c -> film place t c", t=frames) for x in (q, k, v))
     weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-2)
@@ -136,6 +142,8 @@ EXERCISE = Exercise(
                           "mask; it is the one among places that is causal."),
         "sparse": Mistake(sparse, "over time you let a place meet the first frame and the one before. That is the "
                           "attention among places; over time it meets all frames, its own too."),
+        "itself_left_out": Mistake(itself_left_out, "over time you leave a token's own frame out. That is so in the "
+                                   "attention among places; over time a token meets itself as well."),
         "over_queries": Mistake(over_queries, "the softmax runs over the queries. What a token takes from the others "
                                 "should add up to 1."),
         "unscaled": Mistake(unscaled, "the logits are not divided by sqrt(dim)."),
