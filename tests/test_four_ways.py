@@ -1,6 +1,7 @@
 """Chapter 15's comparison: equal films, prompts and minutes for every way, and what may not stand in its table."""
 
 import json
+import re
 from dataclasses import replace
 from itertools import combinations
 from statistics import mean
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from prose import prose_of
+from prose import NOTEBOOKS, prose_of
 from torch import nn
 
 from soralab import world
@@ -581,6 +582,37 @@ def test_the_page_reads_the_table_as_it_is():
         lambda card: card["seconds"] / 60, lambda card: 100 * card["metrics"]["test"]["all"]))  # fmt: skip
     assert f"after {minutes[whole]} minutes, has {right[whole]} % of its films all right" in said
     assert f"layers, after {minutes[layers]}, have {right[layers]}" in said
+
+
+def test_the_guide_reads_the_table_as_it_is():
+    found, said = experiment.load_experiment(), (NOTEBOOKS / "sessions" / "15_tune_a_video.md").read_text("utf-8")
+    ways = found["ways"]
+    middle = {(way, column): round(100 * mean(row[column] for row in rows)) for way, rows in ways.items()
+              for column in ("all", "motion", "frames")}  # fmt: skip
+    layers, pseudo, cascade, whole = "align_your_latents", "make_a_video", "imagen_video", "sora"
+    before = {way: round(sum(rows[0]["begins with"].values()) / 60) for way, rows in ways.items()}
+    assert not any(middle[way, "all"] for way in (pseudo, cascade, whole))
+    cards = {name: read_card(name) for name in (whole, layers)}
+    minutes, right = ({name: round(of(card)) for name, card in cards.items()} for of in (
+        lambda card: card["seconds"] / 60, lambda card: 100 * card["metrics"]["test"]["all"]))  # fmt: skip
+    for sentence in (
+        f"{middle[layers, 'all']} % are all right with chapter 10, none with the others",
+        f"in {middle[layers, 'frames']} %. Trained on, it has {middle[pseudo, 'frames']} %",
+        f"right in {middle[whole, 'motion']} % with the transformer, in {middle[pseudo, 'motion']} or "
+        f"{middle[layers, 'motion']} with the others",
+        f"{before[layers]} and {before[pseudo]} minutes of others' training, none, and {before[whole]}",
+        f"{right[whole]} % all right for the transformer after {minutes[whole]}, {right[layers]} for chapter 10's "
+        f"layers after {minutes[layers]}",
+        f"{middle[layers, 'frames']} % of frames right, and hardly move as told, {middle[layers, 'motion']} %",
+        f"moves as told in {middle[whole, 'motion']} %",
+    ):
+        assert sentence in said, sentence
+    numbers = {line[3:5]: [int(number) for number in re.findall(r"\d+", line[23:])]
+               for line in said.splitlines() if re.match(r"   (10|14|09|16)  ", line)}  # fmt: skip
+    assert numbers == {
+        name[:2]: [before[way], middle[way, "frames"], middle[way, "motion"],
+                   round(mean(row["still"] for row in ways[way]))] for way, name in experiment.NAMES.items()
+    }  # fmt: skip
 
 
 def test_the_budget_is_the_profile_s(monkeypatch):

@@ -85,6 +85,8 @@ def test_the_guide_says_the_same():
     assert "new words come in 20 of 20 from 0.4 on, and in 17 from 0.3" in said
     ours, untuned = (together(arm)["both"] for arm in ("tuned", "not tuned"))
     assert f"untuned, {untuned} of 40 against {ours}" in said
+    assert FOUND["steps of tuning"]["500"]["shape"]["edits"] == 2
+    assert "At 500 steps one new shape of two no longer comes" in said
 
 
 def test_what_the_settings_say():
