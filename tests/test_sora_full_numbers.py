@@ -4,10 +4,12 @@ from statistics import median
 
 import pytest
 import torch
-from prose import prose_of
+from prose import NOTEBOOKS, prose_of
 
 from soralab.experiments import sora_framing, sora_full_speed
 from soralab.figures.paths import marginal_velocity
+
+GUIDE = (NOTEBOOKS / "sessions" / "16_sora.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +22,7 @@ def test_what_packing_saves(said):
     used = {round(100 * found["tokens"] / found["padded to"]) for found in measured.values()}
     padded, bucketed = ([f"{median(sora_full_speed.ratios(measured[kind], way)):.2f}"
                          for kind in ("bfloat16", "float32")] for way in ("padded", "bucketed"))  # fmt: skip
+    assert "filled up, 73 % of a batch would be padding" in GUIDE
     assert used == {27} and "73 % is padding" in said and "27 % of them are used" in said
     assert all(float(share) <= 0.67 for share in padded)  # what the course asks of itself
     assert "{} in bfloat16, in which the recipe trains, and {} in float32".format(*padded) in said
@@ -34,6 +37,13 @@ def test_what_a_square_cuts_off(said):
     assert f"in {squares['32x32']} % at its own size, and in {squares['32x48']} and {squares['48x32']} %" in said
     assert f"The network of native sizes cuts off {native['32x48']} and {native['48x32']} % at its sizes" in said
     assert f"which it never saw, it cuts off {native['32x32']} %" in said
+    for sentence in (
+        f"network of squares cuts off {squares['32x32']} %, where it has more room {squares['32x48']} and "
+        f"{squares['48x32']}",
+        f"from whole pictures {native['32x48']} and {native['48x32']}",
+    ):
+        assert sentence in GUIDE, sentence
+    assert all(share in range(30, 37) for share in squares.values()) and "cuts off one thing in three" in GUIDE
     true = share["true pictures"]
     assert f"more than the {true['32x48']} and {true['48x32']} % of true pictures" in said
     cut, there = map(sum, zip(*(count for size, count in sora_framing.cut_off(found)["true pictures"].items()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from itertools import count, islice
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from prose import prose_of
+from prose import NOTEBOOKS, prose_of
 
 from soralab import world
 from soralab.experiments import sora_physics as experiment
@@ -198,6 +199,25 @@ def test_how_things_fall(said):
     for kind in (SEEN, NEW):  # of the dots above the line most are near the law, and the highest under it
         drop, gravity = (columns[kind, "sora"][what][~soon[kind, "sora"]] for what in ("drop", "gravity"))
         assert np.median(np.abs(gravity - GRAVITY)) < 0.35 and np.median(gravity[drop > 0.58]) > 8.2
+
+
+def test_the_guide_says_how_squares_fall(said):
+    found, guide = experiment.load_experiment(), (NOTEBOOKS / "sessions" / "16_sora.md").read_text(encoding="utf-8")
+    columns = {kind: {what: there(found[kind]["sora"][what]) for what in experiment.FALL} for kind in (SEEN, NEW)}
+    soon = {kind: early(found[kind]["sora"]) for kind in columns}
+    gravity, most = columns[NEW]["gravity"], np.percentile(columns[NEW]["gravity"], 95)
+    fast = [f"{np.median(columns[kind]['gravity'][soon[kind]]):.1f}" for kind in (SEEN, NEW)]
+    for sentence in (
+        f"Gravity comes out as {np.median(gravity):.1f}, where the world has {GRAVITY:.0f}",
+        f"they have {np.median(columns[NEW]['restitution']):.2f} of their speed",
+        "its gravity comes out as {}, for squares as {}".format(*fast),
+        f"the middle 90 % reach up to {most:.1f}",
+        f"with {np.median(gravity):.1f} where the world has 8",
+    ):
+        assert sentence in guide, sentence
+    (low,) = re.findall(r"low falls are rare, (\d+ and \d+) of 200 where the world has (\d+ and \d+)", guide)
+    assert f"{low[1]} of 200 true things fall from below" in said and f"of the model's {low[0]}." in said
+    assert soon[NEW][gravity > 9].mean() > 0.5 and "most of the high ones are the short falls" in guide
 
 
 def test_a_shaken_path_has_hardly_more_gravity_where_the_fall_is_short(said):
