@@ -65,7 +65,7 @@ def test_the_average_of_the_weights_is_measured_and_rows_are_added_in_the_order_
     assert rows["200"]["operations"] == pytest.approx(5 * rows["40"]["operations"], rel=0.05)
     for kind in compute.KINDS_ASKED:
         assert rows["40"][kind]["all"][1] == 2  # of the smoke profile
-    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "200"
+    assert capsys.readouterr().out.splitlines()[-2].split()[0] == "200"
     # The films are those of the average, from the same noise at every stage.
     made = compute.FullFilmmaker(tiny_full(), tiny_codec()).film(compute.shown(), seed=compute.SEED)
     want = ((made + 1) * 127.5).round().to(torch.uint8)
@@ -78,9 +78,13 @@ def test_the_prompts_are_the_first_of_each_kind():
 
 
 def test_the_table_says_shares_with_intervals():
-    rows = {"1500": {"operations": 4.2e15, "simple": {"all": [50, 100]}, "full, two things": {"all": [0, 100]}}}
-    last = compute.table(rows).splitlines()[-1]
-    assert last.split() == ["1,500", "4.2e+15", "50", "(40–60)", "0", "(0–4)"]
+    one = {"colour": [100, 100], "motion": [60, 100], "shape": [58, 100], "count": [99, 100], "all": [50, 100]}
+    two = {**one, "colour": [12, 48], "all": [0, 100]}
+    rows = {"1500": {"operations": 4.2e15, "simple": one, "full, two things": two}}
+    head, first, second = compute.table(rows).splitlines()
+    assert head.split() == ["steps", "operations", "asked", "colour", "motion", "shape", "count", "all"]
+    assert first.split() == ["1,500", "4.2e+15", "simple", "100", "60", "58", "99", "50", "(40–60)"]
+    assert second.split() == ["full,", "two", "things", "25", "60", "58", "99", "0", "(0–4)"]
 
 
 def test_libraries_are_of_the_recipes_sizes():

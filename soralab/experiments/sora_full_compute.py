@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from soralab.experiments.sora_full_scores import asked, measure
+from soralab.experiments.sora_full_scores import COLUMNS, asked, measure
 from soralab.figures.bands import BANDS
 from soralab.figures.curves import wilson
 from soralab.files.checkpoints import checkpoint_paths, load_checkpoint, save_checkpoint
@@ -76,15 +76,15 @@ def load_experiment() -> tuple[dict[str, dict], dict[str, Tensor]]:
 
 
 def table(rows: Mapping[str, Mapping]) -> str:
-    """One line a stage: its steps and operations, and what is right of each kind, in percent with Wilson intervals."""
-    lines = [f"{'steps':>7s}{'operations':>12s}" + "".join(f"{kind:>24s}" for kind in KINDS_ASKED)]
+    """Of each stage and kind of prompt what is right, in percent: a line each, `all` with its Wilson interval."""
+    lines = [f"{'steps':>7s}{'operations':>12s}  {'asked':18s}" + "".join(f"{what:>8s}" for what in COLUMNS)]
     for steps, row in rows.items():
-        cells = []
         for kind in KINDS_ASKED:
-            right, of = row[kind]["all"]
-            low, high = wilson(right, of)
-            cells.append(f"{100 * right / of:.0f} ({100 * low:.0f}\u2013{100 * high:.0f})")
-        lines.append(f"{int(steps):7,d}{row['operations']:12.1e}" + "".join(f"{cell:>24s}" for cell in cells))
+            shares = {what: 100 * row[kind][what][0] / row[kind][what][1] for what in COLUMNS}
+            low, high = wilson(*row[kind]["all"])
+            stage = f"{int(steps):7,d}{row['operations']:12.1e}" if kind == KINDS_ASKED[0] else " " * 19
+            lines.append(f"{stage}  {kind:18s}" + "".join(f"{share:8.0f}" for share in shares.values())
+                         + f" ({100 * low:.0f}\u2013{100 * high:.0f})")  # fmt: skip
     return "\n".join(lines)
 
 
