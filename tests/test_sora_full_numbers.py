@@ -6,8 +6,10 @@ import pytest
 import torch
 from prose import NOTEBOOKS, prose_of
 
-from soralab.experiments import sora_framing, sora_full_speed
+from soralab.experiments import sora_framing, sora_full_compute, sora_full_speed
 from soralab.figures.paths import marginal_velocity
+from soralab.files.checkpoints import BEGUN, read_card
+from soralab.recipes.sora_full import TRAINING
 
 GUIDE = (NOTEBOOKS / "sessions" / "16_sora.md").read_text(encoding="utf-8")
 
@@ -71,3 +73,16 @@ def test_one_step_ends_between_the_films(said):
         z = torch.tensor([noise], dtype=torch.float64)
         assert abs(noise - float(marginal_velocity(z, 1.0, films)[0])) < 1e-12
     assert "It ends at 0, halfway between the films" in said and "So it does from any noise" in said
+
+
+def test_what_the_whole_model_has_learnt_so_far(said):
+    """Of the last stage, in this order: the background, the colours, the motion, the shapes."""
+    rows, films = sora_full_compute.load_experiment()
+    last, begun = list(rows)[-1], read_card(BEGUN / "sora_full")
+    assert set(films) == set(rows) and last == str(begun["steps"])
+    assert f"After {int(last):,} of its {TRAINING.steps:,} steps" in said
+    two = {what: right / of for what, (right, of) in rows[last]["full, two things"].items()}
+    right, of = rows[last]["full, two things"]["background"]
+    assert f"the background is right in {right} of the {of} films of two things" in said
+    for order in (two, {"background": 1.0} | {k: r / of for k, (r, of) in rows[last]["simple"].items()}):
+        assert order["background"] >= order["colour"] > order["motion"] > order["shape"]
