@@ -217,7 +217,7 @@ RIGHT = {
 WRONG = {
     "guided": [shares_sum_to_1, the_first_prompt_alone, rows_and_columns_exchanged, guided_from_the_prompt,
                where_for_the_whole_batch, where_squared, strongest_prompt],
-    "ddim_step": [step_without_scale, forward_deviation, guess_alone, times_exchanged, its_own_lots, noise_of_time_t,
+    "ddim_step": [step_without_scale, guess_alone, times_exchanged, its_own_lots, noise_of_time_t,
                   clipped_guess],
     "cross_attention": WRONG_READING,
     "adaptive_weight": WRONG_WEIGHTS,
@@ -234,6 +234,11 @@ def pairs(table):
 @pytest.mark.parametrize("name, answer", pairs(RIGHT))
 def test_a_right_answer_written_otherwise(name, answer):
     assert str(exercise(f"latent_diffusion.{name}").judge(answer)) == "✓ right"
+
+
+def test_ddpms_other_variance_is_told_as_what_it_is():
+    verdict = exercise("latent_diffusion.ddim_step").judge(forward_deviation)
+    assert verdict.state == "wrong" and "your variance is 1 - alpha" in verdict.message
 
 
 @pytest.mark.parametrize("name, answer", pairs(WRONG))

@@ -325,12 +325,13 @@ def train(name: str = NAME, steps: int | None = None) -> Trained:
     """Train the model, or go on with it, in runs/NAME; `steps` in all, those that were done before with them."""
     (model, before), autoencoder = begun(), first_stage().to(device())
     full = TRAINING.steps
-    left = (steps or by_profile(smoke=before["steps"] + 2, laptop=full, gpu=full)) - before["steps"]
-    if left < 1:
+    config = replace(TRAINING, steps=steps or by_profile(smoke=2 + before["steps"], laptop=full, gpu=full))
+    if config.steps <= before["steps"]:
         raise ValueError(f"steps is {steps}; {before['steps']} were done before, so it takes more than these")
+    config = replace(config, steps=config.steps - before["steps"])
     films, batch = by_profile(smoke=(2, 12), laptop=(None, BATCH), gpu=(None, BATCH))
     libraries = [library(number, autoencoder, RUNS / name / "latents", films) for number in range(len(KINDS))]
-    batches, config = Batches(libraries, batch, early=EARLY, first=before["steps"]), replace(TRAINING, steps=left)
+    batches = Batches(libraries, batch, early=EARLY, first=before["steps"])
     result = loop.train(model, make_loss(), batches, config, _run(name, before), parameters=parameters(model))
     result.ema.copy_to(model)
     trained = Trained.of(model, model.config, result, autoencoder=AUTOENCODER, level="full", data_seed=SEED,
