@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import conftest
 import course
 
 SOURCE = Path(course.__file__)
@@ -99,6 +101,19 @@ def test_ci_fails_by_tests_and_not_for_want_of_a_browser(tmp_path, there, apt, t
     done = subprocess.run([bash, str(CI)], env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60)
     assert done.returncode == code and notes.read_text().splitlines() == before + ALL_TESTS, done.stderr
     assert ("could not be installed" in done.stdout) is bool(apt)
+
+
+@pytest.mark.parametrize("asked, marker, skipped", [
+    ("", "thorough", True), ("not notebook", "thorough", True), ("browser", "thorough", True),
+    ("thorough", "thorough", False), ("", "browser", True), ("browser", "browser", False), ("", "notebook", False),
+])  # fmt: skip
+def test_what_is_on_demand_is_skipped_unless_asked_for_and_says_how(asked, marker, skipped):
+    added = []
+    item = SimpleNamespace(config=SimpleNamespace(option=SimpleNamespace(markexpr=asked)), path=Path("test_x.py"),
+                           get_closest_marker=lambda name: name == marker, add_marker=added.append)  # fmt: skip
+    conftest.pytest_collection_modifyitems([item])
+    assert [mark.name for mark in added] == ["skip"] * skipped
+    assert all(f"python3 course.py test --{marker}" in mark.kwargs["reason"] for mark in added)
 
 
 def test_help_runs_without_the_environment(tmp_path):
