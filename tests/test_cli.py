@@ -349,11 +349,27 @@ def test_a_damaged_checkpoint(here, capsys, own_shelf, name, how):
     ["film", PROMPT, "--checkpoint", "nowhere/film"], ["film", PROMPT, "--checkpoint", ""],
     ["film", PROMPT, "--checkpoint", "sora_autoencoder"],
     ["evaluate", "sora", "--checkpoint", "nowhere/film"], ["evaluate", "sora_autoencoder", "--checkpoint", "sora"],
-    ["evaluate", "nothing"], ["train", "nothing"], ["train", "../sora"],
+    ["evaluate", "nothing"], ["train", "nothing"], ["train", "../sora"], ["evaluate", "nothing", "--all"],
+    ["evaluate", "sora", "--all", "--checkpoint", "sora"],
 ])  # fmt: skip
 def test_a_name_of_nothing(here, capsys, verb):
     refused(capsys, *verb)
     assert litter(here) == []
+
+
+def test_all_that_belongs_to_a_name_is_measured_in_turn(here, capsys, monkeypatch):
+    """What is here of it: the whole model has no weights on this shelf."""
+    from soralab import experiments
+
+    module = SimpleNamespace(evaluate=lambda name: f"the table of {name}")
+    monkeypatch.setattr(experiments, "experiment", lambda _: module)
+    assert main(["evaluate", "sora", "--all"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    told = [line.removeprefix("the table of ") for line in lines if line.startswith("the table")]
+    assert told == ["sora", "sora_pixels", "sora_autoencoder"]
+    assert lines.index("sora_autoencoder") == lines.index("the table of sora_autoencoder") - 2
+    monkeypatch.setenv("SORALAB_DATASET", "mnist")
+    assert "SORALAB_DATASET names others" in refused(capsys, "evaluate", "sora", "--all")
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -616,6 +632,18 @@ def test_doctor_is_content(here, capsys, few):
     assert "all is well" in out and "MEND" not in out
     for said in ("python", "torch ", "device", "profile               smoke", "sora_autoencoder", "verified"):
         assert said in out
+
+
+def test_doctor_looks_at_what_is_in_training(here, capsys, few, monkeypatch):
+    """Beside the course's own checkpoints, and not beside a reader's folder of them."""
+    monkeypatch.setattr(checkpoints, "BEGUN", begun := here / "begun")
+    checkpoints.save_checkpoint(begun / "half_done", {"x": torch.ones(2)}, {"steps": 3})
+    assert main(["doctor"]) == 0 and "half_done" not in capsys.readouterr().out
+    monkeypatch.setattr(checkpoints, "CHECKPOINTS", checkpoints.checkpoints_folder())
+    assert main(["doctor"]) == 0 and "verified, in training" in capsys.readouterr().out
+    damage(begun / "half_done.safetensors", "truncated")
+    assert main(["doctor"]) == 2
+    assert "git checkout -- data/in_training" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", ["missing", "tensors missing", "card missing", "truncated", "altered"])

@@ -12,6 +12,7 @@ from tiny_models import PROMPT, numbers, save_all
 from soralab import recaptioning, world
 from soralab.command import film, main
 from soralab.command.film import nearest_learnt
+from soralab.files import checkpoints
 from soralab.files import films as films_file
 from soralab.files.checkpoints import save_checkpoint
 from soralab.files.films import read_film, save_film
@@ -226,6 +227,26 @@ def test_without_the_whole_model_sora_films_what_it_can(here, shelf, asked, monk
     assert main(["film", TWO]) == 0 and asked.pop()[0] == "sora"
     assert "the model never learnt 2 things; it films this all the same" in capsys.readouterr().err
     assert "there is no checkpoint sora_full" in refused(capsys, TWO, "--size", "32x32")
+
+
+def test_a_model_in_training_films_and_says_so(here, shelf, asked, monkeypatch, capsys):
+    """Where the course's own folder lacks it, it lies in data/in_training, with the first stage that it films through;
+    a reader's own folder of checkpoints has what it has."""
+    (own := here / "shelf").mkdir(), (begun := here / "begun").mkdir()
+    for name, folder in (("sora", own), ("sora_autoencoder", own), ("sora_full_autoencoder", begun)):
+        for suffix in (".json", ".safetensors"):
+            shutil.copy(shelf / f"{name}{suffix}", folder)
+    save_full(begun, level="full", steps=12_345)
+    monkeypatch.setenv("SORALAB_CHECKPOINTS", str(own))
+    monkeypatch.setattr(checkpoints, "BEGUN", begun)
+    assert "there is no checkpoint sora_full" in refused(capsys, TWO, "--size", "32x32")
+    monkeypatch.setattr(checkpoints, "CHECKPOINTS", own)
+    assert main(["film", TWO]) == 0 and asked.pop()[0] == "film"
+    assert "sora_full is still in training: this is what 12,345 steps made of it" in capsys.readouterr().err
+    assert main(["film", PROMPT]) == 0 and asked.pop()[0] == "sora" and not capsys.readouterr().err
+    assert "it takes sides that 8 divides" in refused(capsys, TWO, "--size", "33x32")  # one line, as ever
+    (begun / "sora_full.safetensors").write_bytes(b"cut off")
+    assert "git checkout -- data/in_training" in refused(capsys, TWO)
 
 
 def test_what_the_whole_model_learnt_is_not_called_new(asked, capsys):

@@ -17,7 +17,15 @@ from tiny_models import (
     tiny_sora,
 )
 
-from soralab.files.checkpoints import CHECKPOINTS, MEASURED, SHIPPED, CheckpointError, list_checkpoints, read_card
+from soralab.files.checkpoints import (
+    CHECKPOINTS,
+    MEASURED,
+    SHIPPED,
+    CheckpointError,
+    held_paths,
+    list_checkpoints,
+    read_card,
+)
 from soralab.sora import GUIDANCE, Filmmaker, Sora, SpacetimeAutoencoder, load_autoencoder, word_ids
 
 
@@ -200,6 +208,9 @@ def test_a_model_whose_card_alone_is_shipped_says_how_it_is_made(monkeypatch):
     monkeypatch.delenv("SORALAB_CHECKPOINTS", raising=False)
     for name in MEASURED:
         assert read_card(name)["metrics"]
+        if held_paths(name)[0].exists():  # what is still in training films through it
+            assert name == "sora_full_autoencoder"
+            continue
         with pytest.raises(CheckpointError, match=f"ships its card alone; `soralab train {name} --folder"):
             Filmmaker.load(name)
 

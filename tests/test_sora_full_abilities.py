@@ -11,6 +11,7 @@ from tiny_full import tiny_filmmaker
 from soralab import world
 from soralab.experiments import sora_full, sora_prediction
 from soralab.experiments import sora_full_abilities as abilities
+from soralab.files.checkpoints import load_checkpoint, save_checkpoint
 from soralab.training import profiles
 from soralab.world.language import short_caption
 from soralab.world.reader import read_caption
@@ -40,7 +41,7 @@ class Truth:
         return self.some(frames, len(pictures))
 
     def edit(self, films, new, strength, seed, told, rate):
-        assert rate == abilities.SHORT and new == [abilities._recoloured(scene) for scene in TOLD]
+        assert rate == abilities.SHORT and new == [abilities.recoloured(scene) for scene in TOLD]
         self.told = told
         return films
 
@@ -87,7 +88,7 @@ def test_an_edit_by_inversion_tells_what_the_films_are_and_one_by_noise_does_not
 
 def test_an_edit_asks_for_another_colour_and_nothing_else():
     for scene in TOLD:
-        old, new = (read_caption(text)[0] for text in (short_caption(scene), abilities._recoloured(scene)))
+        old, new = (read_caption(text)[0] for text in (short_caption(scene), abilities.recoloured(scene)))
         assert old.pop("colour") != new.pop("colour") and old == new
 
 
@@ -125,6 +126,42 @@ def test_what_is_measured_is_kept_and_told_in_a_table(monkeypatch, tmp_path):
         assert sora_full.metrics("sora_full", trained, tmp_path) == {"a, b": {"all": [3, 4]}}
     assert len(calls) == 1
     assert "a, b" in (line := sora_full.table({"a, b": {"all": [3, 4]}})) and "of 4: all 75 (30\u201395)" in line
+
+
+def test_a_compact_table_has_a_line_for_each_title_and_what_is_true_beside_it():
+    found = {"a": {"shape": [1, 2], "all": [3, 4]}, "b, c": {"all": [0, 8]}, f"{sora_full.TRUE}a": {"all": [4, 4]},
+             f"{sora_full.TRUE}b, c": {"all": [7, 8]}}  # fmt: skip
+    head, first, second = sora_full.compact(found, ["a", "b, c"], ("shape", "all")).splitlines()
+    assert head.split() == ["shape", "all", "true"] and first.split() == ["a", "50", "75", "(30\u201395)", "100"]
+    assert second.split() == ["b,", "c", "\u2013", "0", "(0\u201332)", "88"]
+    assert head.endswith("true") and {len(head), len(first), len(second)} == {len(head)}
+    head, line = sora_full.compact({"a": found["a"]}, ["a"], ("all",)).splitlines()
+    assert head.split() == ["all"] and line.split() == ["a", "75", "(30\u201395)"]
+
+
+def test_true_films_stand_beside_every_kind_of_prompt():
+    work = sora_full.work_on(Truth(), 8)
+    assert {"simple", "brought to life", "edited by noise, 0.6"} <= set(work)
+    for kind in ("simple", "full, two things"):
+        found = work[f"{sora_full.TRUE}{kind}"]()
+        assert found["all"] == [8, 8] and list(work)[list(work).index(kind) + 1] == f"{sora_full.TRUE}{kind}"
+
+
+def test_what_the_repository_holds_is_measured_and_its_card_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sora_full, "BEGUN", tmp_path)
+    monkeypatch.setattr(sora_full, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(sora_full, "begun", lambda: (tiny_filmmaker().sora, {}))
+    monkeypatch.setattr(sora_full, "load_autoencoder", lambda name: tiny_filmmaker().autoencoder)
+    seen = []
+    monkeypatch.setattr(sora_full, "work_on", lambda maker, count: {"a": lambda: seen.append(maker) or {"all": [3, 4]}})
+    weights = {"weight": torch.randn(3, 4)}
+    save_checkpoint(tmp_path / "sora_full", weights, {"steps": 7, "autoencoder": "x"}, eight_bits=True)
+    before, _ = load_checkpoint(tmp_path / "sora_full")
+    sora_full.main()
+    after, card = load_checkpoint(tmp_path / "sora_full")
+    torch.testing.assert_close(after["weight"], before["weight"], rtol=1e-6, atol=0)
+    assert card["metrics"] == {"a": {"all": [3, 4]}} and card["steps"] == 7 and not seen[0].sora.training
+    assert "of 4: all 75" in capsys.readouterr().out and (tmp_path / "runs" / "sora_full" / "metrics_7").is_dir()
 
 
 @pytest.mark.parametrize("run", [("latents", "v", "x"), ("pixels", "eps", "v")])

@@ -23,10 +23,12 @@ def standing(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "build", lambda: FullSora(CONFIG))
     monkeypatch.setattr(recipe, "load_autoencoder", lambda name: tiny_codec())
 
-    def stand(steps):
+    def stand(steps, of=1000):
         state = {f"ema/{key}": value for key, value in tiny_full().state_dict().items()}
         state |= {f"model/{key}": torch.zeros_like(value) for key, value in tiny_full().state_dict().items()}
-        save_checkpoint(tmp_path / "sora_full" / "from_0" / "state", state, {"step": steps, "seconds": 2.0 * steps})
+        config = replace(recipe.TRAINING, steps=of, warmup=1).card()
+        card = {"step": steps, "seconds": 2.0 * steps, "config": config}
+        save_checkpoint(tmp_path / "sora_full" / "from_0" / "state", state, card)
 
     stand(40)
     return stand
@@ -62,6 +64,7 @@ def test_the_average_of_the_weights_is_measured_and_rows_are_added_in_the_order_
     compute.main()
     rows, films = compute.load_experiment()
     assert list(rows) == ["40", "200"] and rows["40"]["seconds"] == 80 and set(films) == {"40", "200"}
+    assert rows["40"]["rate"] == rows["200"]["rate"] == 1
     assert rows["200"]["operations"] == pytest.approx(5 * rows["40"]["operations"], rel=0.05)
     for kind in compute.KINDS_ASKED:
         assert rows["40"][kind]["all"][1] == 2  # of the smoke profile
@@ -73,6 +76,18 @@ def test_the_average_of_the_weights_is_measured_and_rows_are_added_in_the_order_
     assert torch.equal(films["40"], films["200"])
 
 
+@pytest.mark.parametrize("of, rate", [(40, 0), (50, 0.667), (1000, 1)])
+def test_a_row_says_where_the_learning_rate_is(standing, of, rate):
+    """It falls over the last three tenths of the steps: of 50, step 40 has ten of fifteen before it."""
+    standing(40, of)
+    weights, done = recipe.average()
+    assert done == {"steps": 40, "seconds": 80, "rate": rate} and weights.keys() == tiny_full().state_dict().keys()
+    recipe.keep()
+    card = recipe.read_card(recipe.BEGUN / recipe.NAME)
+    assert card["rate"] == rate and card["level"] == "full" and card["autoencoder"] == recipe.AUTOENCODER
+    assert card["command"] == "soralab train sora_full" + (" --steps 40" if rate == 0 else "")
+
+
 def test_the_prompts_are_the_first_of_each_kind():
     assert compute.shown() == [text for kind in ("simple", "full, two things") for text in asked(kind, 3)[0]]
 
@@ -81,9 +96,10 @@ def test_the_table_says_shares_with_intervals():
     one = {"colour": [100, 100], "motion": [60, 100], "shape": [58, 100], "count": [99, 100], "all": [50, 100]}
     two = {**one, "colour": [12, 48], "all": [0, 100]}
     rows = {"1500": {"operations": 4.2e15, "simple": one, "full, two things": two}}
+    assert compute.table({"1500": {**rows["1500"], "rate": 0.0}}).splitlines()[1].split()[1] == "0%"
     head, first, second = compute.table(rows).splitlines()
-    assert head.split() == ["steps", "operations", "asked", "colour", "motion", "shape", "count", "all"]
-    assert first.split() == ["1,500", "4.2e+15", "simple", "100", "60", "58", "99", "50", "(40–60)"]
+    assert head.split() == ["steps", "rate", "operations", "asked", "colour", "motion", "shape", "count", "all"]
+    assert first.split() == ["1,500", "100%", "4.2e+15", "simple", "100", "60", "58", "99", "50", "(40–60)"]
     assert second.split() == ["full,", "two", "things", "25", "60", "58", "99", "0", "(0–4)"]
 
 

@@ -125,10 +125,22 @@ def test_true_films_have_every_mark_and_each_wrong_one_misses_its_own():
                             (replace(scene, objects=(*things, replace(things[0], x=0.3))), "count")):  # fmt: skip
         found = marks(film(changed), text)
         assert not found[missed] and not found["everything"], missed
+        assert scores.verdict(film(changed), text) == ("right" if missed == "size" else missed)
+    assert scores.verdict(film(scene), text) == "right"
+    other = replace(scene, objects=(replace(things[0], motion="slides right", velocity=(0.3, 0.0), shape="ring"),))
+    assert scores.verdict(film(other), text) == "motion, shape"
     striped = replace(scene, background="striped")
     panning = replace(striped, camera="pans left")
     assert marks(film(panning), descriptive_caption(panning))["camera"]
     assert not marks(film(striped), descriptive_caption(panning))["camera"]
+
+
+def test_a_relation_that_is_not_there_is_named_by_the_verdict():
+    scene = of("above", 1)[0]
+    told = descriptive_caption(scene)
+    assert scores.verdict(film(scene), told) == "right"
+    found = marks(film(exchanged(scene)), told)
+    assert "relation" in scores.verdict(film(exchanged(scene)), told).split(", ") and found["count"]
 
 
 def test_what_is_not_said_is_not_marked():

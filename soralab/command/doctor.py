@@ -102,11 +102,20 @@ def _machine() -> tuple[list[str], list[str]]:
 
 
 def _checkpoints() -> tuple[list[str], list[str]]:
-    from soralab.files.checkpoints import SHIPPED, checkpoint_paths, checkpoints_folder, default_mend, list_checkpoints
+    from soralab.files.checkpoints import (
+        BEGUN,
+        CHECKPOINTS,
+        SHIPPED,
+        checkpoint_paths,
+        checkpoints_folder,
+        default_mend,
+        list_checkpoints,
+    )
 
     lines, problems, found = [], [], list_checkpoints()
-    for entry in found:
-        state = "verified" if entry["verified"] else "NOT verified"
+    begun = list_checkpoints(BEGUN) if checkpoints_folder() == CHECKPOINTS else []
+    for entry in (*found, *begun):
+        state = ("" if entry["verified"] else "NOT ") + "verified" + (", in training" if entry in begun else "")
         size = f"{entry['parameters'] / 1e6:.1f} M parameters, {entry['bytes'] / 1e6:.1f} MB"
         lines.append(f"{entry['name']:22s}{size}, {state}")
         if entry["problem"]:

@@ -10,6 +10,7 @@ def declare(verbs):
     evaluate = verb(verbs, "evaluate", "measure a shipped model on what it never saw")
     evaluate.add_argument("name", help="such as sora or referee; a wrong one lists them all")
     evaluate.add_argument("--checkpoint", help="the path of your own instead")
+    evaluate.add_argument("--all", action="store_true", help="every checkpoint whose name begins with NAME, in turn")
     return evaluate
 
 
@@ -18,6 +19,13 @@ def run(options) -> None:
     from soralab.datasets.registry import SWITCH, chosen
     from soralab.experiments import experiment
 
+    if options.all:
+        other = "--checkpoint" if options.checkpoint else SWITCH if chosen() else None
+        if other:
+            raise ValueError(f"--all is of the course's own, on its own films, and {other} names others: leave one out")
+        for name in family(options.name):
+            print(f"\n{name}\n{'-' * len(name)}\n{experiment(name).evaluate(name)}", flush=True)
+        return
     if chosen():
         from soralab.experiments.real import evaluate
 
@@ -27,3 +35,14 @@ def run(options) -> None:
         return
 
     print(experiment(options.name).evaluate(options.name, options.checkpoint))
+
+
+def family(name: str) -> list[str]:
+    """A checkpoint, and the others whose names begin with its: those whose weights are here. Raises ValueError for a
+    name that there is none of."""
+    from soralab.experiments import EXPERIMENTS, experiment
+    from soralab.files.checkpoints import held_paths
+
+    experiment(name)
+    return [other for other in EXPERIMENTS
+            if other == name or other.startswith(f"{name}_") and held_paths(other)[0].exists()]  # fmt: skip

@@ -89,7 +89,7 @@ _guidance.__name__ = "number"  # what argparse calls it in its message
 
 def run(options) -> None:
     """Film the prompt and save it."""
-    from soralab.files.checkpoints import checkpoint_paths, read_card
+    from soralab.files.checkpoints import BEGUN, held_paths, read_card
     from soralab.files.films import check_film_path, save_film, try_film
     from soralab.world.hindi_reader import is_hindi
     from soralab.world.language import words
@@ -101,7 +101,7 @@ def run(options) -> None:
     prompt = read_prompt(english(options.prompt))
     if words(prompt.text) != words(options.prompt):
         print(f"{'translated' if is_hindi(options.prompt) else 'read as'}: {prompt.text}")
-    there = checkpoint_paths(WHOLE)[0].exists()  # until it is, what `sora` never learnt is filmed by it all the same
+    there = held_paths(WHOLE)[0].exists()  # where it is not, what `sora` never learnt is filmed by it all the same
     new = way or options.size or options.frames or there and prompt.unlearnt("simple")
     checkpoint = (WHOLE if new else "sora") if options.checkpoint is None else options.checkpoint
     card = read_card(checkpoint)
@@ -113,6 +113,9 @@ def run(options) -> None:
         maker.check(*size)
         unlearnt += beyond(clips_of(options, way, [len(film) for film in given]), *size)
     try_film(options.output, *size, options.n)
+    if held_paths(checkpoint)[0].parent == BEGUN:
+        print(f"soralab: {checkpoint} is still in training: this is what {card['steps']:,} steps made of it",
+              file=sys.stderr)  # fmt: skip
     for what in unlearnt:
         print(f"soralab: the model never learnt {what}; it films this all the same", file=sys.stderr)
     text = expanded(prompt.text, options.seed) if options.expand else prompt.text

@@ -1,19 +1,27 @@
-"""What chapter 16 measures of its whole model: `soralab evaluate sora_full`, and the card's metrics."""
+"""What chapter 16 measures of its whole model: `soralab evaluate sora_full`, and the card's metrics.
+
+As long as its training is not done, `python -m soralab.experiments.sora_full` measures what the repository holds of it,
+and writes that on its card.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from soralab.experiments import sora_full_abilities as abilities
-from soralab.experiments.sora_full_scores import ASKED, measure
+from soralab.experiments.sora_full_scores import ASKED, measure, shares, true_films
 from soralab.figures.curves import wilson
 from soralab.files.atomic import kept
+from soralab.files.checkpoints import BEGUN, load_checkpoint, save_checkpoint
 from soralab.recipes import RUNS, Trained
+from soralab.recipes.sora_full import NAME, begun
 from soralab.sora_full import FullFilmmaker, load_autoencoder
 from soralab.training.profiles import by_profile, device
 
-STRENGTHS = (0.6, 0.7, 0.8)  # of edits
+STRENGTHS, FEW = (0.6, 0.7, 0.8), (4, 8)  # of edits; steps of the sampler in the place of 20
+TRUE = "true films, "  # before a kind of prompt: what the referee reads in the world's own films of it
 
 
 def metrics(name: str, trained: Trained, folder: Path | None = None) -> dict[str, dict]:
@@ -30,8 +38,11 @@ def metrics(name: str, trained: Trained, folder: Path | None = None) -> dict[str
 def work_on(maker: FullFilmmaker, count: int) -> dict:
     """{what is measured: the function that measures it}."""
     some = max(2, count // 4)
-    work = {kind: partial(measure, maker, kind, count if kind.startswith(("simple", "full")) else some)
-            for kind in ASKED}  # fmt: skip
+    many = {kind: count if kind.startswith(("simple", "full")) else some for kind in ASKED}
+    work = {}
+    for kind, number in many.items():
+        work |= {kind: partial(measure, maker, kind, number), f"{TRUE}{kind}": partial(_true, kind, number)}
+    work |= {f"simple, in {steps} steps": partial(measure, maker, "simple", count, steps=steps) for steps in FEW}
     work |= {
         "brought to life": partial(abilities.animated, maker, some),
         "extended": partial(abilities.extended, maker, some, False),
@@ -42,6 +53,10 @@ def work_on(maker: FullFilmmaker, count: int) -> dict:
         work[f"edited by noise, {strength}"] = partial(abilities.edited, maker, some, strength)
         work[f"edited by inversion, {strength}"] = partial(abilities.edited, maker, some, strength, True)
     return work
+
+
+def _true(kind: str, number: int) -> dict[str, list[int]]:
+    return shares(*true_films(kind, number))
 
 
 def evaluate(name: str = "sora_full", checkpoint: str | None = None) -> str:
@@ -60,3 +75,35 @@ def table(found: dict[str, dict]) -> str:
             cells.append(f"{what} {100 * right / films:.0f} ({100 * low:.0f}\u2013{100 * high:.0f})")
         lines.append(f"{title:30s} of {max(of for _, of in row.values())}: " + ", ".join(cells))
     return "\n".join(lines)
+
+
+def compact(found: Mapping[str, Mapping], titles: Iterable[str], columns: Sequence[str]) -> str:
+    """A line for each of `titles`: in percent what is right in these columns; the last one with its 95 % interval, and
+    beside it what the referee reads in true films."""
+    titles = list(titles)
+    wide, true = max(map(len, titles)) + 1, any(f"{TRUE}{title}" in found for title in titles)
+    lines = [" " * wide + "".join(f"  {column}" for column in columns) + (" " * 8 + "true" if true else "")]
+    for title in titles:
+        shares = [f"{_percent(found[title].get(column)):>{len(column) + 2}s}" for column in columns]
+        low, high = wilson(*found[title][columns[-1]])
+        beside = _percent(found[f"{TRUE}{title}"][columns[-1]]) if true else ""
+        interval = f" ({100 * low:.0f}\u2013{100 * high:.0f})"
+        lines.append(f"{title:{wide}s}" + "".join(shares) + f"{interval:9s}{beside:>3s}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _percent(counts: Sequence[int] | None) -> str:
+    return f"{100 * counts[0] / counts[1]:.0f}" if counts else "\u2013"
+
+
+def main() -> None:
+    """Measure what the repository holds of the training, and write it on its card."""
+    tensors, card = load_checkpoint(BEGUN / NAME)
+    trained = Trained(begun()[0].eval().to(device()), card, RUNS / NAME / "log.jsonl")
+    found = metrics(NAME, trained, RUNS / NAME / f"metrics_{card['steps']}")
+    save_checkpoint(BEGUN / NAME, tensors, {**card, "metrics": found}, eight_bits=True)
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -74,12 +74,18 @@ def looped(maker: FullFilmmaker, number: int, **options) -> dict[str, list[int]]
     return _table(closed, texts, [SHORT, 2 * SHORT], true)
 
 
+def recoloured(scene: Scene) -> str:
+    """A scene's caption with the colour that follows the thing's own, in the world's order."""
+    colour = scene.objects[0].colour
+    return short_caption(scene).replace(colour, COLOURS[(COLOURS.index(colour) + 3) % len(COLOURS)], 1)
+
+
 def edited(maker: FullFilmmaker, number: int, strength: float, inverted: bool = False, **options) -> dict:
     """Films whose thing is to have another colour: the new colour there, the motion kept, both."""
     told = [s for s in scenes(number)]
     true = world.to_film(world.render(told, SHORT))
     texts = [short_caption(s) for s in told]
-    new = [_recoloured(s) for s in told]
+    new = [recoloured(s) for s in told]
     films = _in_parts(
         lambda a, b: maker.edit(
             true[a:b], new[a:b], strength, NOISE + a, told=texts[a:b] if inverted else None, rate=SHORT, **options
@@ -100,12 +106,6 @@ def physical(films: Tensor) -> dict[str, list[float]]:
     hidden = [kept for kept in map(physics.permanence, reports) if kept is not None]
     return {"gravity": [f.gravity for f in falls], "restitution": [f.restitution for f in falls],
             "permanent": [float(k.kept) for k in hidden]}  # fmt: skip
-
-
-def _recoloured(scene: Scene) -> str:
-    """The caption with the colour that follows the thing's own, in the world's order."""
-    colour = scene.objects[0].colour
-    return short_caption(scene).replace(colour, COLOURS[(COLOURS.index(colour) + 3) % len(COLOURS)], 1)
 
 
 def _in_parts(film, number: int) -> Tensor:

@@ -76,13 +76,15 @@ def load_experiment() -> tuple[dict[str, dict], dict[str, Tensor]]:
 
 
 def table(rows: Mapping[str, Mapping]) -> str:
-    """Of each stage and kind of prompt what is right, in percent: a line each, `all` with its Wilson interval."""
-    lines = [f"{'steps':>7s}{'operations':>12s}  {'asked':18s}" + "".join(f"{what:>8s}" for what in COLUMNS)]
+    """Of each stage and kind of prompt what is right, in percent: a line each, `all` with its Wilson interval. The
+    rate is the learning rate there, of its highest."""
+    lines = [f"{'steps':>7s}{'rate':>6s}{'operations':>12s}  {'asked':18s}" + "".join(f"{w:>8s}" for w in COLUMNS)]
     for steps, row in rows.items():
         for kind in KINDS_ASKED:
             shares = {what: 100 * row[kind][what][0] / row[kind][what][1] for what in COLUMNS}
             low, high = wilson(*row[kind]["all"])
-            stage = f"{int(steps):7,d}{row['operations']:12.1e}" if kind == KINDS_ASKED[0] else " " * 19
+            stage = f"{int(steps):7,d}{row.get('rate', 1):6.0%}{row['operations']:12.1e}"
+            stage = stage if kind == KINDS_ASKED[0] else " " * len(stage)
             lines.append(f"{stage}  {kind:18s}" + "".join(f"{share:8.0f}" for share in shares.values())
                          + f" ({100 * low:.0f}\u2013{100 * high:.0f})")  # fmt: skip
     return "\n".join(lines)

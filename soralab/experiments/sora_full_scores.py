@@ -22,6 +22,7 @@ from soralab.world.reader import read_caption, read_setting
 
 SEED, NOISE, CHUNK = 400, 10_000, 25
 COLUMNS = ("colour", "motion", "shape", "count", "all")
+JUDGED = (*COLUMNS[:-1], "background", "camera", "relation")  # what a verdict names
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,14 @@ def marks(film: Tensor, text: str) -> dict[str, bool]:
         found["relation"] = right
     found["everything"] = all(found.values())
     return found
+
+
+def verdict(film: Tensor, text: str) -> str:
+    """"right", or what is not: "motion, shape". Where things are too many or too few it is "count" alone, since what
+    they look like cannot be told then."""
+    found = marks(film, text)
+    wrong = [what for what in JUDGED if not found.get(what, True)]
+    return "count" if "count" in wrong else ", ".join(wrong) or "right"
 
 
 def asked(kind: str, count: int) -> tuple[list[str], list[world.Scene]]:

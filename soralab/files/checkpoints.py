@@ -50,7 +50,7 @@ MEASURED = ("recaptioning_painter", "sora_full_autoencoder", "sora_pixels")
 IN_TRAINING = ("sora_full",)
 """Those whose recipe stands and whose training is not done: neither card nor tensors yet."""
 BEGUN = ROOT / "data" / "in_training"
-"""What such a training came to so far, for whoever goes on with it; nothing else reads it."""
+"""What such a training came to so far, and what it films through: to go on with, and to film with until it is done."""
 
 
 IN_EIGHT_BITS = (
@@ -89,6 +89,13 @@ def checkpoint_paths(name: str | os.PathLike) -> tuple[Path, Path]:
     if isinstance(name, str) and len(Path(name).parts) == 1:
         stem = checkpoints_folder() / stem
     return stem.with_name(stem.name + ".safetensors"), stem.with_name(stem.name + ".json")
+
+
+def held_paths(name: str | os.PathLike) -> tuple[Path, Path]:
+    """`checkpoint_paths` of what is to be read: a plain name that the course's own folder lacks may lie in `BEGUN`."""
+    paths = checkpoint_paths(name)
+    begun = tuple(BEGUN / path.name for path in paths)
+    return begun if paths[0].parent == CHECKPOINTS and not paths[0].exists() and begun[0].exists() else paths
 
 
 def save_checkpoint(name: str | os.PathLike, tensors: dict, card: dict, eight_bits: bool = False) -> Path:
@@ -153,7 +160,7 @@ def load_checkpoint(name: str | os.PathLike, config: dict | None = None, device=
 
     from soralab.files.eight_bits import unpack
 
-    weights, card_path = checkpoint_paths(name)
+    weights, card_path = held_paths(name)
     mend = mend or default_mend(weights)
     card = read_card(name, mend)
     data = _verified(weights, card_path, card, mend)
@@ -213,7 +220,7 @@ def _tuples(value):
 
 def read_card(name: str | os.PathLike, mend: str | None = None) -> dict:
     """The card of checkpoint `name`, its tensors neither read nor verified. Raises CheckpointError."""
-    weights, card_path = checkpoint_paths(name)
+    weights, card_path = held_paths(name)
     mend = mend or default_mend(weights)
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
@@ -274,6 +281,8 @@ def _waiting(weights: Path) -> Path:
 
 def default_mend(weights: Path) -> str:
     """What to do about a checkpoint that is missing or damaged, as far as it can work."""
+    if weights.parent == BEGUN and (ROOT / ".git").exists():
+        return "bring it back with `git checkout -- data/in_training`"
     if weights.parent != checkpoints_folder():
         return "name another, or train it anew"
     if weights.stem in MEASURED:

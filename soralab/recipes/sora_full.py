@@ -31,7 +31,7 @@ from soralab.recipes import RUNS, Trained
 from soralab.recipes.sora import wordings
 from soralab.sora_full import Films, FullConfig, FullSora, latents, shift_of
 from soralab.training import loop
-from soralab.training.loop import TrainConfig
+from soralab.training.config import TrainConfig, learning_rate
 from soralab.training.muon import muon_groups
 from soralab.training.profiles import by_profile, device, hardware
 from soralab.training.progress import progress
@@ -299,20 +299,24 @@ def first_stage() -> CausalAutoencoder:
     return load_autoencoder(str(held) if checkpoint_paths(held)[1].exists() else AUTOENCODER)
 
 
-def average(name: str = NAME) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """What the training in runs/NAME came to so far: the average of its weights, and its steps and seconds."""
+def average(name: str = NAME) -> tuple[dict[str, Tensor], dict[str, int | float]]:
+    """What the training in runs/NAME came to so far: the average of its weights, and {"steps": ..., "seconds": ...,
+    "rate": what the learning rate is of its highest, 0 at the end of a training}."""
     _, before = begun()
     state, card = load_checkpoint(_run(name, before) / "state")
     weights = {key.removeprefix("ema/"): value for key, value in state.items() if key.startswith("ema/")}
-    done = {"steps": before["steps"] + card["step"], "seconds": round(before["seconds"] + card["seconds"])}
+    config = TrainConfig(**card["config"])
+    done = {"steps": before["steps"] + card["step"], "seconds": round(before["seconds"] + card["seconds"]),
+            "rate": round(learning_rate(card["step"], config) / config.lr, 3)}  # fmt: skip
     return weights, done
 
 
 def keep(name: str = NAME) -> Path:
     """Put `average` into the repository, in eight bits. Returns the file."""
     weights, done = average(name)
+    to = f" --steps {done['steps']}" if not done["rate"] else ""
     card = {**done, "config": asdict(FullConfig()), "autoencoder": AUTOENCODER, "data_seed": SEED, "batch": BATCH,
-            "command": f"soralab train {name}", "hardware": hardware()}  # fmt: skip
+            "command": f"soralab train {name}{to}", "level": "full", "hardware": hardware()}  # fmt: skip
     return save_checkpoint(BEGUN / NAME, weights, card, eight_bits=True)
 
 
