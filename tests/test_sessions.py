@@ -286,3 +286,52 @@ def test_no_guide_shows_raw_latex(number):
     """On paper and in a terminal nobody sets a formula."""
     text = re.sub(r"^    .*$", "", show(number), flags=re.M) + show(number, "handout")
     assert not re.search(r"\\[a-zA-Z]+|\$[^$\n]*[\\_^][^$\n]*\$", text)
+
+
+# ----------------------------------------------------------------------------- what a guide tells of its chapter's page
+
+
+def page(name: str) -> str:
+    """All that a page says: its text, and what its cells print."""
+    (path,) = NOTEBOOKS.glob(f"{name}_*.ipynb")
+    said = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        said += cell["source"]
+        for output in cell.get("outputs", []):
+            said += [*output.get("text", []), "\n", *output.get("data", {}).get("text/plain", []), "\n"]
+    return re.sub(r"\s+", " ", "".join(said))
+
+
+@pytest.mark.parametrize("chapter, told, shown", [
+    ("01", "pixel error 0.093 against 0.082", ("no skips", "0.093", "0.082")),
+    ("04", "fixed at 14.3 does as well as a learned one (78.9 % against 77.9",
+     ("fixed at 14.3 14.3 78.9%", "77.9%")),
+    ("04", "a factor of 1 gets 16.6 %", ("fixed at 1 1.0 16.6%",)),
+    ("04", "gets 52.0 % there, but only 89.6 % at home", ("52.0 %", "89.6 %")),
+    ("05", "use all 128 without revival (29.6 dB, against 28.5", ("ever used 128", "29.6", "28.5")),
+    ("06", "(12.5 % read right before, 32.5 % after)", ("given 12.5% made 32.5%",)),
+    ("07", "cost the shipped model 38 points; 400 steps with dropping win back 12.5 of them, and cost 6.0",
+     ("38 points", "12.5", "6.0")),
+    ("07", "1.8 ± 0.9 points over a constant one, and no dropping at all is 2.6",
+     ("1.8 ± 0.9", "2.6 points behind")),
+    ("07", "1.9 times padded rows; squares are quicker still", ("1.89 times padded", "2.69 times padded")),
+    ("08", "With tubelets, the paper's tokens, it is not behind: 99.8 % against 98.1",
+     ("model 1 99.8%", "model 2 98.1%")),
+    ("08", "the reader at least 94 % sure", ("94 % sure",)),
+    ("09", "from level 0 to 0.45 the made films that are right fall from 37 to 23 %", ("37", "23")),
+    ("09", "25 of 60 made films are right, and 16 for a twin", ("25 of", "16")),
+    ("09", "ends 0.095 off", ("9.5e-02",)),
+    ("10", "a hundred and fifty films decide four points (72.7 and 76.7 %", ("72.7", "76.7")),
+    ("10", "a sixth of the flicker from latents with noise, and three parts in a hundred",
+     ("sixth", "three parts in a")),
+    ("11", "windows end 4.0 % above full attention, and 1.6 % with one full block", ("+4.0", "+1.6")),
+    ("12", "stayed a coin's, 57 of 111", ("heavy noise counts more 111 60 57",)),
+    ("12", "218 times", ("218",)), ("12", "91 % precision from it, 94 from", ("91", "94")),
+    ("12", "Of 515 shapes", ("515",)),
+    ("17", "ours was the fastest with sliding tiles alone", ("sliding",)),
+])  # fmt: skip
+def test_a_number_that_a_guide_tells_is_its_page_s(chapter, told, shown):
+    guide, = FOLDER.glob(f"{chapter}_*.md")
+    assert told in guide.read_text(encoding="utf-8"), told
+    for number in shown:
+        assert number in page(chapter), number
