@@ -53,5 +53,5 @@ def test_what_is_predicted(said, runs):
     apart = {t: max(each) / min(each) for t in TIMES for each in [[error(runs, "latents", k, "v", t) for k in KINDS]]}
     assert max(apart, key=apart.get) == 0.1 and "In latents it matters most where there is little noise" in said
     film, noise, velocity = (error(runs, "pixels", kind, "v", 0.9) for kind in KINDS)
-    assert f"a squared error of {noise:.0f}." in said and f"off by {velocity:.2f}" in said
-    assert round(velocity / film) == 10 and f"ten times as much as by who says the film ({film:.3f})" in said
+    assert f"a squared error of {noise:.0f}." in said and f"the error is {velocity:.2f}" in said
+    assert round(velocity / film) == 10 and f"ten times that of a network that says the film ({film:.3f})" in said

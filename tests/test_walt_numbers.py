@@ -141,7 +141,7 @@ def test_what_is_said_of_what_the_copies_lose():
     assert [percent(table["simple"]["all"]) for table in (found, COPIES["walt_autoencoder"])] == ["99.7 %", "98.3 %"]
     assert f"{found['full']['psnr']:.1f} against {COPIES['walt_autoencoder']['full']['psnr']:.1f}" in said
     still, of = after["in front of"]
-    assert abs(still / of - 0.5) < 0.05 and f"half are still wrong, {still} of {of}" in said
+    assert 0.5 < still / of < 0.6 and f"more than half are still wrong, {still} of {of}" in said
     scenes = [world.sample_scene(11, k) for k in range(2000)]
     share = sum(s.relation is not None and s.relation.kind == "in front of" for s in scenes) / len(scenes)
     assert abs(share - 1 / 18) < 0.01 and "one in eighteen of training's crowded ones" in said

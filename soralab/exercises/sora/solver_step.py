@@ -30,7 +30,7 @@ def solution(x: Tensor, x0: Tensor, t: float, s: float, x0_past: Tensor | None, 
     if x0_past is not None and s > 0 and t_past < 1:
         ratio = (level(s) - level(t)) / (level(t) - level(t_past))
         goal = x0 + ratio / 2 * (x0 - x0_past)
-    return s / t * x + (1 - s - s / t * (1 - t)) * goal
+    return s / t * x + (1 - s / t) * goal
 
 
 def cases() -> Iterator[Case]:
@@ -91,7 +91,7 @@ def all_steps_alike(x, x0, t, s, x0_past, t_past):
 def from_the_past(x, x0, t, s, x0_past, t_past):
     step = solution(x, x0, t, s, x0_past, t_past)
     ahead = x0_past is not None and s > 0 and t_past < 1
-    return step + (1 - s - s / t * (1 - t)) * (x0_past - x0) if ahead else step
+    return step + (1 - s / t) * (x0_past - x0) if ahead else step
 
 
 def backwards(x, x0, t, s, x0_past, t_past):
@@ -117,9 +117,9 @@ EXERCISE = Exercise(
     statement="""
         The films of this chapter are not made by Euler's method, but by **DPM-Solver++**
         ([2211.01095](https://arxiv.org/abs/2211.01095), algorithm 2). Euler believes the network's best guess $x_0$ of
-        the film for a whole step: of the noise in $x_t$ it keeps the share $s/t$, and the rest becomes film,
+        the film for a whole step: it keeps the share $s/t$ of $x_t$, and the rest becomes film,
 
-        $$x_s = \\frac{s}{t}\\,x_t + \\Big(1 - s - \\frac{s}{t}\\,(1 - t)\\Big)\\,x_0 .$$
+        $$x_s = \\frac{s}{t}\\,x_t + \\Big(1 - \\frac{s}{t}\\Big)\\,x_0 .$$
 
         But that guess moves as the noise falls. So look where it was one step ago, and put in place of $x_0$ the value
         it will have **half a step from now** if it goes on moving as it did. What it moves along evenly is not $t$ but
