@@ -95,8 +95,13 @@ def dense(name, batch, heads, queries, keys, dim, causal=False, seed=7, slack=1.
 
 
 def far_below(name) -> Case:
-    """Logits around -120: a key that does not exist, whose logit is 0, would have a weight above all numbers."""
-    case = dense(name, 1, 4, 17, 24, 16, slack=10.0)
+    """Logits around -120: a key that does not exist, whose logit is 0, would have a weight above all numbers.
+
+    Float32 rounds such a logit by a hundred-thousandth. Backwards it is computed anew, and where it is added up in
+    another order the weights of a row no longer fit its output; keys of mean -5.5 multiply that. Plain float32, in
+    twelve orders drawn at random, has dq off by 3.9e-5 to 6.7e-5 of its norm: hence the slack.
+    """
+    case = dense(name, 1, 4, 17, 24, 16, slack=50.0)
     case.q += 5.5
     case.k -= 5.5
     return case
