@@ -144,6 +144,7 @@ def test_true_films_stand_beside_every_kind_of_prompt():
     assert {"simple", "brought to life", "edited by noise, 0.6"} <= set(work)
     for kind in ("simple", "full, two things"):
         found = work[f"{sora_full.TRUE}{kind}"]()
+        assert sora_full.FEW == tuple(work[f"simple, in {steps} steps"].keywords["steps"] for steps in sora_full.FEW)
         assert found["all"] == [8, 8] and list(work)[list(work).index(kind) + 1] == f"{sora_full.TRUE}{kind}"
 
 

@@ -129,6 +129,8 @@ def test_true_films_have_every_mark_and_each_wrong_one_misses_its_own():
     assert scores.verdict(film(scene), text) == "right"
     other = replace(scene, objects=(replace(things[0], motion="slides right", velocity=(0.3, 0.0), shape="ring"),))
     assert scores.verdict(film(other), text) == "motion, shape"
+    two = descriptive_caption(replace(scene, objects=(*things, replace(things[0], colour="blue", x=0.3))))
+    assert scores.verdict(film(scene), two) == "count"  # and not all else that cannot be told then
     striped = replace(scene, background="striped")
     panning = replace(striped, camera="pans left")
     assert marks(film(panning), descriptive_caption(panning))["camera"]
