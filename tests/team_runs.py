@@ -22,22 +22,22 @@ from torch import nn
 
 from soralab.files.lock import alone
 from soralab.sora import Sora, SoraConfig
-from soralab.training import loop
+from soralab.training import loop, muon
 from soralab.training.context import shared_tokens
 from soralab.training.distributed import TEAM, team
 from soralab.training.loop import TrainConfig, train
-from soralab.training.muon import muon_groups
+from soralab.training.muon import muon_groups, orthogonal
 from soralab.training.sharded import Sharded
 
 CONFIG = TrainConfig(steps=24, lr=0.02, warmup=3, log_every=5, save_every=6, precision="float32", ema=0.9)
 
 
 def build() -> nn.Sequential:
-    """A model with dropout, a frozen layer, one that a loss may leave out, and a matrix for Muon."""
+    """A model with dropout, a frozen layer, one that a loss may leave out, and three matrices for Muon."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 16), nn.Tanh(), nn.Dropout(0.2), nn.Linear(16, 1),
-                              nn.Linear(16, 1))  # fmt: skip
+                              nn.Linear(16, 1), nn.Linear(16, 16), nn.Linear(16, 16))  # fmt: skip
     model[0].requires_grad_(False)
     return model
 
@@ -50,7 +50,7 @@ def batch_fn(step, size=12):
 def loss_fn(model, batch, generator):
     """Not by model(x): any of its parts may be called. Every third step has a second head."""
     x = model[0](batch["x"] + 0.1 * torch.randn(batch["x"].shape, generator=generator))
-    found = model[4](hidden := model[3](model[2](model[1](x))))
+    found = model[4](hidden := model[3](model[2](model[7](model[6](model[1](x))))))
     loss = (found - batch["y"]).square().mean()
     if batch["step"] % 3 == 0:
         loss = loss + 0.1 * model[5](hidden).square().mean()
@@ -71,7 +71,7 @@ def at(step, rank, act):
 def run(folder, loss=loss_fn, config=CONFIG, model=None, batches=batch_fn):
     """Train in a folder: the model."""
     model = model or build()
-    train(model, loss, batches, config, folder, parameters=muon_groups(model, inside="1.weight", scale=0.5))
+    train(model, loss, batches, config, folder, parameters=muon_groups(model, ".weight", ("4.", "5."), scale=0.5))
     return model
 
 
@@ -175,6 +175,18 @@ def film_of_two(mine, height: int = 8, width: int = 8) -> dict:
     return {"apart": apart, "tokens": seen, "tensors": len(whole)}
 
 
+def divided(mine) -> list[dict]:
+    """Of stacks of one to five matrices: how many this process took, and whether all came out as by one process."""
+    found = []
+    for count in range(1, 6):
+        for dtype in (torch.float32, torch.bfloat16):
+            stack = torch.randn(count, 6, 4, generator=torch.Generator().manual_seed(count)).to(dtype)
+            took = []
+            out = mine.divided(lambda x, took=took: (took.append(len(x)), orthogonal(x))[1], stack)
+            found.append({"count": count, "took": sum(took), "same": torch.equal(out, orthogonal(stack))})
+    return found
+
+
 @contextmanager
 def other(mine, seen, **changes):
     """Inside, trainings go by another team: seen["rows"] tells of which shapes its shards are."""
@@ -207,7 +219,8 @@ def read_in_order_of(rank):
 def main(folder: Path, step: int) -> None:
     seen = {}
     with team() as mine:
-        run(folder / "whole")
+        with patch.object(muon, "orthogonal", lambda x: (seen.setdefault("took", []).append(len(x)), orthogonal(x))[1]):
+            run(folder / "whole")
         seen["prepared"] = (folder / "prepared").exists()  # process 0 comes here first
         if mine.leads:
             time.sleep(0.3)
@@ -222,6 +235,7 @@ def main(folder: Path, step: int) -> None:
         with alone(folder / "whole", "training") if mine.leads else nullcontext():
             caught(seen, "refused", lambda: run(folder / "whole"))
         with mine.together():
+            seen["divided"] = divided(mine)
             seen["film"] = film_of_two(mine)
             try:
                 film_of_two(mine, 2, 6)  # five times three tokens

@@ -93,6 +93,15 @@ def test_two_processes_train_as_one_bit_for_bit(whole, two):
     assert same_state(two[0] / "whole", whole) and same_log(two[0] / "whole", whole)
 
 
+def test_two_processes_share_the_matrices_that_muon_makes_orthogonal(two):
+    """Each does half of them, of an odd number one less or more; one alone is not worth the way to the other."""
+    for rank in (0, 1):
+        seen = json.loads((two[0] / f"{rank}.json").read_text())
+        assert seen["took"] == [2 - rank] * CONFIG.steps  # of the three of a training
+        assert [row["took"] for row in seen["divided"][::2]] == ([1, 1, 2, 2, 3], [1, 1, 1, 2, 2])[rank]
+        assert all(row["same"] for row in seen["divided"]), seen
+
+
 def test_the_first_process_goes_ahead(two):
     seen = [json.loads((two[0] / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert [each["prepared"] for each in seen] == [False, True]

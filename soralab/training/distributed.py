@@ -154,6 +154,19 @@ class Team:
         dist.all_reduce(found)
         return dict(zip(names, found.tolist(), strict=True))
 
+    def divided(self, work: Callable[[Tensor], Tensor], stack: Tensor) -> Tensor:
+        """work(stack), which takes each matrix of [n, ...] alone: every process does some of them, and all get all."""
+        if len(stack) < 2 or self.world == 1:
+            return work(stack)
+        each = -(-len(stack) // self.world)
+        mine = stack[self.rank * each :][:each]
+        done = torch.zeros_like(stack[:each])  # of the last processes some are padding
+        if len(mine):
+            done[: len(mine)] = work(mine)
+        found = [torch.empty_like(done) for _ in range(self.world)]
+        dist.all_gather([t.view(torch.uint8) for t in found], done.view(torch.uint8))  # gloo knows no bfloat16
+        return torch.cat(found)[: len(stack)]
+
     def most(self, number: int) -> int:
         """The largest of the processes' numbers."""
         if self.world == 1:

@@ -155,6 +155,7 @@ class _Run:
         fused = self.device.type in ("cpu", "cuda")
         self.optimizer = MuonAdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay,
                                    fused=fused, dtype=self.dtype)
+        self.optimizer.divided = self.team.divided
         self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.module, self.parts = self.team.wrap(model, loss_fn), self.team.parts()
         self.shards: Sharded | None = None

@@ -29,6 +29,7 @@ class MuonAdamW(torch.optim.AdamW):
         super().__init__(groups, lr=lr, **adamw)
         self.momentum, self.dtype = momentum, dtype or torch.float32
         self.cut = None  # soralab.training.sharded, where a process has some rows of each weight alone
+        self.divided = lambda work, stack: work(stack)  # the loop's: several processes share the matrices of a stack
         for group in self.param_groups:
             for p in group["params"] if group.get("muon") else ():
                 if p.ndim < 2:
@@ -76,7 +77,7 @@ class MuonAdamW(torch.optim.AdamW):
             matrices = torch.stack(steps)
             matrices = self.cut.matrices(matrices, stack[0]) if self.cut else matrices
             matrices = matrices.flatten(2)  # a kernel [out, in, ...] is the matrix [out, in * ...]
-            found = orthogonal(matrices.to(self.dtype)).to(stack[0].dtype).reshape(len(stack), *shape)
+            found = self.divided(orthogonal, matrices.to(self.dtype)).to(stack[0].dtype).reshape(len(stack), *shape)
             found = (self.cut.rows_of(found) if self.cut else found).unbind()
             torch._foreach_add_(stack, found, alpha=-0.2 * max(matrices.shape[1:]) ** 0.5 * group["lr"])
 
