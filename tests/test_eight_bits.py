@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from soralab import experiments
-from soralab.files.checkpoints import IN_EIGHT_BITS, IN_TRAINING, MEASURED, SHIPPED, load_checkpoint, save_checkpoint
+from soralab.files.catalogue import IN_EIGHT_BITS, IN_TRAINING, MEASURED, SHIPPED
+from soralab.files.checkpoints import load_checkpoint, save_checkpoint
 from soralab.files.eight_bits import STEP, pack, unpack
 
 

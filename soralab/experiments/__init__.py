@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from soralab.files.checkpoints import IN_EIGHT_BITS
+from soralab.files.catalogue import IN_EIGHT_BITS
 from soralab.recipes import RECIPES, RUNS, Trained, recipe
 
 EXPERIMENTS = {**RECIPES, "referee": "referee"}  # the referee is code: it is measured, and there is nothing to train

@@ -28,39 +28,14 @@ from soralab.files.atomic import (
     sync,
     sync_folder,
 )
+from soralab.files.catalogue import IN_TRAINING, MEASURED, SHIPPED
 from soralab.files.damage import out_of_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINTS = ROOT / "data" / "checkpoints"
 """Where the shipped checkpoints lie; the environment variable SORALAB_CHECKPOINTS names another folder."""
-
-
-SHIPPED = (
-    "align_your_latents", "clip", "film_autoencoder", "film_painter", "imagen_base", "imagen_space", "imagen_student",
-    "imagen_time", "latent_autoencoder", "latent_diffusion", "llava", "make_a_video", "make_a_video_prior",
-    "make_a_video_space", "navit", "recaptioning", "recaptioning_expander", "sora", "sora_autoencoder",
-    "temporal_decoder", "transformer", "unet", "unet_denoiser", "vit", "vivit", "vqvae", "vqvae_films", "vqvae_prior",
-    "walt", "walt_autoencoder",
-)  # fmt: skip
-"""The checkpoints that the course ships."""
-MEASURED = ("recaptioning_painter", "sora_full_autoencoder", "sora_pixels")
-"""Those of which it ships the card alone: what was measured with them is told, and no chapter needs the tensors.
-
-`soralab.recipes` makes all of both, and a test keeps them equal."""
-IN_TRAINING = ("sora_full",)
-"""Those whose recipe stands and whose training is not done: neither card nor tensors yet."""
 BEGUN = ROOT / "data" / "in_training"
-"""What such a training came to so far, and what it films through: to go on with, and to film with until it is done."""
-
-
-IN_EIGHT_BITS = (
-    "imagen_base", "imagen_space", "imagen_student", "imagen_time", "llava", "make_a_video", "make_a_video_prior",
-    "make_a_video_space", "recaptioning", "recaptioning_expander", "sora_full", "sora_full_autoencoder", "transformer",
-    "vivit",
-)  # fmt: skip
-"""Those whose matrices and kernels are stored in a byte a weight: they are measured as they are stored."""
-
-
+"""What a training that is not done came to, and what it films through: to go on with, and to film with until then."""
 FORMAT = 1
 """Of a checkpoint's two files, as its card says it ("format"); a card that says nothing is of format 1."""
 
