@@ -43,16 +43,19 @@ def test_a_shared_name_is_the_first_chapters_whose_page_or_file_imports_it(clone
     assert taken(clone, "from soralab.training import cut\nimport soralab.blocks") == {}
 
 
-def test_what_a_chapters_file_makes_is_its_own_and_the_kernels_are_chapter_17s(clone):
+def test_what_a_chapters_file_makes_is_its_own_and_so_are_the_kernels_and_dits_block(clone):
     assert taken(clone, "from soralab.clip import b, A\ndef f():\n    from soralab.vit import c") == {
         3: ["c"], 4: ["A", "b"]}  # fmt: skip
     assert taken(clone, "from soralab.kernels.dispatch import Packed") == {17: ["Packed"]}
+    assert taken(clone, "from soralab.blocks.dit import Block") == {16: ["Block"]}
+    assert taken(clone, "from soralab.blocks.dither import Block") == {}
     assert taken(clone, "from soralab.clip import a\nfrom soralab.walt import b", "walt") == {4: ["a"]}  # not of itself
 
 
 def test_the_whole_model_has_parts_of_these_chapters():
     model = imports.chapters_of("soralab/sora_full.py")
     assert "PromptEncoder" in model[4] and {"guide", "SAMPLERS"} <= set(model[6]) and model[15] == ["invert"]
+    assert model[16] == ["Block", "initialise"] and "Block" in model[11]
     assert model[7] == model[17] == ["Packed"] and {"CausalAutoencoder", "LowRank"} <= set(model[11])
     assert imports.chapters_of("soralab/command/film.py")[12] == ["Expander"]
 

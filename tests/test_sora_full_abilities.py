@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from test_device import here_and_there
@@ -15,7 +14,6 @@ from soralab.files.checkpoints import load_checkpoint, save_checkpoint
 from soralab.training import profiles
 from soralab.world.language import short_caption
 from soralab.world.reader import read_caption
-from soralab.world.scene import WALL
 
 TOLD = abilities.scenes(12)
 TEXTS = [short_caption(scene) for scene in TOLD]
@@ -90,18 +88,6 @@ def test_an_edit_asks_for_another_colour_and_nothing_else():
     for scene in TOLD:
         old, new = (read_caption(text)[0] for text in (short_caption(scene), abilities.recoloured(scene)))
         assert old.pop("colour") != new.pop("colour") and old == new
-
-
-def test_the_world_s_physics_are_measured_as_they_are():
-    some = [s for s in (world.sample_scene(3, k, "simple", "test") for k in range(150))
-            if s.objects[0].motion in ("bounces", WALL)]  # fmt: skip
-    films = world.to_film(world.render(some, 9))
-    found = abilities.physical(films)
-    assert np.allclose(found["gravity"], 8, atol=0.1) and np.allclose(found["restitution"], 0.8, atol=0.02)
-    assert found["permanent"] and all(found["permanent"])
-    gone = films.clone()
-    gone[:, 5:] = gone[:, 4:5]  # what is behind the wall never comes out
-    assert not any(abilities.physical(gone)["permanent"])
 
 
 def test_all_abilities_compute_on_the_card():

@@ -93,14 +93,14 @@ def test_the_prompts_are_the_first_of_each_kind():
 
 
 def test_the_table_says_shares_with_intervals():
-    one = {"colour": [100, 100], "motion": [60, 100], "shape": [58, 100], "count": [99, 100], "all": [50, 100]}
-    two = {**one, "colour": [12, 48], "all": [0, 100]}
+    one = {"colour": [100, 100], "motion": [60, 100], "shape": [58, 100], "size": [99, 100], "everything": [50, 100]}
+    two = {**one, "colour": [12, 48], "background": [7, 10], "everything": [0, 100]}
     rows = {"1500": {"operations": 4.2e15, "simple": one, "full, two things": two}}
     assert compute.table({"1500": {**rows["1500"], "rate": 0.0}}).splitlines()[1].split()[1] == "0%"
     head, first, second = compute.table(rows).splitlines()
-    assert head.split() == ["steps", "rate", "operations", "asked", "colour", "motion", "shape", "count", "all"]
-    assert first.split() == ["1,500", "100%", "4.2e+15", "simple", "100", "60", "58", "99", "50", "(40–60)"]
-    assert second.split() == ["full,", "two", "things", "25", "60", "58", "99", "0", "(0–4)"]
+    assert head.split() == ["steps", "rate", "operations", "asked", *compute.TOLD]
+    assert first.split() == ["1,500", "100%", "4.2e+15", "simple", "100", "60", "58", "99", "–", "50", "(40–60)"]
+    assert second.split() == ["full,", "two", "things", "25", "60", "58", "99", "70", "0", "(0–4)"]
 
 
 def test_libraries_are_of_the_recipes_sizes():

@@ -125,7 +125,7 @@ def test_true_films_have_every_mark_and_each_wrong_one_misses_its_own():
                             (replace(scene, objects=(*things, replace(things[0], x=0.3))), "count")):  # fmt: skip
         found = marks(film(changed), text)
         assert not found[missed] and not found["everything"], missed
-        assert scores.verdict(film(changed), text) == ("right" if missed == "size" else missed)
+        assert scores.verdict(film(changed), text) == missed
     assert scores.verdict(film(scene), text) == "right"
     other = replace(scene, objects=(replace(things[0], motion="slides right", velocity=(0.3, 0.0), shape="ring"),))
     assert scores.verdict(film(other), text) == "motion, shape"

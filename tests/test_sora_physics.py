@@ -114,6 +114,17 @@ def test_columns_stand_for_films_in_order_and_a_model_s_own_films_for_its_prompt
     assert None not in found[experiment.TRUE]["gravity"]
 
 
+def test_the_whole_model_films_the_same_prompts_from_the_same_seeds(monkeypatch):
+    monkeypatch.setattr(experiment, "CHUNK", 4)
+    maker = Maker(SEEN)
+    found = measured(maker, SEEN, 6, experiment.whole_films)
+    assert maker.asked == [(4, experiment.NOISE), (2, experiment.NOISE + 4)] and set(found) == {experiment.WHOLE}
+    both = {SEEN: found | measured(Maker(SEEN), SEEN, 6)}
+    kept = experiment.of_these(both, experiment.WHOLE, experiment.TRUE)
+    assert list(kept[SEEN]) == [experiment.WHOLE, experiment.TRUE] and kept[SEEN][experiment.TRUE]["gravity"]
+    assert experiment.of_these(both, "nobody's") == {SEEN: {}}
+
+
 def test_a_fall_is_early_if_it_ends_before_frame_3():
     height = lambda time: GRAVITY * time**2 / 2  # noqa: E731
     of = {"gravity": [GRAVITY, None, GRAVITY, 2 * GRAVITY], "drop": [height(0.32), None, height(0.34), height(0.34)]}
@@ -144,20 +155,23 @@ def test_what_was_measured_is_kept_and_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiment, "FOLDER", tmp_path / "runs")
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr(experiment.Filmmaker, "load", lambda name: name)
-    asked = []
+    monkeypatch.setattr(experiment.FullFilmmaker, "load", lambda name: name)
+    asked, whose = [], {"sora": "sora", "sora_full": experiment.WHOLE}
 
-    def found(maker, kind, films):
+    def found(maker, kind, films, way):
         asked.append((maker, kind, films))
+        assert way is {"sora": experiment.films_of, "sora_full": experiment.whole_films}[maker]
         names = experiment.PARTS if kind == HIDDEN else experiment.FALL
-        return {"sora": {name: [0.5] * films for name in names}}
+        return {whose[maker]: {name: [0.5] * films for name in names}}
 
     monkeypatch.setattr(experiment, "measured", found)
     for _ in range(2):
         experiment.main()
-    assert asked == [("sora", kind, 2) for kind in (SEEN, NEW, HIDDEN)]
+    assert asked == [(maker, kind, 2) for kind in (SEEN, NEW, HIDDEN) for maker in ("sora", "sora_full")]
     shipped = json.loads(experiment.FILE.read_text(encoding="utf-8"))
     assert experiment.load_experiment(experiment.FILE) == shipped["found"] and shipped["films"] == 2
     assert set(shipped["found"]) == {SEEN, NEW, HIDDEN} and "2 of 2" in capsys.readouterr().out
+    assert all(set(of) == set(whose.values()) for of in shipped["found"].values())
     assert experiment.load_experiment(tmp_path / "none.json") == {}
 
 
@@ -172,10 +186,10 @@ def said() -> str:
 def test_how_things_fall(said):
     found = experiment.load_experiment()
     assert all(len(there(of["gravity"])) == len(of["gravity"]) == 200 for kind in (SEEN, NEW)
-               for of in found[kind].values())  # fmt: skip
+               for whose, of in found[kind].items() if whose != experiment.WHOLE)  # fmt: skip
     assert "All two hundred squares fall, and all two hundred things of other shapes" in said
-    columns = {(kind, whose): {what: there(of[what]) for what in experiment.FALL}
-               for kind in (SEEN, NEW) for whose, of in found[kind].items()}  # fmt: skip
+    columns = {(kind, whose): {what: there(of[what]) for what in experiment.FALL} for kind in (SEEN, NEW)
+               for whose, of in found[kind].items() if whose != experiment.WHOLE}  # fmt: skip
     median = {row: {what: float(np.median(column)) for what, column in of.items()} for row, of in columns.items()}
     seen, new, true = median[SEEN, "sora"], median[NEW, "sora"], median[SEEN, "true films"]
     assert f"True films give {true['gravity']:.1f} and {true['restitution']:.2f}" in said

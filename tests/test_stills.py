@@ -329,6 +329,7 @@ def test_standing_of_true_pictures_and_of_pictures_that_are_turned():
     texts, scenes = stills.prompts("test", 2, 40, seed=3)
     shown = stills.pictures(scenes)
     right = relation.standing(shown, texts)
+    assert relation.told(right).startswith(f"pictures {len(texts)}, both {right['both']}, ")
     beside = sum("left of" in text for text in texts)
     assert 0 < beside < 40
     assert right == {"pictures": 40, "both": 40, "axis": 40, "beside": beside, "order": 40, "all": 40}

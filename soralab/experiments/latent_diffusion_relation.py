@@ -43,6 +43,11 @@ def standing(shown: Tensor, texts: Sequence[str]) -> dict[str, int]:
     return found
 
 
+def told(found: dict[str, int]) -> str:
+    """A line of what `standing` found."""
+    return ", ".join(f"{what} {number}" for what, number in found.items())
+
+
 def arrows(none: Tensor, said: Tensor, where: Tensor, scale: float) -> Tensor:
     """Guidance by n prompts, each for its own places: none + scale sum_k where_k (said_k - none), of none's shape.
 

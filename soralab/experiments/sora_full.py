@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from soralab.experiments import sora_full_abilities as abilities
-from soralab.experiments.sora_full_scores import ASKED, measure, shares, true_films
+from soralab.experiments.sora_full_scores import ASKED, measure, percent, shares, true_films
 from soralab.figures.curves import wilson
 from soralab.files.atomic import kept
 from soralab.files.checkpoints import BEGUN, load_checkpoint, save_checkpoint
@@ -84,16 +84,12 @@ def compact(found: Mapping[str, Mapping], titles: Iterable[str], columns: Sequen
     wide, true = max(map(len, titles)) + 1, any(f"{TRUE}{title}" in found for title in titles)
     lines = [" " * wide + "".join(f"  {column}" for column in columns) + (" " * 8 + "true" if true else "")]
     for title in titles:
-        shares = [f"{_percent(found[title].get(column)):>{len(column) + 2}s}" for column in columns]
+        shares = [f"{percent(found[title].get(column)):>{len(column) + 2}s}" for column in columns]
         low, high = wilson(*found[title][columns[-1]])
-        beside = _percent(found[f"{TRUE}{title}"][columns[-1]]) if true else ""
+        beside = percent(found[f"{TRUE}{title}"][columns[-1]]) if true else ""
         interval = f" ({100 * low:.0f}\u2013{100 * high:.0f})"
         lines.append(f"{title:{wide}s}" + "".join(shares) + f"{interval:9s}{beside:>3s}")
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _percent(counts: Sequence[int] | None) -> str:
-    return f"{100 * counts[0] / counts[1]:.0f}" if counts else "\u2013"
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ from soralab import world
 from soralab.experiments.sora_full_scores import CHUNK, NOISE, marks
 from soralab.sora_full import FullFilmmaker
 from soralab.training.progress import progress
-from soralab.world import physics, referee
 from soralab.world.language import short_caption
 from soralab.world.scene import COLOURS, WALL, Scene
 
@@ -75,7 +74,7 @@ def looped(maker: FullFilmmaker, number: int, **options) -> dict[str, list[int]]
 
 
 def recoloured(scene: Scene) -> str:
-    """A scene's caption with the colour that follows the thing's own, in the world's order."""
+    """A scene's caption with another colour: the third after the thing's own, in the world's order."""
     colour = scene.objects[0].colour
     return short_caption(scene).replace(colour, COLOURS[(COLOURS.index(colour) + 3) % len(COLOURS)], 1)
 
@@ -97,15 +96,6 @@ def edited(maker: FullFilmmaker, number: int, strength: float, inverted: bool = 
             "shape": [m["shape"] for m in found],
             "both": [m["colour"] and m["motion"] for m in found]}  # fmt: skip
     return {what: [sum(map(bool, row)), number] for what, row in rows.items()}
-
-
-def physical(films: Tensor) -> dict[str, list[float]]:
-    """What the referee measures in films: gravity, restitution, and whether what a wall hid came out again."""
-    reports = referee.read_all(films)
-    falls = [fall for fall in map(physics.gravity, reports) if fall is not None]
-    hidden = [kept for kept in map(physics.permanence, reports) if kept is not None]
-    return {"gravity": [f.gravity for f in falls], "restitution": [f.restitution for f in falls],
-            "permanent": [float(k.kept) for k in hidden]}  # fmt: skip
 
 
 def _in_parts(film, number: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""The same prompts from the same noise after 1, 4 and 16 parts of a training: data/experiments/sora_full_compute.
+"""The same prompts from the same noise after more and more of a training: data/experiments/sora_full_compute.
 
-So the report shows what computing buys: one film after a base amount of it, after 4 and after 16 times as much.
+So the report shows what computing buys: one film after a base amount of it, after 4 and after 32 times as much.
 `python -m soralab.experiments.sora_full_compute` measures where the training in runs/sora_full stands, and adds a row.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from soralab.experiments.sora_full_scores import COLUMNS, asked, measure
+from soralab.experiments.sora_full_scores import asked, measure, percent
 from soralab.figures.bands import BANDS
 from soralab.figures.curves import wilson
 from soralab.files.checkpoints import checkpoint_paths, load_checkpoint, save_checkpoint
@@ -23,6 +23,7 @@ from soralab.training.profiles import by_profile, device
 
 FILE = BANDS.parent / "experiments" / "sora_full_compute"
 KINDS_ASKED, COUNT, SHOWN, SEED = ("simple", "full, two things"), 100, 3, 0
+TOLD = ("colour", "motion", "shape", "size", "background", "everything")
 SAMPLED = 8  # batches whose operations are counted
 
 
@@ -76,17 +77,18 @@ def load_experiment() -> tuple[dict[str, dict], dict[str, Tensor]]:
 
 
 def table(rows: Mapping[str, Mapping]) -> str:
-    """Of each stage and kind of prompt what is right, in percent: a line each, `all` with its Wilson interval. The
+    """Of each stage and kind of prompt what is right, in percent: a line each, the last with its Wilson interval. The
     rate is the learning rate there, of its highest."""
-    lines = [f"{'steps':>7s}{'rate':>6s}{'operations':>12s}  {'asked':18s}" + "".join(f"{w:>8s}" for w in COLUMNS)]
+    lines = [f"{'steps':>6s}  rate  operations  {'asked':17s}" + "".join(f"{what:>{len(what) + 2}s}" for what in TOLD)]
     for steps, row in rows.items():
         for kind in KINDS_ASKED:
-            shares = {what: 100 * row[kind][what][0] / row[kind][what][1] for what in COLUMNS}
-            low, high = wilson(*row[kind]["all"])
-            stage = f"{int(steps):7,d}{row.get('rate', 1):6.0%}{row['operations']:12.1e}"
+            found = row[kind]
+            low, high = wilson(*found[TOLD[-1]])
+            stage = f"{int(steps):6,d}{row.get('rate', 1):6.0%}{row['operations']:12.1e}"
             stage = stage if kind == KINDS_ASKED[0] else " " * len(stage)
-            lines.append(f"{stage}  {kind:18s}" + "".join(f"{share:8.0f}" for share in shares.values())
-                         + f" ({100 * low:.0f}\u2013{100 * high:.0f})")  # fmt: skip
+            shares = (percent(found.get(what)) for what in TOLD)
+            cells = (f"{share:>{len(what) + 2}s}" for what, share in zip(TOLD, shares, strict=True))
+            lines.append(f"{stage}  {kind:17s}" + "".join(cells) + f" ({100 * low:.0f}\u2013{100 * high:.0f})")
     return "\n".join(lines)
 
 

@@ -1,11 +1,12 @@
 """What chapter 16's whole model is asked, and what the strict referee reads in its films.
 
-Beside every score stands the referee's own on true films of the same prompts, and on their copies by the autoencoder.
+Beside every score stands the referee's own on true films of the same prompts. `all` is the referee's: shape, colour,
+motion and count; `everything` is that and size, speed, turn, background, camera and relation, where they are told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
@@ -21,8 +22,7 @@ from soralab.world.language import descriptive_caption, short_caption
 from soralab.world.reader import read_caption, read_setting
 
 SEED, NOISE, CHUNK = 400, 10_000, 25
-COLUMNS = ("colour", "motion", "shape", "count", "all")
-JUDGED = (*COLUMNS[:-1], "background", "camera", "relation")  # what a verdict names
+JUDGED = ("colour", "motion", "speed", "shape", "size", "count", "background", "camera", "relation")
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,11 @@ def shares(films: Tensor, texts: list[str]) -> dict[str, list[int]]:
             row[0] += bool(right)
             row[1] += 1
     return table
+
+
+def percent(counts: Sequence[int] | None) -> str:
+    """(right, of) as a whole percentage; a dash for what was not asked."""
+    return f"{100 * counts[0] / counts[1]:.0f}" if counts else "\u2013"
 
 
 def films_of(maker: FullFilmmaker, kind: str, count: int, **options) -> tuple[Tensor, list[str]]:

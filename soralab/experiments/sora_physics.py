@@ -2,8 +2,9 @@
 
 Kang et al. 2024, "How Far is Video Generation from World Model" (2411.02385), ask whether a film model has learnt a law
 or the films. So do we: things of the shapes that bounce in training, and squares, which never do there, are let fall;
-other things pass behind a wall. True films of the same prompts and their copies by the autoencoder stand beside.
-`python -m soralab.experiments.sora_physics` measures what is missing, about eight minutes of one core.
+other things pass behind a wall. True films of the same prompts and their copies by the autoencoder stand beside, and
+the films of the whole model. `python -m soralab.experiments.sora_physics` measures them all, some twelve minutes of one
+core.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from soralab.figures.curves import wilson
 from soralab.files.atomic import atomic_write, kept, make_folder
 from soralab.recipes import RUNS
 from soralab.sora import Filmmaker
+from soralab.sora_full import FullFilmmaker
 from soralab.training.profiles import by_profile, hardware
 from soralab.training.progress import progress
 from soralab.world import physics
@@ -38,7 +40,7 @@ FOLDER = RUNS / "sora_physics"
 FILMS = 200  # of each kind
 SEEN, NEW, HIDDEN = "bounces", "squares bounce, never seen", WALL
 EARLY = 3 / FRAMES  # films: where frame 3 is
-TRUE, COPIES, OURS = "true films", "copies", "sora"
+TRUE, COPIES, OURS, WHOLE = "true films", "copies", "sora", "whole model"
 FALL = tuple(field.name for field in fields(physics.Fall))
 PARTS = ("came_out", "same_shape", "same_colour", "on_time", "kept")  # of physics.Permanence
 
@@ -60,6 +62,11 @@ def films_of(maker: Filmmaker, some: list[world.Scene], first: int = 0) -> dict[
     return {TRUE: true, COPIES: copies, OURS: maker.film([short_caption(s) for s in some], seed=NOISE + first)}
 
 
+def whole_films(maker: FullFilmmaker, some: list[world.Scene], first: int = 0) -> dict[str, Tensor]:
+    """The whole model's films of scenes."""
+    return {WHOLE: maker.film([short_caption(s) for s in some], seed=NOISE + first)}
+
+
 def fallen(film: Tensor) -> dict[str, float]:
     """What the referee fits to the thing that falls in a film; nothing where nothing falls."""
     fall = physics.gravity(film)
@@ -72,7 +79,7 @@ def hidden(film: Tensor) -> dict[str, int]:
     return {part: int(getattr(found, part)) for part in PARTS} if found else {}
 
 
-def measured(maker: Filmmaker, kind: str, films: int) -> dict[str, dict[str, list]]:
+def measured(maker, kind: str, films: int, films_of=films_of) -> dict[str, dict[str, list]]:
     """{whose films: {what: a number for each film, None where it was not found}} of the first scenes of a kind."""
     some, rows = list(islice(scenes(kind), films)), {}
     look, names = (hidden, PARTS) if kind == HIDDEN else (fallen, FALL)
@@ -93,6 +100,11 @@ def there(column: list[float | None]) -> np.ndarray:
 def early(of: Mapping[str, list]) -> np.ndarray:
     """Of the films in which something falls, which of them have it on the floor before frame 3: bool [films]."""
     return np.sqrt(2 * there(of["drop"]) / there(of["gravity"])) < EARLY
+
+
+def of_these(found: Mapping[str, Mapping[str, Mapping]], *whose: str) -> dict[str, dict[str, Mapping]]:
+    """Of all kinds, what was found in the films of these makers."""
+    return {kind: {name: films[name] for name in whose if name in films} for kind, films in found.items()}
 
 
 def falls(found: Mapping[str, Mapping[str, Mapping[str, list]]]) -> str:
@@ -146,9 +158,12 @@ def load_experiment(path: Path = FILE) -> dict:
 def main() -> None:
     """Measure what is missing and write the file."""
     torch.set_num_threads(1)
-    maker, films = Filmmaker.load("sora"), by_profile(smoke=2, laptop=FILMS, gpu=FILMS)
-    found = {kind: kept(FOLDER / f"{kind.replace(' ', '_').replace(',', '')}.json",
-                        partial(measured, maker, kind, films)) for kind in (SEEN, NEW, HIDDEN)}  # fmt: skip
+    makers = ((Filmmaker.load("sora"), films_of, ""), (FullFilmmaker.load("sora_full"), whole_films, "_whole"))
+    films, found = by_profile(smoke=2, laptop=FILMS, gpu=FILMS), {}
+    for kind in (SEEN, NEW, HIDDEN):
+        for maker, way, ending in makers:
+            path = FOLDER / f"{kind.replace(' ', '_').replace(',', '')}{ending}.json"
+            found.setdefault(kind, {}).update(kept(path, partial(measured, maker, kind, films, way)))
     make_folder(FILE.parent)
     with atomic_write(FILE) as path:
         path.write_text(json.dumps({"films": films, "hardware": hardware(), "found": found}) + "\n", encoding="utf-8")

@@ -19,18 +19,19 @@ from soralab.figures.syllabus import CHAPTERS, PARTS
 ROOT = NOTEBOOKS.parent
 OWN = {f"soralab.{chapter.name}": chapter.number for chapter in CHAPTERS}  # a chapter's own file
 SHARED = {"soralab.blocks", "soralab.diffusion", "soralab.kernels"}  # what several chapters work with
-KERNELS = 17  # the chapter that makes soralab.kernels, whoever is the first to use them
+MADE = {"soralab.kernels": 17, "soralab.blocks.dit": 16}  # by these chapters, whoever is the first to use them
 
 
 def imported(source: str) -> Iterator[tuple[str, str]]:
-    """(room, name) of all that a source imports from the package; a room is such as soralab.blocks, with what is in it.
-
-    Raises SyntaxError for what is no Python.
-    """
+    """(module, name) of all that a source imports from the package. Raises SyntaxError for what is no Python."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("soralab."):
-            room = ".".join(node.module.split(".")[:2])
-            yield from ((room, alias.name) for alias in node.names)
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def room(module: str) -> str:
+    """Such as soralab.blocks, with all that is in it."""
+    return ".".join(module.split(".")[:2])
 
 
 @lru_cache(maxsize=1)
@@ -44,8 +45,8 @@ def first_uses() -> dict[tuple[str, str], int]:
             cells = json.loads(page.read_text(encoding="utf-8"))["cells"]
             sources += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
         for source in sources:
-            for each in imported(source):
-                found.setdefault(each, chapter.number)
+            for module, name in imported(source):
+                found.setdefault((room(module), name), chapter.number)
     return found
 
 
@@ -53,13 +54,13 @@ def chapters_of(path: str) -> dict[int, list[str]]:
     """{chapter: the names that a file of the clone takes from it}, in the chapters' order.
 
     A name of a chapter's own file is that chapter's. One that several work with is the first's whose file or page
-    imports it, and of the kernels chapter 17's as well. A file's own chapter is left out.
+    imports it, and of what is in `MADE` that chapter's as well. A file's own chapter is left out.
     """
     here = (ROOT / path).stem
     found: dict[int, set[str]] = {}
-    for room, name in imported((ROOT / path).read_text(encoding="utf-8")):
-        of = {OWN.get(room), first_uses().get((room, name)) if room in SHARED else None}
-        of |= {KERNELS} if room == "soralab.kernels" else set()
+    for module, name in imported((ROOT / path).read_text(encoding="utf-8")):
+        of = {OWN.get(room(module)), first_uses().get((room(module), name)) if room(module) in SHARED else None}
+        of |= {chapter for made, chapter in MADE.items() if f"{module}.".startswith(f"{made}.")}
         for number in of - {None, OWN.get(f"soralab.{here}")}:
             found.setdefault(number, set()).add(name)
     return {number: sorted(found[number], key=str.lower) for number in sorted(found)}
@@ -75,7 +76,7 @@ def made_of(files: Mapping[str, str], alt: str | None = None) -> Picture:
         says = (f"{path} takes from " + "; ".join(f"chapter {number:02d} {', '.join(names)}"
                 for number, names in chapters.items()) for path, chapters in taken.items())  # fmt: skip
         alt = "Chapters, and the files that are made of them, read from the imports. " + ". ".join(says) + "."
-    return picture(_draw(files, taken), alt)
+    return picture(_draw(files, taken), alt, colours=64)
 
 
 @matplotlib.rc_context(style.STYLE)
@@ -98,9 +99,9 @@ def _draw(files: Mapping[str, str], taken: Mapping[str, Mapping[int, list[str]]]
         word(axes, box.x + 39, top - 14, chapter.title, 10, ha="left", weight="bold")
         for k, line in enumerate(lines[n]):
             word(axes, box.x + 39, top - 31 - 13 * k, line, 8, style.MUTED, "left", family="monospace")
-    room = height / len(files)
+    each = height / len(files)
     for k, (path, says) in enumerate(files.items()):
-        box = Box(620, height - room * (k + 0.5) - 33, 266, 66)
+        box = Box(620, height - each * (k + 0.5) - 33, 266, 66)
         frame(axes, box, tint(style.INK, 0.05), style.INK, 1.6)
         word(axes, box.x + 133, box.y + 43, says, 10, weight="bold")
         word(axes, box.x + 133, box.y + 22, path, 8, style.MUTED, family="monospace")

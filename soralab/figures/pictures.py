@@ -68,12 +68,14 @@ class Picture:
             file.write(self.data)
 
 
-def picture(fig, alt: str) -> Picture:
-    """A matplotlib figure as a `Picture`, stored at two pixels to one of the page so that type is sharp."""
+def picture(fig, alt: str, colours: int = 256) -> Picture:
+    """A matplotlib figure as a `Picture`, stored at two pixels to one of the page so that type is sharp.
+
+    colours: of its palette; a plan of few colours needs 64, and is a fifth smaller."""
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=2 * style.DPI, pil_kwargs={"compress_level": 0})
     pixels = np.asarray(Image.open(buffer).convert("RGB"))
-    table = palette(pixels, 256)  # a quarter of the bytes, and no eye sees it
+    table = palette(pixels, colours)  # a quarter of the bytes, and no eye sees it
     return Picture(encode([nearest(pixels, table)], table), alt, pixels.shape[1] // 2)
 
 
