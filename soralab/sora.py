@@ -35,6 +35,7 @@ from soralab.blocks.dit import Block, initialise, read_out
 from soralab.blocks.film_codec import FilmCodec
 from soralab.clip import PromptEncoder
 from soralab.diffusion import SAMPLERS, RectifiedFlow, guide
+from soralab.diffusion.process import noise_like, seeded
 from soralab.dit import SIZES
 from soralab.files.checkpoints import config_of, load_model
 from soralab.kernels import attention
@@ -219,17 +220,18 @@ class Filmmaker:
         argument that is none of these, and for a word that is not the world's. It takes prompts as they are;
         `soralab.world.prompts.read_prompt` reads what people type.
         """
-        _check_film(prompts, seed, steps, guidance, sampler)
+        check_film(prompts, seed, steps, guidance, sampler)
         device = self.sora.head.weight.device
         ids = word_ids(prompts, self.sora.config.words).to(device)
         frames, height, width = self.latent_size(size)
         shape = (frames, self.sora.config.channels, height, width)
-        generators = (torch.Generator().manual_seed(seed + k) for k in range(len(prompts)))
-        noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+        generators = seeded(seed, len(prompts))
+        noise = noise_like(torch.empty(len(prompts), *shape, device=device), generators)
         process = RectifiedFlow()
         network = guide(self.sora, {"ids": ids}, {"ids": torch.zeros_like(ids)}, guidance, batched=True)
         sample = SAMPLERS[sampler]
-        x = sample(process.denoiser(network, self.kind), noise, process, steps, shift=self.shift, callback=callback)
+        denoise = process.denoiser(network, self.kind)
+        x = sample(denoise, noise, process, steps, shift=self.shift, generator=generators, callback=callback)
         return (self.autoencoder.decode(x) if self.autoencoder else x).clamp(-1, 1)
 
     def latent_size(self, size: tuple[int, int, int] | None) -> tuple[int, int, int]:
@@ -242,8 +244,8 @@ class Filmmaker:
         return (size[0] + 1) // 2, size[1] // 4, size[2] // 4
 
 
-def _check_film(prompts, seed, steps, guidance, sampler) -> None:
-    """Raise ValueError that names the argument of `Filmmaker.film` which is not what it takes."""
+def check_film(prompts, seed, steps, guidance, sampler) -> None:
+    """Raise ValueError that names the argument of a filmmaker which is not what it takes."""
     if not isinstance(prompts, list | tuple) or not prompts or not all(isinstance(text, str) for text in prompts):
         raise ValueError(f"prompts is {prompts!r}; it takes a list of one text or more")
     for name, value, least in (("seed", seed, 0), ("steps", steps, 1)):

@@ -26,9 +26,11 @@ from soralab.blocks.clips import LATENT, clip_for, latents, moments, nearest
 from soralab.blocks.dit import Block, initialise
 from soralab.clip import PromptEncoder
 from soralab.diffusion import SAMPLERS, RectifiedFlow, guide, invert
-from soralab.files.checkpoints import config_of, load_model
+from soralab.diffusion.process import noise_like, seeded
+from soralab.files.checkpoints import CheckpointError, config_of, load_model, read_card
 from soralab.kernels import Packed
 from soralab.latent_diffusion import word_ids
+from soralab.sora import check_film
 from soralab.training.data import beside
 from soralab.walt import CausalAutoencoder, LowRank, load_autoencoder
 
@@ -206,7 +208,10 @@ class FullFilmmaker:
     def load(cls, name: str = "sora_full", device: torch.device | str = "cpu") -> FullFilmmaker:
         """Load and verify a checkpoint, and the autoencoder that its card names. Raises CheckpointError."""
         sora, card = load_model(name, lambda c: FullSora(config_of(FullConfig, c)), "FullSora", ("autoencoder",))
-        return cls(sora.to(device), load_autoencoder(card["autoencoder"]).to(device))
+        autoencoder, sha = load_autoencoder(first := str(card["autoencoder"])), read_card(first)["sha256"]
+        if card.get("autoencoder_sha256", sha) != sha or autoencoder.config.latent != sora.config.channels:
+            raise CheckpointError(f"{name} was trained with another {first} than this one: bring that back")
+        return cls(sora.to(device), autoencoder.to(device))
 
     def film(
         self, prompts: list[str], seed: int = 0, size: tuple[int, int, int] = (9, 32, 32), rate: int = 0, **options
@@ -251,7 +256,9 @@ class FullFilmmaker:
         given = self.empty(len(a), clips, *a.shape[3:])
         given[:, : left.shape[1]], given[:, -right.shape[1] :] = left, right
         z = self.walk(given, clips, prompts, seed, **options)[:, left.shape[1] : -right.shape[1]]
-        return torch.cat([a, self.decode(z)[:, :between], b], dim=1)
+        made = self.decode(z)  # a clip may have more frames: those left out are spread over it
+        kept = torch.linspace(0, made.shape[1] + 1, between + 2).round().long()[1:-1] - 1
+        return torch.cat([a, made[:, kept], b], dim=1)
 
     def edit(
         self, films: Tensor, prompts: list[str], strength: float, seed: int = 0, told: list[str] | None = None,
@@ -263,13 +270,13 @@ class FullFilmmaker:
         They are taken back by noise (SDEdit, Meng et al. 2108.01073) or, where `told` says what they are, by inversion.
         """
         films = beside(self.sora, films)
-        if strength == 0:
+        if strength < 1e-6:
             return films.clone()
         clips = (clip_for(films.shape[1]),)
         z = self.encode(torch.cat([films, films[:, -1:].expand(-1, clips[0] - films.shape[1], -1, -1, -1)], dim=1))
         nothing = torch.full_like(z, math.nan)
         if told is None:
-            start = PROCESS.add_noise(z, self.noise(nothing, seed), strength)
+            start = PROCESS.add_noise(z, noise_like(z, seeded(seed, len(z))), strength)
         else:
             back = PROCESS.denoiser(self.network(nothing, clips, told, 1.0, options.get("rate", 0)), "v")
             start = invert(back, z, PROCESS, options.get("steps", STEPS), t_start=strength, shift=self.shift(z))
@@ -284,13 +291,15 @@ class FullFilmmaker:
 
         start: the seed of the noise, or latents that are as noisy as those of time t_start are.
         """
-        x = self.noise(given, start) if isinstance(start, int) else start
+        seed = 0 if isinstance(start, Tensor) else start
+        check_film(prompts, seed, steps, guidance, sampler)
+        own = seeded(seed, len(given))
+        x = start if isinstance(start, Tensor) else noise_like(given, own)
         free = given[0, :, 0, 0, 0].isnan()
         denoise = PROCESS.denoiser(self.network(given, clips, prompts, guidance, rate), "v")
         whole = given.clone()
-        whole[:, free] = SAMPLERS[sampler](
-            denoise, x[:, free], PROCESS, steps, t_start=t_start, shift=self.shift(given), callback=callback
-        )
+        whole[:, free] = SAMPLERS[sampler](denoise, x[:, free], PROCESS, steps, t_start=t_start,
+                                           shift=self.shift(given), generator=own, callback=callback)  # fmt: skip
         return whole
 
     def network(self, given: Tensor, clips: tuple[int, ...], prompts: list[str], guidance: float, rate: int = 0):
@@ -306,11 +315,6 @@ class FullFilmmaker:
             return self.sora([Films(whole, t[:, None] * free, clips, rates)], ids)[0][:, free]
 
         return guide(velocity, {"ids": ids}, {"ids": torch.zeros_like(ids)}, guidance, batched=True)
-
-    def noise(self, given: Tensor, seed: int) -> Tensor:
-        """Noise of seed, seed + 1, ... for films of given's shape, drawn on the CPU."""
-        generators = (torch.Generator().manual_seed(seed + k) for k in range(len(given)))
-        return torch.stack([torch.randn(given.shape[1:], generator=g) for g in generators]).to(given.device)
 
     def shift(self, z: Tensor) -> float:
         """`shift_of` films of these latents."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from soralab import experiments
 from soralab.files.catalogue import IN_EIGHT_BITS, IN_TRAINING, MEASURED, SHIPPED
-from soralab.files.checkpoints import load_checkpoint, save_checkpoint
+from soralab.files.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from soralab.files.eight_bits import STEP, pack, unpack
 
 
@@ -85,6 +85,16 @@ def test_what_no_whole_number_stands_for_is_named(bad):
     value[1, 2] = bad
     with pytest.raises(ValueError, match="the tensor odd holds a number that is not finite"):
         pack({"odd": value})
+
+
+@pytest.mark.parametrize("odd", [
+    {"a": torch.ones(3, 4), "a.step": torch.ones(5)}, {"a": torch.ones(3, 4), "a.step": torch.tensor(1.0)},
+    {"a": torch.tensor(1.0), "a.step": torch.ones(1)},
+])  # fmt: skip
+def test_steps_that_do_not_fit_their_tensor_are_no_checkpoint(tmp_path, odd):
+    save_checkpoint(tmp_path / "odd", odd, {})
+    with pytest.raises(CheckpointError, match="odd.safetensors is not a safetensors file"):
+        load_checkpoint(tmp_path / "odd")
 
 
 def test_a_checkpoint_in_eight_bits_takes_a_byte_a_weight_and_counts_its_weights(tmp_path):

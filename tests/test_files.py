@@ -491,6 +491,32 @@ def test_the_mend_of_a_checkpoint_can_work(saved, monkeypatch, tmp_path):
     assert "git checkout -- data/checkpoints" in told("sora")
 
 
+def test_what_is_done_goes_before_what_is_begun(tmp_path, monkeypatch):
+    """A plain name lies in the folder of what is in training where the course's own lacks it: not where a save of it
+    was cut off before its last step, and not for a path."""
+    own, begun = tmp_path / "own", tmp_path / "begun"
+    monkeypatch.setattr(checkpoints, "CHECKPOINTS", own)
+    monkeypatch.setattr(checkpoints, "BEGUN", begun)
+    monkeypatch.delenv("SORALAB_CHECKPOINTS", raising=False)
+    save_checkpoint(begun / "mine", tensors(), {"steps": 5})
+    assert load_checkpoint("mine")[1]["steps"] == 5
+    with pytest.raises(CheckpointError, match="there is no checkpoint mine"):
+        load_checkpoint(own / "mine")
+    save_checkpoint("mine", tensors(), {"steps": 24})
+    assert load_checkpoint("mine")[1]["steps"] == 24
+    (own / "mine.safetensors").rename(own / "mine.safetensors.new")
+    assert load_checkpoint("mine")[1]["steps"] == 24
+
+
+def test_a_name_with_a_dot_before_it_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("SORALAB_CHECKPOINTS", str(tmp_path / "shelf"))
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint("./mine", tensors(), {"steps": 1})
+    assert (tmp_path / "mine.json").exists() and load_checkpoint("./mine")[1]["steps"] == 1
+    save_checkpoint("mine", tensors(), {"steps": 2})
+    assert (load_checkpoint("mine")[1]["steps"], load_checkpoint("./mine")[1]["steps"]) == (2, 1)
+
+
 def test_a_read_only_file_is_not_replaced(tmp_path):
     path = tmp_path / "mine.gif"
     path.write_text("mine")

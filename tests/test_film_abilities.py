@@ -1,6 +1,7 @@
 """`soralab film` with the whole model: pictures, films of any size, from pictures and from other films."""
 
 import inspect
+import json
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from soralab.files.checkpoints import save_checkpoint
 from soralab.files.films import read_film, save_film
 from soralab.sora import Filmmaker
 from soralab.sora_full import FullFilmmaker
+from soralab.training import profiles
 from soralab.world.prompts import read_prompt
 
 TWO = "a small red circle slides right and a large blue square spins"
@@ -32,6 +34,10 @@ def shelf(tmp_path_factory):
     save_full(folder, level="full")
     save_checkpoint(folder / "bare", {"x": torch.ones(2)}, {})
     save_checkpoint(folder / "another", {"x": torch.ones(2)}, {"config": {"rank": 2}, "autoencoder": "x"})
+    save_checkpoint(folder / "number", {"x": torch.ones(2)}, {"config": 5})
+    save_full(folder, "orphan", level="full")
+    card = json.loads((folder / "orphan.json").read_text())
+    (folder / "orphan.json").write_text(json.dumps(card | {"autoencoder": None}))
     return folder
 
 
@@ -349,6 +355,19 @@ def test_a_wrong_picture_is_called_wrong(monkeypatch, capsys):
     assert "the referee: 0 of 1 show" in out and "the referee saw a large blue cross" in out
 
 
+def test_a_film_just_large_enough_for_the_referee_is_read(capsys):
+    assert main(["film", PROMPT, "--size", "16x16", "--steps", "1"]) == 0
+    assert "the referee: " in capsys.readouterr().out
+
+
+def test_the_whole_model_films_on_the_device(monkeypatch, asked):
+    where, load = [], FullFilmmaker.load.__func__
+    noted = classmethod(lambda cls, *given: where.append(given) or load(cls, given[0]))
+    monkeypatch.setattr(FullFilmmaker, "load", noted)
+    assert main(["film", PROMPT, "--frames", "9"]) == 0
+    assert where == [("sora_full", profiles.device())]
+
+
 def test_a_film_too_small_for_the_referee_is_written_all_the_same(here, capsys):
     assert main(["film", PROMPT, "--size", "8x16", "--steps", "1", "-o", "out.png"]) == 0
     out, err = capsys.readouterr()
@@ -372,16 +391,19 @@ def test_a_film_too_small_for_the_referee_is_written_all_the_same(here, capsys):
     (("--edit", "a.png", "--frames", "9"), "and --edit takes those"), (("--loop", "a.png", "--frames", "1"), "--loop"),
     (("--join", "a.png", "b.png", "--frames", "9"), "and --join takes those"),
     (("--from", "picture.png", "--frames", "1"), "--frames is 1, and a picture is no film: --from takes 2 or more"),
-    (("--size", "30x40"), "size is 30x40; it takes sides that 8 divides, such as 24x40 or 32x40"),
-    (("--size", "32x44", "--frames", "1"), "such as 32x40 or 32x48"),
-    (("--from", "picture.png", "--size", "20x20"), "such as 16x16 or 24x24"),
-    (("--edit", "a.png", "--size", "20x20"), "such as 16x16 or 24x24"),
+    (("--size", "30x40"), "size is 30x40; it takes sides that 8 divides, such as 32x40 or 24x40"),
+    (("--size", "32x44", "--frames", "1"), "such as 32x48 or 32x40"),
+    (("--from", "picture.png", "--size", "20x20"), "such as 24x24 or 16x16"),
+    (("--edit", "a.png", "--size", "20x20"), "such as 24x24 or 16x16"),
     (("--checkpoint", "sora", "--size", "32x32"), "sora films 9 frames of 32x32 from a prompt alone, and --size asks"),
     (("--checkpoint", "sora", "--frames", "9", "--from", "picture.png"), "--frames, --from asks for more: leave"),
     (("--checkpoint", "sora_full_autoencoder",), "sora_full_autoencoder holds no"),
     (("--checkpoint", "another", "--frames", "9"), "another holds no FullSora"),
-    (("--checkpoint", "bare"), "bare holds no"),
+    (("--checkpoint", "bare"), "bare holds no"), (("--checkpoint", "number"), "number holds no"),
+    (("--checkpoint", "orphan", "--frames", "9"), "there is no checkpoint None"),
     (("--checkpoint", "nowhere", "--frames", "9"), "there is no checkpoint nowhere"),
+    (("--size", "31x33"), "such as 32x32 or 24x32 or 32x40"),
+    (("--from", ""), "is a folder: name a film"), (("--extend", "", "--by", "3"), "is a folder: name a film"),
     (("--size", "48"), "--size: is 48; it takes HEIGHTxWIDTH in pixels, each from 8 to 256"),
     (("--size", "7x40"), "it takes HEIGHTxWIDTH"), (("--size", "300x32"), "it takes HEIGHTxWIDTH"),
     (("--size", "axb"), "it takes HEIGHTxWIDTH"), (("--size", "32x32x32"), "it takes HEIGHTxWIDTH"),

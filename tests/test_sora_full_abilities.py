@@ -1,6 +1,7 @@
 """How the abilities of chapter 16's whole model are judged: true films pass, and spoilt ones do not."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tiny_full import tiny_filmmaker
 from soralab import world
 from soralab.experiments import sora_full, sora_prediction
 from soralab.experiments import sora_full_abilities as abilities
+from soralab.experiments import sora_full_scores as scores
 from soralab.files.checkpoints import load_checkpoint, save_checkpoint
 from soralab.training import profiles
 from soralab.world.language import short_caption
@@ -38,6 +40,11 @@ class Truth:
         assert pictures.ndim == 4
         return self.some(frames, len(pictures))
 
+    def loop(self, films, by, texts, seed):
+        """There and back: the way back is the way there, backwards."""
+        assert by == films.shape[1] == abilities.SHORT
+        return torch.cat([films, films.flip(1)], dim=1)
+
     def edit(self, films, new, strength, seed, told, rate):
         assert rate == abilities.SHORT and new == [abilities.recoloured(scene) for scene in TOLD]
         self.told = told
@@ -57,6 +64,84 @@ def test_true_films_keep_their_things_and_have_smooth_seams(backwards):
 def test_a_first_frame_of_a_true_film_is_brought_to_life():
     found = shares(abilities.animated(Truth(), 12))
     assert found["identity"] == found["all"] == 1 and found["seam"] > 0.8
+
+
+def test_a_loop_that_goes_back_as_it_came_is_smooth_at_both_ends():
+    found = shares(abilities.looped(Truth(), 12))
+    assert found["identity"] == found["seam"] == 1
+
+
+JUMPS = {  # where the films of an ability jump, and whether that is at a seam
+    "extended": [(abilities.SHORT, True), (abilities.SHORT - 3, False), (1, False)],
+    "animated": [(1, True), (5, False)],
+    "looped": [(abilities.SHORT, True), (5, False)],
+}
+
+
+@pytest.mark.parametrize("name, place, seam", [(name, *row) for name, rows in JUMPS.items() for row in rows])
+def test_a_jump_is_seen_at_the_seam_and_nowhere_else_and_is_held_against_true_films(name, place, seam):
+    class Jumpy(Truth):
+        def jump(self, films):
+            return torch.cat([films[:, :place], -films[:, place:]], dim=1)
+
+        def extend(self, *given, **options):
+            return self.jump(super().extend(*given, **options))
+
+        def animate(self, *given):
+            return self.jump(super().animate(*given))
+
+        def loop(self, *given):
+            return self.jump(super().loop(*given))
+
+    ask = {"extended": lambda maker: abilities.extended(maker, 12, False)}.get(name, lambda maker: getattr(
+        abilities, name)(maker, 12))  # fmt: skip
+    smooth, usual = shares(ask(Jumpy()))["seam"], shares(ask(Truth()))["seam"]
+    if name == "looped":  # turned to its negative it ends another: the second seam jumps too
+        assert smooth == 0
+    else:
+        assert smooth == (0 if seam else usual)
+
+
+def test_a_loop_must_close():
+    class Open(Truth):
+        def loop(self, films, *given):
+            return torch.cat([films, films[:, -1:].expand(-1, abilities.SHORT, -1, -1, -1)], dim=1)
+
+    moving = [thing.motion != "stays still" for scene in TOLD for thing in scene.objects]
+    right, of = abilities.looped(Open(), 12)["seam"]
+    assert right <= of - sum(moving) // 2  # what has moved is not where it was
+
+
+def test_each_part_of_the_films_has_its_own_noise(monkeypatch):
+    monkeypatch.setattr(abilities, "CHUNK", 5)
+    seeds = []
+
+    class Noted(Truth):
+        def extend(self, films, by, texts, seed, backwards, **options):
+            seeds.append((seed, len(films)))
+            at = seed - abilities.NOISE
+            assert torch.equal(films, TRUE[at : at + len(films), :by]) and texts == TEXTS[at : at + len(films)]
+            return TRUE[at : at + len(films)]
+
+    assert abilities.extended(Noted(), 12, False)["all"] == [12, 12]
+    assert seeds == [(abilities.NOISE, 5), (abilities.NOISE + 5, 5), (abilities.NOISE + 10, 2)]
+
+
+def test_each_ability_is_measured_under_its_own_name():
+    work = sora_full.work_on("maker", 8)
+
+    def asked(title):
+        return work[title].func, work[title].args, work[title].keywords
+
+    assert asked("extended") == (abilities.extended, ("maker", 2, False), {})
+    assert asked("extended backwards") == (abilities.extended, ("maker", 2, True), {})
+    assert asked("looped") == (abilities.looped, ("maker", 2), {})
+    assert asked("brought to life") == (abilities.animated, ("maker", 2), {})
+    assert asked("edited by noise, 0.7") == (abilities.edited, ("maker", 2, 0.7), {})
+    assert asked("edited by inversion, 0.7") == (abilities.edited, ("maker", 2, 0.7, True), {})
+    assert asked("simple") == (scores.measure, ("maker", "simple", 8), {})
+    assert asked("48 x 64") == (scores.measure, ("maker", "48 x 64", 2), {})
+    assert asked("simple, in 4 steps") == (scores.measure, ("maker", "simple", 8), {"steps": 4})
 
 
 def test_another_thing_after_the_seam_is_not_the_same_and_its_seam_is_seen():
@@ -106,11 +191,15 @@ def test_all_abilities_compute_on_the_card():
 def test_what_is_measured_is_kept_and_told_in_a_table(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(sora_full, "work_on", lambda maker, count: {"a, b": lambda: calls.append(1) or {"all": [3, 4]}})
-    monkeypatch.setattr(sora_full, "load_autoencoder", lambda name: torch.nn.Identity())
-    trained = type("Trained", (), {"model": None, "card": {"autoencoder": "x"}})
-    for _ in range(2):
-        assert sora_full.metrics("sora_full", trained, tmp_path) == {"a, b": {"all": [3, 4]}}
-    assert len(calls) == 1
+    monkeypatch.setattr(sora_full, "first_stage", lambda: torch.nn.Identity())
+    monkeypatch.setattr(sora_full, "RUNS", tmp_path)
+    for steps in (5, 5, 6):  # of a model that was trained on, anew
+        trained = SimpleNamespace(model=None, card={"steps": steps})
+        assert sora_full.metrics("sora_full", trained) == {"a, b": {"all": [3, 4]}}
+    assert len(calls) == 2
+    monkeypatch.setenv("SORALAB_PROFILE", "laptop")  # of more films, anew
+    sora_full.metrics("sora_full", trained)
+    assert len(calls) == 3
     assert "a, b" in (line := sora_full.table({"a, b": {"all": [3, 4]}})) and "of 4: all 75 (30\u201395)" in line
 
 
@@ -138,7 +227,7 @@ def test_what_the_repository_holds_is_measured_and_its_card_says_so(monkeypatch,
     monkeypatch.setattr(sora_full, "BEGUN", tmp_path)
     monkeypatch.setattr(sora_full, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(sora_full, "begun", lambda: (tiny_filmmaker().sora, {}))
-    monkeypatch.setattr(sora_full, "load_autoencoder", lambda name: tiny_filmmaker().autoencoder)
+    monkeypatch.setattr(sora_full, "first_stage", lambda: tiny_filmmaker().autoencoder)
     seen = []
     monkeypatch.setattr(sora_full, "work_on", lambda maker, count: {"a": lambda: seen.append(maker) or {"all": [3, 4]}})
     weights = {"weight": torch.randn(3, 4)}
@@ -148,7 +237,7 @@ def test_what_the_repository_holds_is_measured_and_its_card_says_so(monkeypatch,
     after, card = load_checkpoint(tmp_path / "sora_full")
     torch.testing.assert_close(after["weight"], before["weight"], rtol=1e-6, atol=0)
     assert card["metrics"] == {"a": {"all": [3, 4]}} and card["steps"] == 7 and not seen[0].sora.training
-    assert "of 4: all 75" in capsys.readouterr().out and (tmp_path / "runs" / "sora_full" / "metrics_7").is_dir()
+    assert "of 4: all 75" in capsys.readouterr().out and (tmp_path / "runs" / "sora_full" / "metrics_7_2").is_dir()
 
 
 @pytest.mark.parametrize("run", [("latents", "v", "x"), ("pixels", "eps", "v")])

@@ -74,6 +74,9 @@ def test_the_average_of_the_weights_is_measured_and_rows_are_added_in_the_order_
     want = ((made + 1) * 127.5).round().to(torch.uint8)
     assert films["40"].dtype == torch.uint8 and (films["40"].int() - want.int()).abs().max() <= 1
     assert torch.equal(films["40"], films["200"])
+    maker = compute.FullFilmmaker(tiny_full(), tiny_codec())
+    assert rows["40"]["full, two things"] == compute.measure(maker, "full, two things", 2)
+    assert "background" in rows["40"]["full, two things"] and "background" not in rows["40"]["simple"]
 
 
 @pytest.mark.parametrize("of, rate", [(40, 0), (50, 0.667), (1000, 1)])

@@ -1,15 +1,18 @@
 """Chapter 16's whole model, from prompts, pictures and films to films: what is known stays, and is seen as it is."""
 
 import inspect
+from dataclasses import asdict, replace
 
 import pytest
 import torch
-from tiny_full import CONFIG, save_full, tiny_codec, tiny_filmmaker
+from tiny_full import CONFIG, save_full, tiny_codec, tiny_filmmaker, tiny_full
 from tiny_models import OTHER, PROMPT, numbers, save_all
 
 from soralab import sora_full
 from soralab.blocks.clips import clip_for
-from soralab.files.checkpoints import CheckpointError
+from soralab.diffusion import SAMPLERS, time_grid
+from soralab.diffusion.process import noise_like, seeded
+from soralab.files.checkpoints import CheckpointError, read_card, save_checkpoint
 from soralab.sora_full import PROCESS, Films, FullFilmmaker, shift_of
 
 PAIR = [PROMPT, OTHER]
@@ -69,10 +72,7 @@ def test_a_film_is_the_same_whatever_is_filmed_beside_it(maker, guidance):
 
 
 def test_noise_of_one_seed_for_all_is_not_the_same_beside_others(maker, monkeypatch):
-    def wrong(self, given, seed):
-        return torch.randn(given.shape, generator=torch.Generator().manual_seed(seed))
-
-    monkeypatch.setattr(FullFilmmaker, "noise", wrong)
+    monkeypatch.setattr(sora_full, "noise_like", lambda given, own: noise_like(given, own[0]))
     together = maker.film([PROMPT, PROMPT], seed=3, steps=1, size=(1, 16, 16))
     assert (maker.film([PROMPT], seed=4, steps=1, size=(1, 16, 16))[0] - together[1]).abs().max() > 1e-2
 
@@ -82,11 +82,14 @@ def test_who_names_no_seed_films_from_the_first_one(way):
     assert inspect.signature(getattr(FullFilmmaker, way)).parameters["seed"].default == 0
 
 
-def test_films_come_from_the_seed_and_the_prompt_alone(maker):
-    make = dict(steps=2, size=(5, 16, 16))
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_films_come_from_the_seed_and_the_prompt_alone(maker, sampler):
+    """Also where the sampler draws noise at every step."""
+    make = dict(steps=2, size=(5, 16, 16), sampler=sampler)
     first = maker.film([PROMPT], seed=5, **make)
     torch.manual_seed(1)
     assert torch.equal(maker.film([PROMPT], seed=5, **make), first)
+    torch.testing.assert_close(maker.film(PAIR[::-1], seed=4, **make)[1:], first, rtol=1e-4, atol=1e-4)
     for other in (maker.film([PROMPT], seed=6, **make), maker.film([OTHER], seed=5, **make)):
         assert (other - first).abs().max() > 0.01
 
@@ -193,7 +196,7 @@ def asked_rightly(maker, name):
         want = maker.encode(given[which][:, frames]).repeat(2, 1, 1, 1, 1)
         torch.testing.assert_close(part.x[:, where], want)
     assert (part.times[:, free] == 1).all() and not part.times[:, ~free].any() and free.any()
-    noise = maker.noise(part.x[:2], 0)[:, free]
+    noise = noise_like(part.x[:2], seeded(0, 2))[:, free]
     torch.testing.assert_close(part.x[:, free], noise.repeat(2, 1, 1, 1, 1))
 
 
@@ -250,8 +253,9 @@ def test_who_knows_how_it_goes_on_films_it():
     check(back, torch.cat([copy(9, 9)[0][:, 3:], true[:, 9:18], other], 1))
     maker = oracle(codec, true[:, :19], (5, 9, 5))
     a, b = torch.cat([other, true[:, :5]], 1), torch.cat([true[:, 14:19], other], 1)
-    middle = copy(5, 9, 5)[1]
-    check(maker.join(a, b, 7, PAIR, **steps), torch.cat([a, middle[:, :7], b], 1))
+    middle = copy(5, 9, 5)[1]  # of more frames than are asked for, those that lead over in steps as even as can be
+    for between, kept in ((7, [0, 1, 3, 4, 5, 7, 8]), (8, [0, 1, 2, 3, 5, 6, 7, 8]), (6, [0, 2, 3, 5, 6, 8])):
+        check(maker.join(a, b, between, PAIR, **steps), torch.cat([a, middle[:, kept], b], 1))
     again = torch.cat([true[:, 14:19], other, true[:, :5]], 1)
     check(maker.loop(again, 9, PAIR, **steps), torch.cat([again, middle], 1))
     maker = oracle(codec, true[:, :9], (9,))
@@ -323,8 +327,13 @@ def test_an_edit_begins_with_so_much_noise(maker):
     part = calls[0][0]
     z = maker.encode(torch.cat([a, a[:, 6:], a[:, 6:]], 1))  # its last frame stands still up to a clip's end
     assert part.clips == (9,) and part.times[0].tolist() == pytest.approx([0.4] * 3)
-    torch.testing.assert_close(part.x, 0.6 * z + 0.4 * maker.noise(z, 5), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(part.x, 0.6 * z + 0.4 * noise_like(z, seeded(5, 2)), rtol=1e-5, atol=1e-5)
     assert calls[1][0].times.max() < 0.4
+
+
+@pytest.mark.parametrize("least", [5e-324, 1e-300, 1e-7])
+def test_an_edit_of_next_to_nothing_is_the_film_too(maker, least):
+    assert torch.equal(maker.edit(films(7), PAIR, least), films(7))
 
 
 def test_an_edit_of_strength_1_is_a_new_film(maker):
@@ -347,11 +356,30 @@ def test_an_edit_by_inversion_finds_the_way_back(maker):
     assert maker.edit(a[:, :6], PAIR, 0.15, told=PAIR, **make).shape == (2, 6, *SHAPE)
 
 
+def test_an_edit_by_inversion_goes_back_unguided_along_the_times_of_the_way_there(maker):
+    _, calls = seen(maker, lambda: maker.edit(films(9), PAIR, 0.8, told=PAIR[::-1], steps=3, guidance=3.0))
+    back, there = calls[:3], calls[3:]
+    assert [len(part.x) for part, _ in back] == [2] * 3 and all(len(part.x) == 4 for part, _ in there)
+    times = time_grid(3, 0.8, maker.shift(maker.encode(films(9)))).tolist()
+    assert [part.times.max().item() for part, _ in there] == pytest.approx(times[:3])
+    assert {round(part.times.max().item(), 4) for part, _ in back} <= {round(t, 4) for t in times}
+
+
+@pytest.mark.parametrize("options, says", [
+    ({"prompts": []}, "prompts is"), ({"prompts": PROMPT}, "prompts is"), ({"sampler": "foo"}, "sampler is 'foo'"),
+    ({"seed": 1.0}, "seed is 1.0"), ({"seed": -1}, "seed is -1"), ({"steps": 0}, "steps is 0"),
+    ({"guidance": 31}, "guidance is 31"),
+])  # fmt: skip
+def test_what_a_film_does_not_take_is_named(maker, options, says):
+    with pytest.raises(ValueError, match=f"^{says}"):
+        maker.film(**{"prompts": [PROMPT], "steps": 1, "size": (1, 16, 16), **options})
+
+
 # --------------------------------------------------------------------------------------------------- sizes, checkpoints
 
 
 @pytest.mark.parametrize("size, near", [
-    ((30, 40), "24x40 or 32x40"), ((32, 44), "32x40 or 32x48"), ((4, 16), "8x16"), ((0, 16), "8x16"),
+    ((30, 40), "32x40 or 24x40"), ((32, 44), "32x48 or 32x40"), ((4, 16), "8x16"), ((0, 16), "8x16"),
     ((33, 33), "32x32 or 40x40"),
 ])  # fmt: skip
 def test_sizes_that_the_patches_do_not_divide_are_refused(maker, size, near):
@@ -384,6 +412,22 @@ def test_what_is_saved_films_what_was_filmed(maker, tmp_path, monkeypatch):
     (tmp_path / "nowhere.safetensors").unlink()
     with pytest.raises(CheckpointError, match="nowhere"):
         FullFilmmaker.load("orphan")
+
+
+def test_a_model_films_through_the_autoencoder_that_it_was_trained_with(tmp_path, monkeypatch):
+    monkeypatch.setenv("SORALAB_CHECKPOINTS", str(tmp_path))
+    save_full(tmp_path)
+    own = read_card("sora_full_autoencoder")["sha256"]
+    save_full(tmp_path, autoencoder_sha256=own)
+    assert FullFilmmaker.load().sora.config == CONFIG
+    save_full(tmp_path, autoencoder_sha256="of another")
+    with pytest.raises(CheckpointError, match="sora_full was trained with another sora_full_autoencoder"):
+        FullFilmmaker.load()
+    wide = replace(CONFIG, channels=64, patch=1)  # as many values in a token
+    save_checkpoint(tmp_path / "sora_full", tiny_full(wide).state_dict(),
+                    {"config": asdict(wide), "autoencoder": "sora_full_autoencoder"})  # fmt: skip
+    with pytest.raises(CheckpointError, match="was trained with another"):
+        FullFilmmaker.load()
 
 
 def test_the_process_is_the_straight_one():

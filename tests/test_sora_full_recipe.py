@@ -8,18 +8,20 @@ from random import Random
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_full import CONFIG, tiny_codec
 from tiny_models import numbers
 
 from soralab import world
 from soralab.blocks.film_codec import FilmCodec
-from soralab.files.checkpoints import CheckpointError
+from soralab.files.checkpoints import CheckpointError, read_card
 from soralab.latent_diffusion import word_ids
 from soralab.recipes import sora_full as recipe
 from soralab.recipes import sora_full_autoencoder as stage
 from soralab.recipes.sora import wordings
 from soralab.recipes.sora_full import KEPT, KINDS, NULL, REST, UNSAID, Batches, Kind, known, make_loss, still
 from soralab.sora_full import FullConfig, FullSora, latents, shift_of
+from soralab.training.distributed import Team
 from soralab.world.language import decode, words
 from soralab.world.reader import read_caption, read_setting
 from soralab.world.scene import Object, Relation, Scene
@@ -139,6 +141,7 @@ def tiny_kinds(monkeypatch):
 
 
 def test_the_library_holds_the_films_of_its_scenes_in_their_words(tiny_kinds):
+    assert next(recipe.scenes(TINY[0], 0)) != next(recipe.scenes(TINY[0], 1))  # each library has scenes of its own
     for number, kind in enumerate(TINY):
         codec = EveryFourth()
         held = recipe.library(number, codec, None)
@@ -151,6 +154,15 @@ def test_the_library_holds_the_films_of_its_scenes_in_their_words(tiny_kinds):
         for scene, ids in zip(some, held["ids"], strict=True):
             told = wordings(still(scene) if kind.frames == 1 else scene)
             assert torch.equal(ids.long(), word_ids(told, FullConfig.words)) and not ids[0].any()
+
+
+def test_of_each_picture_a_moment_of_its_own_is_taken(tiny_kinds):
+    """Also after the first fifty, which are rendered together."""
+    held = recipe.library(1, EveryFourth(), None, 60)
+    some = list(islice(recipe.scenes(TINY[1], 1), 60))
+    want = torch.cat([recipe.render(TINY[1], some[:50], 0), recipe.render(TINY[1], some[50:], 50)])
+    torch.testing.assert_close(held["latents"].float(), want, rtol=0, atol=2e-3)
+    assert not torch.equal(want[50:], recipe.render(TINY[1], some[50:], 0))
 
 
 def test_a_library_is_kept_for_its_autoencoder_and_its_kind_alone(tiny_kinds, tmp_path, monkeypatch):
@@ -167,6 +179,7 @@ def test_a_library_is_kept_for_its_autoencoder_and_its_kind_alone(tiny_kinds, tm
     assert encoded(weight=2.0, films=3)[1] == 1
     assert encoded(weight=2.0)[1] == 1
     assert encoded(number=1, weight=2.0)[1] == 1 and encoded(weight=2.0)[1] == 0  # each kind has a file of its own
+    assert encoded(number=1, weight=2.0)[1] == 0  # of pictures too
     monkeypatch.setattr(recipe, "KINDS", (replace(TINY[0], share=0.1, early=0.9), *TINY[1:]))
     assert encoded(weight=2.0)[1] == 0  # how often a film is shown does not change it
     other = (replace(TINY[0], rate=18), *TINY[1:])
@@ -240,7 +253,7 @@ def test_the_first_batches_are_of_the_early_kinds_and_no_film_is_skipped_where_t
         assert sorted(places[number][: kind.films]) == list(range(kind.films))
         late = Batches(libraries(), 5, early=6, first=9)
         assert [rows(late(step)) for step in (0, 4)] == [rows(batches(step)) for step in (9, 13)]
-        where = [recipe.order(kind.films, number, *divmod(k, kind.films)) for k in range(len(places[number]))]
+        where = [recipe.order(kind.films, number, k // kind.films)[k % kind.films] for k in range(len(places[number]))]
         assert places[number] == where
 
 
@@ -260,7 +273,7 @@ def test_every_epoch_has_each_film_once_in_another_order(tiny_kinds):
         epochs = [met[number][k : k + kind.films] for k in range(0, 10 * kind.films, kind.films)]
         assert all(sorted(epoch) == list(range(kind.films)) for epoch in epochs)
         assert len(set(map(tuple, epochs))) > 8
-    assert [recipe.order(7, 0, 1, k) for k in range(7)] != [recipe.order(7, 1, 1, k) for k in range(7)]
+    assert recipe.order(7, 0, 1) != recipe.order(7, 1, 1)
 
 
 def test_wordings_and_rates_have_their_shares(tiny_kinds):
@@ -285,6 +298,41 @@ def test_prompts_are_as_long_as_the_longest_of_the_row(tiny_kinds):
     for step in range(30):
         ids = Batches(libraries(), 5)(step)["ids"]
         assert ids.dtype == torch.long and ids.shape[1] == max(1, int((ids > 0).sum(1).max()))
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 8])
+def test_the_recipe_s_batches_are_cut_into_parts_of_nearly_the_same_size(parts):
+    """A kind that has one film in a batch has none in most parts; each film is in one part, with its words and rate."""
+    many = [{"latents": torch.full((40, latents(kind.clips[0]), 1, 2, 2), float(number)),
+             "ids": torch.arange(1, 41).view(40, 1, 1).expand(40, 4, 5).short()}
+            for number, kind in enumerate(KINDS)]  # fmt: skip
+    batches = Batches(many, recipe.BATCH, early=recipe.EARLY)
+    for step in (0, recipe.EARLY, 9923, 9931):
+        whole, pieces = batches(step), batches.cut(batches(step), parts)
+        films = [[(number, int(ids[0]), float(rate)) for number, ids, rate in zip(
+                 [n for n, x in zip(piece["kinds"], piece["x0"], strict=True) for _ in x], piece["ids"],
+                 torch.cat(piece["rate"]), strict=True)] for piece in (whole, *pieces)]  # fmt: skip
+        assert sorted(film for piece in films[1:] for film in piece) == sorted(films[0])
+        sizes = [len(piece) for piece in films[1:]]
+        assert max(sizes) - min(sizes) <= 1 and sum(sizes) == len(whole["ids"])
+        for piece in pieces:
+            assert all((x == number).all() for number, x in zip(piece["kinds"], piece["x0"], strict=True))
+    with pytest.raises(ValueError, match="too few films for 49 parts"):
+        batches.cut(batches(0), 49)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_count_by_their_values_as_the_loss_does(monkeypatch, parts):
+    """With nothing given, the mean of the parts' losses, each by its weight, is the loss of the whole row."""
+    monkeypatch.setattr(recipe, "known", lambda kind, films, _: torch.zeros(films, sum(map(latents, kind.clips))) > 0)
+    monkeypatch.setattr(recipe, "noise_like", lambda x, _: torch.zeros_like(x))
+    batch, model = a_batch(), Blank()
+    share = Team(accumulate=parts).share(batch, parts, Batches(libraries(), 9, TINY))
+    loss = make_loss(TINY)
+    pieces = [part.weight * loss(model, part.batch, torch.Generator().manual_seed(0)) for part in share.parts]
+    whole = loss(model, batch, torch.Generator().manual_seed(0))
+    assert sum(pieces).item() == pytest.approx(whole.item(), rel=1e-5)
+    assert len({round(part.weight * 9, 3) for part in share.parts}) > 1  # by films it would be another
 
 
 # ------------------------------------------------------------------------------------------------- what is given
@@ -439,10 +487,19 @@ def test_a_short_training_goes_on_and_its_card_names_the_first_stage(tmp_path, m
     monkeypatch.setattr(recipe, "build", lambda: FullSora(CONFIG))
     made = []
     monkeypatch.setattr(recipe, "load_autoencoder", lambda name: made.append(name) or tiny_codec())
+    monkeypatch.setattr(recipe, "read_card", lambda path, *mend: read_card(path, *mend) if "latents" in str(path) else {
+        "sha256": f"of {path}"})  # fmt: skip
+    monkeypatch.setattr(recipe, "EARLY", 2)
     monkeypatch.setattr(recipe, "make_loss", lambda: make_loss(TINY))
     right = recipe.library
     monkeypatch.setattr(recipe, "library", lambda number, codec, folder, films: right(number, codec, folder))
-    done = recipe.train("tiny", 3)
+    seen, cut = [], recipe.Batches.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe.Batches, "__call__",
+                      lambda self, step: seen.append((step, cut(self, step))) or seen[-1][1])  # fmt: skip
+        done = recipe.train("tiny", 3)
+    assert [batch["kinds"] for _, batch in sorted(seen, key=lambda row: row[0])] == [[0, 1], [0, 1], [0, 1, 2]]
+    assert done.card["autoencoder_sha256"] == f"of {recipe.AUTOENCODER}"
     assert made == [recipe.AUTOENCODER] and done.card["autoencoder"] == recipe.AUTOENCODER and done.card["steps"] == 3
     assert {path.name for path in (tmp_path / "tiny" / "latents").glob("*.json")} == {f"{k.name}.json" for k in TINY}
     losses = [json.loads(line)["loss"] for line in done.log.read_text().splitlines() if '"loss"' in line]
@@ -453,6 +510,11 @@ def test_a_short_training_goes_on_and_its_card_names_the_first_stage(tmp_path, m
     # What it came to is put into the repository, and a training elsewhere goes on from there.
     average = {key: value.clone() for key, value in done.model.state_dict().items()}
     recipe.keep("tiny")
+    raw = load_file(tmp_path / "held" / f"{recipe.NAME}.safetensors")
+    assert raw["embed.weight"].dtype == torch.int8 and "embed.weight.step" in raw  # in eight bits
+    card = json.loads((tmp_path / "held" / f"{recipe.NAME}.json").read_text())
+    assert (card["level"], card["data_seed"], card["batch"]) == ("full", recipe.SEED, 6)
+    assert card["autoencoder_sha256"] == f"of {recipe.AUTOENCODER}"
     shown, first = [], recipe.Batches.__call__
     monkeypatch.setattr(recipe.Batches, "__call__", lambda self, step: shown.append(step + self.first) or first(
         self, step))  # fmt: skip

@@ -35,7 +35,8 @@ def clip_for(frames: int) -> int:
 
 
 def nearest(height: int, width: int, side: int) -> list[tuple[int, int]]:
-    """The sizes below and above these that `side` divides."""
+    """The sizes next to these that `side` divides: the nearest one, that below and that above."""
     low = tuple(max(side, x // side * side) for x in (height, width))
     high = tuple(max(side, -(-x // side) * side) for x in (height, width))
-    return [low] if low == high else [low, high]
+    middle = tuple(max(side, (x + side // 2) // side * side) for x in (height, width))
+    return list(dict.fromkeys((middle, low, high)))

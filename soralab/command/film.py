@@ -62,7 +62,7 @@ TOLD = 3  # things that it names
 def check_options(options) -> str | None:
     """The one way of WAYS that is asked for, None for a film from the prompt alone. Raises ValueError for two ways, and
     for what belongs to another."""
-    ways = [way for way in WAYS if getattr(options, way)]
+    ways = [way for way in WAYS if getattr(options, way) is not None]
     if len(ways) > 1:
         raise ValueError(f"{' and '.join(WAYS[way] for way in ways)} are two films: give one of them at a time")
     for option, owners in BELONGS.items():
@@ -215,7 +215,7 @@ def expanded(text: str, seed: int) -> str:
 
 def is_whole(card: dict) -> bool:
     """Whether a checkpoint's card is of the whole model, by what only its transformer has."""
-    return "rank" in card.get("config", ())
+    return isinstance(card.get("config"), dict) and "rank" in card["config"]
 
 
 def loaded(checkpoint, card, way, options):

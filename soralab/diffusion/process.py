@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -300,8 +300,18 @@ def shift_times(t: Tensor, shift: float) -> Tensor:
     return shift * t / (shift * t + (1 - t))  # the same denominator, summed so that t = 1 stays exactly 1
 
 
-def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Gaussian noise like x, drawn on the generator's device: one seed, one noise, on any machine."""
+def seeded(seed: int, count: int) -> list[torch.Generator]:
+    """Generators of seed, seed + 1, ..., on the CPU: one for each example."""
+    return [torch.Generator().manual_seed(seed + k) for k in range(count)]
+
+
+def noise_like(x: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None = None) -> Tensor:
+    """Gaussian noise like x, drawn on the generator's device: one seed, one noise, on any machine.
+
+    Of a list of generators each draws for its own example, whatever is beside it.
+    """
+    if isinstance(generator, Sequence):
+        return torch.stack([noise_like(row, own) for row, own in zip(x, generator, strict=True)])
     source = generator.device if generator is not None else x.device
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=source).to(x.device)
 

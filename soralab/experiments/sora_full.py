@@ -16,8 +16,8 @@ from soralab.figures.curves import wilson
 from soralab.files.atomic import kept
 from soralab.files.checkpoints import BEGUN, load_checkpoint, save_checkpoint
 from soralab.recipes import RUNS, Trained
-from soralab.recipes.sora_full import NAME, begun
-from soralab.sora_full import FullFilmmaker, load_autoencoder
+from soralab.recipes.sora_full import NAME, begun, first_stage
+from soralab.sora_full import FullFilmmaker
 from soralab.training.profiles import by_profile, device
 
 STRENGTHS, FEW = (0.6, 0.7, 0.8), (4, 8)  # of edits; steps of the sampler in the place of 20
@@ -26,9 +26,9 @@ TRUE = "true films, "  # before a kind of prompt: what the referee reads in the 
 
 def metrics(name: str, trained: Trained, folder: Path | None = None) -> dict[str, dict]:
     """The card's: for each kind of prompt and each ability {what: [films right, films]}. What is measured is kept in
-    runs/NAME/metrics, so that a measuring which is stopped goes on."""
-    maker = FullFilmmaker(trained.model, load_autoencoder(trained.card["autoencoder"]).to(device()))
-    folder, count = folder or RUNS / name / "metrics", by_profile(smoke=2, laptop=200, gpu=400)
+    runs/NAME/metrics_STEPS_FILMS, so that a measuring which is stopped goes on."""
+    maker, count = FullFilmmaker(trained.model, first_stage().to(device())), by_profile(smoke=2, laptop=200, gpu=400)
+    folder = folder or RUNS / name / f"metrics_{trained.card['steps']}_{count}"
     found = {}
     for title, work in work_on(maker, count).items():
         found[title] = kept(folder / f"{title.replace(' ', '_').replace(',', '')}.json", work)
@@ -96,7 +96,7 @@ def main() -> None:
     """Measure what the repository holds of the training, and write it on its card."""
     tensors, card = load_checkpoint(BEGUN / NAME)
     trained = Trained(begun()[0].eval().to(device()), card, RUNS / NAME / "log.jsonl")
-    found = metrics(NAME, trained, RUNS / NAME / f"metrics_{card['steps']}")
+    found = metrics(NAME, trained)
     save_checkpoint(BEGUN / NAME, tensors, {**card, "metrics": found}, eight_bits=True)
     print(table(found))
 

@@ -61,7 +61,7 @@ def checkpoint_paths(name: str | os.PathLike) -> tuple[Path, Path]:
     stem = Path(name)
     if stem.suffix in (".safetensors", ".json"):
         stem = stem.with_suffix("")
-    if isinstance(name, str) and len(Path(name).parts) == 1:
+    if _plain(name):
         stem = checkpoints_folder() / stem
     return stem.with_name(stem.name + ".safetensors"), stem.with_name(stem.name + ".json")
 
@@ -70,7 +70,13 @@ def held_paths(name: str | os.PathLike) -> tuple[Path, Path]:
     """`checkpoint_paths` of what is to be read: a plain name that the course's own folder lacks may lie in `BEGUN`."""
     paths = checkpoint_paths(name)
     begun = tuple(BEGUN / path.name for path in paths)
-    return begun if paths[0].parent == CHECKPOINTS and not paths[0].exists() and begun[0].exists() else paths
+    lacks = _plain(name) and paths[0].parent == CHECKPOINTS and not (paths[0].exists() or _waiting(paths[0]).exists())
+    return begun if lacks and begun[0].exists() else paths
+
+
+def _plain(name: str | os.PathLike) -> bool:
+    """Whether a name has no folder in it, not even "./"."""
+    return isinstance(name, str) and os.path.basename(name) == name
 
 
 def save_checkpoint(name: str | os.PathLike, tensors: dict, card: dict, eight_bits: bool = False) -> Path:
@@ -144,7 +150,9 @@ def load_checkpoint(name: str | os.PathLike, config: dict | None = None, device=
         _same_config(weights, card, config)
     try:
         tensors = unpack(load(data))
-    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: numbers of a kind that PyTorch has not
+    except (SafetensorError, KeyError, ValueError, IndexError, RuntimeError) as error:  # and of unknown kinds
+        if out_of_memory(error):
+            raise
         raise CheckpointError(f"{weights} is not a safetensors file ({error}): {mend}") from error
     return {key: value.to(device) for key, value in tensors.items()}, card
 

@@ -3,9 +3,7 @@
 One model for films and pictures of many sizes: each batch is a row of all KINDS, in the shares that are written there.
 The first EARLY steps see small films and pictures alone: two thirds of the tokens, and what a thing is called and how
 it moves is the same in all sizes. It films in the latents of chapter 11's autoencoder, trained on. They are made once,
-kind by kind, and kept in runs/NAME/latents.
-
-A core needs days for it. So the repository holds what it came to so far (`keep`), and `train` goes on from there.
+kind by kind, and kept in runs/NAME/latents. The repository holds what it came to so far (`keep`); `train` goes on.
 """
 
 from __future__ import annotations
@@ -155,7 +153,7 @@ def library(number: int, autoencoder: FilmCodec, folder: Path | None, films: int
     weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
     of = {"kind": kind.name, "films": films, "seed": SEED, "kept": {**KEPT, "rest": REST},
           "autoencoder": hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()}  # fmt: skip
-    of |= {"told": PLACES} if kind.frames == 1 else {}
+    of |= {"told": list(PLACES)} if kind.frames == 1 else {}
     path = folder and folder / kind.name
     mend = f"remove {path}.json, and its films are encoded again"
     if path and path.with_suffix(".json").exists() and read_card(path, mend).get("of") == of:
@@ -193,9 +191,8 @@ class Batches:
             low, high = (kind.before(at, self.batch, self.early) for at in (step, step + 1))
             if low == high:
                 continue
-            rows = torch.tensor(
-                [order(len(held["ids"]), number, *divmod(k, len(held["ids"]))) for k in range(low, high)]
-            )
+            of = len(held["ids"])
+            rows = torch.tensor([order(of, number, k // of)[k % of] for k in range(low, high)])
             said = [wording(rng) for _ in rows]
             rate = [0.0 if rng.random() < UNSAID or kind.frames == 1 else float(kind.rate or kind.frames) for _ in rows]
             found["x0"].append(held["latents"][rows].float())
@@ -207,11 +204,12 @@ class Batches:
 
     @staticmethod
     def cut(batch: dict[str, list], parts: int) -> list[dict[str, list]]:
-        """A batch in so many parts: of each kind every part-th film, so that all have nearly as much to do."""
+        """A batch in so many parts, which take its films in turn, so that all have nearly as much to do."""
         starts = [0, *accumulate(len(x) for x in batch["x0"])]
         found = []
         for part in range(parts):
-            rows = [torch.arange(part, len(x), parts) for x in batch["x0"]]
+            rows = [torch.arange(len(x))[(part - start) % parts :: parts]
+                    for start, x in zip(starts, batch["x0"], strict=False)]  # fmt: skip
             some = [k for k, mine in enumerate(rows) if len(mine)]
             if not some:
                 raise ValueError(f"batch has too few films for {parts} parts: take fewer processes or parts")
@@ -220,16 +218,17 @@ class Batches:
                           **{name: [batch[name][k][rows[k]] for k in some] for name in ("x0", "rate")}})  # fmt: skip
         return found
 
+    @staticmethod
+    def weigh(batch: dict[str, list]) -> int:
+        """What a part counts for: its values, of which the loss is the mean."""
+        return sum(x.numel() for x in batch["x0"])
+
 
 @lru_cache(maxsize=4 * len(KINDS))
-def _epoch(films: int, number: int, epoch: int) -> list[int]:
+def order(films: int, number: int, epoch: int) -> list[int]:
+    """In which order an epoch has the films of a kind's library."""
     generator = torch.Generator().manual_seed(loop.step_seed(SEED + number, epoch))
     return torch.randperm(films, generator=generator).tolist()
-
-
-def order(films: int, number: int, epoch: int, place: int) -> int:
-    """Which film of a kind's library stands at this place of an epoch."""
-    return _epoch(films, number, epoch)[place]
 
 
 def wording(rng: Random) -> int:
@@ -295,8 +294,17 @@ def begun() -> tuple[FullSora, dict[str, int]]:
 
 def first_stage() -> CausalAutoencoder:
     """The autoencoder that the training goes on with."""
+    return load_autoencoder(_where())
+
+
+def _where() -> str:
     held = BEGUN / AUTOENCODER
-    return load_autoencoder(str(held) if checkpoint_paths(held)[1].exists() else AUTOENCODER)
+    return str(held) if checkpoint_paths(held)[1].exists() else AUTOENCODER
+
+
+def _entries() -> dict[str, str | int]:
+    sha = read_card(_where())["sha256"]
+    return {"autoencoder": AUTOENCODER, "autoencoder_sha256": sha, "level": "full", "data_seed": SEED}
 
 
 def average(name: str = NAME) -> tuple[dict[str, Tensor], dict[str, int | float]]:
@@ -315,8 +323,8 @@ def keep(name: str = NAME) -> Path:
     """Put `average` into the repository, in eight bits. Returns the file."""
     weights, done = average(name)
     to = f" --steps {done['steps']}" if not done["rate"] else ""
-    card = {**done, "config": asdict(FullConfig()), "autoencoder": AUTOENCODER, "data_seed": SEED, "batch": BATCH,
-            "command": f"soralab train {name}{to}", "level": "full", "hardware": hardware()}  # fmt: skip
+    card = {**done, "config": asdict(FullConfig()), **_entries(), "batch": BATCH,
+            "command": f"soralab train {name}{to}", "hardware": hardware()}  # fmt: skip
     return save_checkpoint(BEGUN / NAME, weights, card, eight_bits=True)
 
 
@@ -338,6 +346,5 @@ def train(name: str = NAME, steps: int | None = None) -> Trained:
     batches = Batches(libraries, batch, early=EARLY, first=before["steps"])
     result = loop.train(model, make_loss(), batches, config, _run(name, before), parameters=parameters(model))
     result.ema.copy_to(model)
-    trained = Trained.of(model, model.config, result, autoencoder=AUTOENCODER, level="full", data_seed=SEED,
-                         batch=batch)  # fmt: skip
+    trained = Trained.of(model, model.config, result, **_entries(), batch=batch)
     return replace(trained, card=trained.card | {key: trained.card[key] + before[key] for key in before})

@@ -116,12 +116,14 @@ class Team:
         return -(-saved // self.world) * self.world
 
     def share(self, batch: Any, parts: int, batch_fn: Callable | None = None) -> Share:
-        """This process's parts of a batch. A batch_fn whose batches are of no common length has its own `cut`."""
+        """This process's parts of a batch. A batch_fn whose batches have no common length cuts them itself (`cut`); one
+        whose loss is no mean over examples says what a part counts for (`weigh`)."""
         if parts == 1:
             return Share(batch_size(batch), [Part(0, 1.0, batch)])
-        size, pieces, each = batch_size(batch), getattr(batch_fn, "cut", cut)(batch, parts), parts // self.world
-        return Share(size, [Part(number, batch_size(pieces[number]) / size, pieces[number])
-                            for number in range(self.rank * each, (self.rank + 1) * each)])  # fmt: skip
+        pieces, each = getattr(batch_fn, "cut", cut)(batch, parts), parts // self.world
+        counts = [getattr(batch_fn, "weigh", batch_size)(piece) for piece in pieces]
+        return Share(batch_size(batch), [Part(number, counts[number] / sum(counts), pieces[number])
+                                         for number in range(self.rank * each, (self.rank + 1) * each)])  # fmt: skip
 
     def wrap(self, model: nn.Module, loss_fn: Callable) -> nn.Module:
         """The loss as a module; with more processes it averages the gradients at the end of backward, and the models
