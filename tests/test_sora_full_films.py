@@ -5,11 +5,12 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from prose import prose_of
 from tiny_full import CONFIG, save_full, tiny_codec, tiny_filmmaker, tiny_full
 from tiny_models import OTHER, PROMPT, numbers, save_all
 
 from soralab import sora_full
-from soralab.blocks.clips import clip_for
+from soralab.blocks.clips import clip_for, latents
 from soralab.diffusion import SAMPLERS, time_grid
 from soralab.diffusion.process import noise_like, seeded
 from soralab.files.checkpoints import CheckpointError, read_card, save_checkpoint
@@ -223,6 +224,22 @@ def test_wrong_versions_show_something_else(maker, monkeypatch, name):
     with pytest.raises((AssertionError, ValueError, RuntimeError)):
         for ability in ("extend a long one", "backwards", "join"):
             asked_rightly(maker, ability)
+
+
+def test_the_page_shows_the_times_that_each_task_has(maker):
+    """Its block of lines, one a task: t for what is filmed, 0 for what is known, a bar between clips."""
+    tasks = {
+        "a film of nine frames": lambda: maker.film([PROMPT], steps=1, size=(9, 16, 16)),
+        "from a picture, nine frames": lambda: maker.animate(films(1)[:1, 0], [PROMPT], steps=1),
+        "nine frames, and nine more": lambda: maker.extend(films(9)[:1], 9, [PROMPT], steps=1),
+        "nine frames, and nine before": lambda: maker.extend(films(9)[:1], 9, [PROMPT], backwards=True, steps=1),
+        "from one film to another": lambda: maker.join(films(9)[:1], films(9)[1:], 9, [PROMPT], steps=1),
+    }
+    for task, make in tasks.items():
+        ((part, _),) = seen(maker, make)[1]
+        strings = torch.where(part.times[0] > 0, ord("t"), ord("0")).split([latents(clip) for clip in part.clips])
+        told = " | ".join(" ".join(map(chr, clip.tolist())) for clip in strings)
+        assert f"\n{task:34s}{told}\n" in prose_of("16_sora"), told
 
 
 # ---------------------------------------------------------------------------------------------- what each ability films
