@@ -122,6 +122,41 @@ def test_what_the_simple_world_never_shows_is_listed(typed, missing):
     assert read_prompt(typed).unlearnt("full") == [what for what in missing if "nobody can see it" in what]
 
 
+@pytest.mark.parametrize("typed, missing", [
+    ("two red circles", ["two things that are red"]), ("a red circle and a blue ring", []),
+    ("a red circle passes behind a wall and a blue square bounces", ["a wall with several things"]),
+    ("a red circle passes behind a wall", []),
+    ("a red circle on a black background, the camera pans left", ["a camera that pans left over a black background"]),
+    ("a red circle grows on a striped background, the camera pans left", []),
+])  # fmt: skip
+def test_what_the_full_world_never_shows_is_listed(typed, missing):
+    assert read_prompt(typed).unlearnt("full") == missing
+
+
+def test_of_the_full_worlds_own_prompts_nothing_is_new():
+    for k in range(300):
+        scene = sample_scene(5, k, "full", "train")
+        assert read_prompt(short_caption(scene)).unlearnt("full") == [], short_caption(scene)
+
+
+@pytest.mark.parametrize("typed", [
+    "a circle red", "a red circle slides right blue", "red circle blue", "a red square spins. the red square grows",
+    "the circle slides right and the circle bounces", "a red circle in front of a blue square slides right",
+    "a red circle above a blue square slides right", "two circles bump into a square",
+    "two small red circles above a blue square",
+])  # fmt: skip
+def test_what_could_be_said_of_another_thing_is_refused(typed):
+    """A colour after its noun, a second motion, a motion after a relation, a relation of one of two."""
+    with pytest.raises(ValueError, match="is not understood in the prompt after"):
+        read_prompt(typed)
+
+
+def test_a_thing_that_is_named_again_may_stand_in_a_relation():
+    said = "a red circle slides right and a blue square spins. the red circle is above the blue square"
+    assert [thing["motion"] for thing in read_prompt(said).things] == ["slides right", "spins"]
+    assert read_prompt("a red slides right").things[0]["colour"] == "red"  # where no noun is, a colour is a thing
+
+
 def test_four_things_are_more_than_the_full_world_shows():
     assert read_prompt("three crosses grow and a red moon bounces").unlearnt("full") == ["4 things"]
 

@@ -139,6 +139,24 @@ def test_a_thing_that_slides_behind_another_is_not_one_that_stands_there():
             assert seen == {"red": f"slides {direction}", "white": "stays still"}
 
 
+@pytest.mark.parametrize("side, frames", [(32, 33), (64, 33)])
+def test_a_moon_that_the_wall_cuts_in_two_is_one_moon(side, frames):
+    """Half-way in, its horns stand apart: both are its own."""
+    scenes = [find(WALL, start=start, shape="moon") for start in range(0, 1000, 140)]
+    films = render(scenes, frames, side, side)
+    assert all(verdict(world.to_film(film), scene)["all"] for film, scene in zip(films, scenes, strict=True))
+
+
+@pytest.mark.parametrize("there", [4, 6])
+def test_things_of_one_colour_are_all_counted(there):
+    places = [(-0.3, -0.3), (0.3, -0.3), (-0.3, 0.3), (0.3, 0.3), (0.0, 0.0), (0.0, -0.35)][:there]
+    things = tuple(Object("circle", "red", "small", "stays still", x=x, y=y) for x, y in places)
+    report = referee.read(world.to_film(render([Scene(things, "black")], 9, 48, 48))[0])
+    assert report.count == there
+    asked = [{"shape": "circle", "colour": "red"}]
+    assert not referee.score_caption(report, 3 * asked)["all"] and referee.score_caption(report, there * asked)["count"]
+
+
 def test_an_empty_film_shows_nothing():
     scene = find("stays still")
     film = torch.full((9, 3, 32, 32), -0.87)

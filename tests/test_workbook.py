@@ -3,6 +3,7 @@
 import functools
 import importlib
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -393,7 +394,8 @@ T, A = torch.tensor, np.array
     ({"a": T([1.0])}, {"a": T([1.0])}), ([T([1.0]), [2, "x"]], [T([1.0]), [2, "x"]]), (None, None), ("a", "a"),
     (T([torch.inf, torch.nan]), T([torch.inf, torch.nan])), (T([True]), T([True])), (T([1.0]).bfloat16(), T([1.0])),
     (torch.zeros(0, 3), torch.zeros(0, 3)), (A([1], np.uint8), A([1])), (T([1e-12]), T([1e-12])),
-    (T([0.0]), T([0.0])), (T([1e-5]), T([0.0])),
+    (T([0.0]), T([0.0])), (T([1e-5]), T([0.0])), (T([1.0, 0.0]).to_sparse(), T([1.0, 0.0])),
+    (T([1.0]).to(torch.float8_e4m3fn), T([1.0])), (T([1 + 2j]), T([1 + 2j])), (1 + 2j, 1 + 2j), (1.0, 1 + 0j),
 ])  # fmt: skip
 def test_the_same(got, want):
     assert difference(got, want, 1e-4) == ""
@@ -423,6 +425,11 @@ def test_the_same(got, want):
     (T([2.0, 2.0]), 2.0, "it returns [2, 2], it should be 2."), (1, True, "it returns 1, it should be True."),
     (True, 1, "it returns True, it should be 1."), ("a", "b", "it returns 'a', it should be 'b'."),
     ("2", 2, "it returns '2', it should be 2."), (object, None, "it returns a type, it should be None."),
+    (T([1 + 2j]), T([1 + 9j]), "it returns [(1+2j)], it should be [(1+9j)]."),
+    (3 + 4j, 3.0, "it returns (3+4j), it should be 3."), (1 + 2j, 1 + 3j, "it returns (1+2j), it should be (1+3j)."),
+    (torch.zeros(1, 1, 9) + 2j, torch.zeros(1, 1, 9) + 9j, "9 of 9 numbers differ, most at [0, 0, 0]: it returns 2j"),
+    (T([1.0], device="meta"), T([1.0]), "it returns a tensor [1] of float32 of a kind (float32) that cannot be"),
+    (Fraction(1, 3), Fraction(1, 2), "it returns 0.333333, it should be 0.5."),
     (torch.zeros(1, 1, 4), torch.ones(1, 1, 4), "4 of 4 numbers differ, most at [0, 0, 0]: it returns 0 there"),
 ])  # fmt: skip
 def test_a_difference_is_told(got, want, says):

@@ -53,6 +53,7 @@ def _lists(got, want, tolerance: float, place: str) -> str:
 def _numbers(got, want, tolerance: float, place: str) -> str:
     single = isinstance(got, (numbers.Number, np.ndarray, Tensor)) and np.ndim(got) == 0
     wrong = not single or isinstance(want, bool) != _is_bool(got)
+    wrong = wrong or np.iscomplexobj(_plain(got)) and not np.iscomplexobj(want)
     wrong = wrong or not bool(_close(np.asarray(_plain(got)), np.asarray(want), tolerance))
     return f"{place} {_told(got)}, it should be {_told(want)}." if wrong else ""
 
@@ -68,7 +69,10 @@ def _arrays(got, want, tolerance: float, place: str) -> str:
         return f"{place} {words.what(got)}, it should be {name} {list(want.shape)}."
     if got.shape != want.shape:
         return f"{place} the shape {list(got.shape)}, it should be {list(want.shape)}."
-    a, b = _plain(got), _plain(want)
+    try:
+        a, b = _plain(got), _plain(want)
+    except (TypeError, RuntimeError, NotImplementedError):  # quantised, nested, on the meta device
+        return f"{place} {words.what(got)} of a kind ({words.dtype(got)}) that cannot be compared."
     kinds = ["i" if array.dtype.kind == "u" else array.dtype.kind for array in (a, b)]
     if kinds[0] != kinds[1]:
         return f"{place} {KINDS.get(kinds[0], a.dtype)} ({words.dtype(got)}), it should be {KINDS[kinds[1]]}."
@@ -80,7 +84,8 @@ def _close(got: np.ndarray, want: np.ndarray, tolerance: float) -> np.ndarray:
     """True where two arrays of one shape agree."""
     if want.dtype.kind in "biu" and got.dtype.kind in "biu":
         return got == want
-    got, want = got.astype(np.float64), want.astype(np.float64)
+    kind = np.complex128 if "c" in got.dtype.kind + want.dtype.kind else np.float64
+    got, want = got.astype(kind), want.astype(kind)
     finite = np.isfinite(want)
     mean = np.abs(want[finite]).mean() if finite.any() else 0.0
     with np.errstate(invalid="ignore"):
@@ -92,7 +97,8 @@ def _where(got: np.ndarray, want: np.ndarray, off: np.ndarray, place: str) -> st
     if got.size <= words.FEW and words.shown(got):
         return f"{place} {words.shown(got)}, it should be {words.shown(want)}."
     with np.errstate(invalid="ignore"):
-        size = np.abs(got.astype(np.float64) - want.astype(np.float64))
+        kind = np.complex128 if "c" in got.dtype.kind + want.dtype.kind else np.float64
+        size = np.abs(got.astype(kind) - want.astype(kind))
     size = np.where(off, np.where(np.isfinite(size), size, np.inf), -1)
     worst = np.unravel_index(int(size.argmax()), got.shape)
     there = ", ".join(str(int(index)) for index in worst)
@@ -102,11 +108,12 @@ def _where(got: np.ndarray, want: np.ndarray, off: np.ndarray, place: str) -> st
 
 
 def _plain(value):
-    """An array of a tensor, in float64 if numpy does not know its type."""
+    """An array of a tensor, of floats in float64: numpy does not know all their types."""
     if not isinstance(value, Tensor):
         return np.asarray(value)
     value = value.detach().cpu().resolve_conj().resolve_neg()
-    return (value.double() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy()
+    value = value if value.layout == torch.strided else value.to_dense()
+    return (value.double() if value.is_floating_point() else value).numpy()
 
 
 def _told(value) -> str:

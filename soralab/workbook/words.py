@@ -43,7 +43,7 @@ def number(value) -> str:
         return str(value)
     if isinstance(value, (bool, int)):
         return str(value)
-    return "NaN" if math.isnan(value) else f"{value:g}"
+    return "NaN" if math.isnan(value) else f"{float(value):g}"
 
 
 def shown(value) -> str:

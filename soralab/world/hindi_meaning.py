@@ -31,6 +31,7 @@ MEANINGS: dict[str, tuple[str, ...]] = {
 SILENT = frozenset(
     "एक और है हैं जो के की से ओर पर अपनी धुरी रहता रहती रहा रही लगाता लगाती लगा जाता जाती जा".split()
 )  # they say how the others belong together
+DOES = frozenset(("slides", "bounces", "orbits", "spins", "grows", "shrinks", "passes", "bumps"))
 ENGLISH = frozenset(word for meaning in MEANINGS.values() for word in meaning)
 
 
@@ -45,12 +46,27 @@ def check_translation(hindi: str, english: str) -> None:
     if not lost:
         things, known = _things(typed), {frozenset(thing) for thing in _things(said)}
         lost = [word for thing in things if frozenset(_english(thing)) not in known for word in thing]
+        lost += [thing[-1] for thing in things[-1:] if _new(typed, ("एक",)) > _new(said, ("a", "an"))]
+        does = [[meaning[0] for meaning in meanings if meaning and meaning[0] in DOES],
+                [word for word in said if word in DOES]]  # fmt: skip
+        lost += [word for word, meaning in zip(typed, meanings, strict=True)
+                 if meaning and does[0].count(meaning[0]) > does[1].count(meaning[0])]  # fmt: skip
     invented = set(said) & ENGLISH - {word for meaning in meanings for word in meaning}
     if lost or invented or not is_caption(english) or len(_things(said)) > len(_things(typed)):
         names = ", ".join(f"'{word}'" for word in dict.fromkeys(lost)) or f"'{' '.join(typed)}'"
         shown = english if len(english) <= 80 else english[:80] + "..."
         raise PromptError(f"Hindi that was not understood: {names}; it was translated as '{shown}', which is not what "
                          "the prompt says. Captions read like this: एक छोटा लाल वृत्त दाईं ओर खिसकता है")  # fmt: skip
+
+
+def _new(said: list[str], one: tuple[str, ...]) -> int:
+    """How many things are named as new ones, by "a" and what is on it."""
+    found, after = 0, False
+    for word in said:
+        name = _english([word])[0]
+        found += after and name in SHAPES
+        after = word in one or after and name in (*SIZES, *COLOURS)
+    return found
 
 
 def _meaning(typed: list[str], place: int) -> tuple[str, ...]:

@@ -55,6 +55,13 @@ class Prompt:
         """What a model of this level of the world never saw, each in a few words; [] for what it did."""
         setting, simple = read_setting(self.text), level == "simple"
         found = [f"{len(self.things)} things"] if len(self.things) > (1 if simple else 3) else []
+        colours = [thing["colour"] for thing in self.things if thing["colour"]]
+        found += [f"two things that are {colour}" for colour in dict.fromkeys(colours) if colours.count(colour) > 1]
+        several, plain = len(self.things) > 1, setting["background"] in BACKGROUNDS[:2]
+        if several and any(thing["motion"] == WALL for thing in self.things):
+            found.append("a wall with several things")
+        if not simple and plain and setting["camera"] in CAMERAS[1:]:
+            found.append(f"a camera that {setting['camera']} over a {setting['background']} background")
         if simple and setting["background"] in ("striped", "checkered"):
             found.append(f"a {setting['background']} background")
         if simple and setting["camera"] in CAMERAS[1:]:
@@ -123,6 +130,7 @@ class _Reader:
     def __init__(self, said: list[str]):
         self.said, self.at, self.out = said, 0, []
         self.named: list[str] = []  # things that "the ..." may mean
+        self.last, self.moving = -1, set()  # the number of the thing that was named last; of those that have a motion
 
     def take(self, *phrase: str) -> bool:
         """Take these words if they come next."""
@@ -196,16 +204,19 @@ class _Reader:
         one = self.out[written:]
         for _ in range(number - 1):
             self.out += ["and", *one]
-        self.relation()
+        if number < 2:  # of two, which one?
+            self.relation()
         return True
 
     def told(self, *opening: str) -> None:
         """Words such as "that", which may be missing, and a motion; nothing is taken where no motion follows."""
         began, written = self.at, len(self.out)
         self.out += [word for word in opening if self.take(word)]
-        if not self.motion():
+        if self.last in self.moving or not self.motion():  # a thing has one motion, however often it is named
             self.at = began
             del self.out[written:]
+        else:
+            self.moving.add(self.last)
 
     def thing(self, number: int = 0) -> bool:
         """[a] [SIZE] [COLOUR] SHAPE, the adjectives in either order; a shape or a colour must be there."""
@@ -218,14 +229,16 @@ class _Reader:
         noun = self.one_of((*_NOUNS, *many))
         noun = _PLURALS.get(noun, noun)
         adjective_next = self.said[self.at : self.at + 1] and self.said[self.at] in (*SIZES, *COLOURS)
-        if not (noun or colour and not adjective_next):
+        alone = colour and not adjective_next and not any(word in (*_NOUNS, *_PLURALS) for word in self.said)
+        if not (noun or alone):
             self.at = began
             return False
         said = [word for word in (size, colour, noun) if word]
         name = " ".join(said)
-        known = first == "the" and any(set(said) <= set(other.split()) for other in self.named)
+        same = (k for k, other in enumerate(self.named) if first == "the" and set(said) <= set(other.split()))
+        self.last, known = next(same, len(self.named)), len(self.named)
         if first or number:
-            self.out.append("the" if known else article(said[0]))
+            self.out.append("the" if self.last < known else article(said[0]))
         self.named.append(name)
         self.out += said
         return True
@@ -273,4 +286,5 @@ class _Reader:
             self.at = began
             del self.out[written:]
             return
-        self.told("that", "then")
+        if self.said[self.at : self.at + 1] == ["that"]:  # else the motion may be the first thing's
+            self.told("that", "then")

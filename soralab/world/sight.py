@@ -89,7 +89,9 @@ def look(pixels: np.ndarray) -> Sight:
     wall_pixels = np.broadcast_to(sight.hidden(), (time, height, width))
     masks, purity = _unmix(pixels, backdrop, wall_pixels)
     for name, mask in masks.items():
-        others = sum(m for other, m in masks.items() if other != name) if len(masks) > 1 else None
+        before = [mask for other, mask in masks.items() if other != name]  # what may cut a thing in two
+        before += [wall_pixels.astype(np.float32)] if wall is not None else []
+        others = sum(before) if before else None
         sight.tracks += [Track(name, m, purity[name]) for m in _follow(mask, others)]
     return sight
 
@@ -315,7 +317,8 @@ def _follow(mask: np.ndarray, others: np.ndarray | None) -> list[np.ndarray]:
     per_frame = [[int(k) + 1 for k in np.flatnonzero(keep & (frames == t))] for t in range(len(mask))]
     needed = max(2, VISIBLE * len(mask))
     needed = min(needed, sum(bool(pieces) for pieces in per_frame))  # a flash
-    number = max((n for n in (1, 2, 3) if sum(len(p) >= n for p in per_frame) >= max(needed, 1)), default=0)
+    most = range(1, 1 + max(map(len, per_frame)))
+    number = max((n for n in most if sum(len(p) >= n for p in per_frame) >= max(needed, 1)), default=0)
     wide = ndimage.grey_dilation(labels, footprint=_FRAME_WISE)  # the faint edge belongs to its piece
     owner = np.where(labels > 0, labels, wide)
     centres = np.stack([np.bincount(at, weight * p, count + 1)[1:] / sizes.clip(1e-6) for p in places[1:]], 1)

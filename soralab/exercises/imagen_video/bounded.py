@@ -133,6 +133,7 @@ EXERCISE = Exercise(
     compare="Compare: at which noise does it matter most which eps you return? Look at the division by sigma.",
     stub=stub,
     solution=solution,
+    gradients=False,  # it samples; nothing is trained through it
     cases=cases,
     mistakes={
         "noise_of_the_network": Mistake(noise_of_the_network, "your x_0 is right, and your eps belongs to the x_0 "

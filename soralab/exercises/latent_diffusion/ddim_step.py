@@ -133,6 +133,7 @@ EXERCISE = Exercise(
     compare="Compare: where does your code notice that the last step, to alpha_bar_s = 1, may draw nothing?",
     stub=stub,
     solution=solution,
+    gradients=False,  # it samples; nothing is trained through it
     cases=cases,
     mistakes={
         "nothing_fresh": Mistake(nothing_fresh, "nothing is drawn: that is the page's step, right for eta = 0 alone."),

@@ -105,6 +105,7 @@ EXERCISE = Exercise(
     compare="Compare: with one prompt everywhere it is the chapter's guidance. How often does each of you add `none`?",
     stub=stub,
     solution=solution,
+    gradients=False,  # it samples; nothing is trained through it
     cases=cases,
     mistakes={
         "pull_alone": Mistake(pull_alone, "you return the arrows alone. They have to start somewhere: at the "
