@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
 
 
 class Host:
-    """files: {path: bytes}. how: {path: what is done with it} (default: served, ranges too). asked: (path, Range)."""
+    """files: {path: bytes}. how: {path: what is done with it} (default: served, ranges too). asked: (path, Range).
+    headers: those of the last request."""
 
     def __init__(self):
         self.files: dict[str, bytes] = {}
         self.how: dict[str, str] = {}
         self.asked: list[tuple[str, str | None]] = []
+        self.headers: dict[str, str] = {}
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -28,6 +31,7 @@ def answer(handler: BaseHTTPRequestHandler, host: Host) -> None:
     """One answer, as `host.how` has it for the path."""
     path, range_ = handler.path, handler.headers.get("Range")
     host.asked.append((path, range_))
+    host.headers = dict(handler.headers)
     how, body = host.how.get(path, "fine"), host.files.get(path, b"")
     first = int(range_[6:-1]) if range_ and how not in ("no ranges", "other range") else 0
     if how in ("404", "403", "406", "500"):
@@ -59,6 +63,8 @@ def answer(handler: BaseHTTPRequestHandler, host: Host) -> None:
         part = part[: len(part) // 2]
     if how == "silent":
         return None
+    if how == "stalls":
+        time.sleep(3)
     handler.wfile.write(part)
     return None
 

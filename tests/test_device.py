@@ -254,6 +254,10 @@ def test_doctor_names_the_device_and_how_to_choose_another(monkeypatch, capsys):
     main(["doctor"])
     assert "device                cpu (SORALAB_DEVICE)" in capsys.readouterr().out
     assert profiles.hardware()["gpu"] is None
+    for odd in ("cpu:", "cpu:1", "cuda:", "cuda:\u00b2", "cpu:" + 20 * "9", "mps:0"):
+        monkeypatch.setenv("SORALAB_DEVICE", odd)
+        with pytest.raises(ValueError, match="it takes cpu, cuda, cuda:N or mps"):
+            profiles.device()
     monkeypatch.setenv("SORALAB_DEVICE", "tpu")
     assert main(["doctor"]) == 2
     assert "SORALAB_DEVICE is 'tpu', it takes cpu, cuda, cuda:N or mps" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import tarfile
+import time
 import zipfile
 from types import SimpleNamespace
 
@@ -50,6 +51,26 @@ def test_a_file_is_fetched_whole_and_told_of(host, path, digest):
     assert told == sorted(told) and told[-1] == len(BODY) and len(told) > 1
     assert is_right(path, len(BODY), MD5) and is_right(path, 0, SHA) and is_right(path, 0, "")
     assert not is_right(path, 5, "") and not is_right(path, 0, MD5[:-1] + "x") and not is_right(path / "b", 0, "")
+
+
+def test_what_is_fetched_is_kept_before_it_has_its_name(host, path, monkeypatch):
+    told = []
+    monkeypatch.setattr(download, "sync", lambda part: told.append(f"keep {part.name}"))
+    monkeypatch.setattr(download, "sync_folder", lambda folder: told.append("keep folder"))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (told.append(f"becomes {b.name}"), replace(a, b)))
+    fetch([host.url("/a")], path, len(BODY), MD5)
+    assert told == ["keep a.part", "becomes a", "keep folder"]
+    assert host.headers["Accept-Encoding"] == "identity" and "soralab" in host.headers["User-Agent"]
+
+
+def test_a_host_that_stalls_is_not_waited_for(host, path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    host.how["/a"] = "stalls"
+    began = time.monotonic()
+    with pytest.raises(Refused):
+        fetch([host.url("/a")], path, len(BODY), MD5)
+    assert time.monotonic() - began < 3
 
 
 def test_a_line_that_was_cut_is_taken_up_where_it_broke(host, path):
@@ -293,6 +314,17 @@ def test_too_many_files_are_refused(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(archives, "COUNT", 2)
     with pytest.raises(ValueError, match="unpacks to more than 2 files"):
         unpack(made(kind, tmp_path, *((f"{k}", b"1") for k in range(3))), tmp_path)
+
+
+def test_an_archive_packed_by_lzma_and_damaged_is_refused(tmp_path):
+    archive = tmp_path / "archive.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as packed:
+        packed.writestr("a", bytes(range(256)) * 90)
+    data = bytearray(archive.read_bytes())
+    data[60:100] = bytes(40)
+    archive.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"archive.zip is damaged \(.*\): remove it and fetch it again"):
+        unpack(archive, tmp_path)
 
 
 @KINDS

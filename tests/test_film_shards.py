@@ -1,6 +1,7 @@
 """Films of one's own in tar shards: a batch is a pure function of its step, and what is damaged is named."""
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -55,6 +56,18 @@ def test_films_and_words_come_back_as_they_were(folder):
             torch.testing.assert_close(film, FILMS[number], rtol=0, atol=1.01 / 127.5)
             seen[number] = True
     assert len(seen) == 10 and len(list(folder.glob("*.tar"))) == 3
+
+
+def test_a_half_written_archive_is_none_and_archives_have_an_order(tmp_path, folder):
+    """A killed writer leaves a hidden file; what the names' order is, is not the file system's."""
+    for path in sorted(folder.glob("*.tar"), reverse=True):
+        shutil.copy(path, tmp_path)
+    whole = sorted(folder.glob("*.tar"))[0].read_bytes()
+    (tmp_path / ".0a1b.part.tar").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "._000.tar").write_bytes(b"")
+    shards = FilmShards(tmp_path, 1, 9, 32)
+    assert [found[0].shard.name for found in shards.shards] == sorted(path.name for path in folder.glob("*.tar"))
+    assert shards.films == 10
 
 
 def test_a_batch_follows_from_its_step_alone(folder):

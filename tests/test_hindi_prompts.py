@@ -199,6 +199,9 @@ WORLDS = "एक लाल वृत्त दाईं ओर खिसकत�
     ("एक वृत्त बड़ा होता जाता है", "a large circle grows", "'वृत्त'"),
     ("एक वृत्त बड़ा होता जाता है", "a large circle", "'होता'"),
     ("एक वृत्त छोटा हो रहा है", "a circle grows", "'छोटा'"),  # "becomes small" is not in the world; बड़ा हो रहा है is
+    ("एक लाल वृत्त और एक लाल वृत्त", "a red circle", "'वृत्त'"),  # of two alike one is lost
+    ("एक लाल वृत्त, एक नीला वर्ग और एक लाल वृत्त", "a red circle, and a blue square", "'वृत्त'"),
+    ("एक लाल वृत्त नीचे खिसकता है और एक नीला वर्ग नीचे खिसकता है", "a red circle, and a blue square slides down", "'खिसकता'"),
     (WORLDS, "a red circle slides left", "'दाईं'"),
     (WORLDS, "a red circle slides right and left", f"'{WORLDS}'"),
     (WORLDS, "", "'लाल', 'वृत्त', 'दाईं', 'खिसकता'"),

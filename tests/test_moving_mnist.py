@@ -50,6 +50,8 @@ def test_fewer_and_smaller_ones(made):
     (lambda path: np.save(path, np.zeros((9, 20, 64, 64), np.uint8)), r"uint8 \[9, 20, 64, 64\]; it takes"),
     (lambda path: np.save(path, np.zeros((20, 4, 64, 64), np.uint8)), "holds 4 films; it takes more than 4"),
     (lambda path: np.save(path, np.array([{}], object), allow_pickle=True), "is damaged"),
+    (lambda path: path.write_bytes(path.read_bytes().replace(b"), }", b",   ", 1)), "is damaged"),
+    (lambda path: np.savez(path.open("wb"), np.zeros(3)), "is damaged"),
 ])  # fmt: skip
 def test_other_files_are_refused(made, spoil, said):
     spoil(moving_mnist.path())

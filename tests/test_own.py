@@ -47,11 +47,11 @@ def brightness(film):
 def test_pictures_in_folders_with_their_words(place):
     for k, colour in enumerate(("red", "lime", "blue", "white", "black")):
         picture(place / "pictures" / f"deep/{k}.png", colour)
-    (place / "pictures" / "deep" / "0.txt").write_text("a red one\n\na wide one\n", encoding="utf-8")
+    (place / "pictures" / "deep" / "0.txt").write_text("a red one\n\na wide one\n", encoding="utf-8-sig")  # Windows'
     picture(place / "pictures" / "f.JPG", "blue")
     picture(place / "pictures" / ".hidden" / "g.png")
     (place / "pictures" / "captions.txt").write_text(
-        "f.JPG\ta blue one\nf.JPG\tnot red\ndeep/1.png#0\ta green one\ndeep/2.png\tblue\n", encoding="utf-8"
+        "f.JPG\ta blue one\nf.JPG\tnot red\ndeep/1.png#0\ta green one\ndeep/2.png\tblue\n", encoding="utf-8-sig"
     )
     said = own.captions("pictures")
     assert [path.name for path in said] == ["0.png", "1.png", "2.png", "3.png", "4.png", "f.JPG"]
@@ -154,6 +154,22 @@ def test_films_of_a_split_with_what_is_said_of_them(place):
         own.films("test", frames=31)
 
 
+def packed(name, content, how=zipfile.ZIP_STORED, spoilt=False):
+    """An archive of one file."""
+    with zipfile.ZipFile(buffer := io.BytesIO(), "w", how) as archive:
+        archive.writestr(name, content)
+    data = bytearray(buffer.getvalue())
+    if spoilt:
+        data[60:90] = bytes(30)
+    return bytes(data)
+
+
+def headless():
+    """An array whose head has no end."""
+    np.save(buffer := io.BytesIO(), np.zeros((6, 8, 8, 3), np.uint8))
+    return buffer.getvalue().replace(b"), }", b",   ")
+
+
 class Dangerous:
     def __reduce__(self):
         return os.system, ("touch dangerous",)
@@ -161,6 +177,10 @@ class Dangerous:
 
 @pytest.mark.parametrize("name, content, said", [
     ("a.npy", b"no array", "is no array that can be read|is damaged"), ("a.npy", b"", "is damaged|is no array"),
+    ("a.npy", packed("film.npy", b"x"), "is no array that can be read"),
+    ("a.npz", packed("a.txt", b"x"), "is no array that can be read"), ("a.npy", headless(), "is damaged|is no array"),
+    ("a.npz", packed("film.npy", headless()), "is damaged|is no array"),
+    ("a.npz", packed("film.npy", bytes(range(256)) * 99, zipfile.ZIP_LZMA, spoilt=True), "is damaged"),
     ("a.npz", b"no archive", "a.npz is damaged"), ("a.npz", b"PK\5\6" + bytes(18), "a.npz is damaged"),
     ("a.npy", np.zeros((6, 8, 8, 3), np.float32), r"holds float32 \[6, 8, 8, 3\]; it takes uint8"),
     ("a.npy", np.zeros((6, 8), np.uint8), r"holds uint8 \[6, 8\]; it takes"),

@@ -1,6 +1,7 @@
 """What a run is asked beside its loss: each probe sees the one mistake that the loss does not."""
 
 import math
+import signal
 
 import pytest
 import torch
@@ -150,6 +151,21 @@ def test_a_resumed_run_knows_its_start(tmp_path):
         train(build(), loss_fn, until, stop, tmp_path / "again", probes=probes())
     again, _, _ = marks_of(tmp_path / "again", config=stop)
     assert again[-1]["way"] == found[-1]["way"] and again[-1]["held"] == found[-1]["held"]
+
+
+def test_a_resumed_run_has_the_marks_of_an_undisturbed_one(tmp_path):
+    """Those that are behind it are not made up for at the next line."""
+    found, _, _ = marks_of(tmp_path / "whole")
+
+    def until(step):
+        if step == 25:
+            signal.raise_signal(signal.SIGINT)
+        return batch_fn(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(build(), loss_fn, until, CONFIG, tmp_path / "again", probes=probes())
+    again, _, _ = marks_of(tmp_path / "again")
+    assert [record["step"] for record in again] == [record["step"] for record in found] == [6, 12, 40]
 
 
 def test_without_a_swap_there_is_no_pairing_and_too_many_groups_are_refused(tmp_path):

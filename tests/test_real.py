@@ -129,6 +129,17 @@ def test_one_switch_trains_a_chapter_and_shows_it_beside_the_world(here, monkeyp
     assert main(["evaluate", name]) == 0 and capsys.readouterr().out == said  # nothing is trained again
 
 
+@pytest.mark.parametrize("held", ["{", "5", "{}", '{"rows": 5, "steps": 1}', '{"rows": {"a": 1}, "steps": 1}'])
+def test_what_was_found_and_then_damaged_is_told_with_the_mend(here, monkeypatch, capsys, held):
+    monkeypatch.setenv("SORALAB_DATASET", digits(here, monkeypatch))
+    path = real.place("vit", registry.chosen()) / "found.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(held)
+    assert main(["evaluate", "vit"]) == 2
+    err = capsys.readouterr().err
+    assert "found.json is damaged" in err and "soralab train vit` makes it again" in err and err.count("\n") == 1
+
+
 def test_steps_and_folder_are_the_readers(here, monkeypatch, capsys):
     monkeypatch.setenv("SORALAB_DATASET", digits(here, monkeypatch))
     assert main(["train", "vqvae", "--steps", "1", "--folder", "elsewhere"]) == 0

@@ -10,6 +10,7 @@ import re
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import hosts
 import pytest
@@ -93,6 +94,26 @@ def test_what_is_here_is_not_fetched_again(host, capsys):
     (host.folder / "raw" / "b").write_bytes(b"damaged")
     run(capsys, "get", "tiny")
     assert [path for path, _ in host.asked] == ["/b"] and (host.folder / "raw" / "b").read_bytes() == host.files["/b"]
+
+
+def test_a_kill_between_unpacking_and_cleaning_up_is_made_good(host, capsys):
+    """The archive is still there: it is unpacked again, and what it held is written down."""
+    run(capsys, "get", "tiny")
+    (host.folder / "c.tgz.sha256").unlink()
+    (host.folder / "c.tgz").write_bytes(host.files["/c.tgz"])
+    host.asked.clear()
+    run(capsys, "get", "tiny")
+    assert host.asked == [] and not (host.folder / "c.tgz").exists()
+    assert "2 of 2 files are as c.tgz had them" in run(capsys, "check", "tiny")
+
+
+def test_check_of_several_is_wrong_if_one_is(capsys, monkeypatch):
+    from soralab.command import data
+
+    found = {"a": ([], ["damaged"]), "b": (["whole"], [])}
+    monkeypatch.setattr(shelf, "check", lambda one: found[one.name])
+    sets = [SimpleNamespace(name=name) for name in found]
+    assert data._check(sets) == data._check(sets[::-1]) == 2 and data._check(sets[1:]) == 0
 
 
 def test_a_reader_who_has_the_files_needs_no_network(host, capsys):

@@ -314,6 +314,53 @@ def test_interrupted_and_resumed_equals_undisturbed(whole, tmp_path, number, err
     assert_same_run(model, train(model, loss_fn, batch_fn, CONFIG, tmp_path), whole)
 
 
+def test_a_stop_where_the_rate_begins_to_fall_is_kept_to_go_on_from(tmp_path, capsys):
+    """There another state is saved too, for a run that is lengthened: it is not the one that counts."""
+    config = dataclasses.replace(CONFIG, steps=20, cooldown=0.25, save_every=10)  # it falls from step 15 on
+    loss, batches = at_step(15, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        train(build(), loss, batches, config, tmp_path / "stopped")
+    assert load_checkpoint(tmp_path / "stopped" / "state")[1]["step"] == 15
+    model = build()
+    result = train(model, loss_fn, batch_fn, config, tmp_path / "stopped")
+    whole = build(), None
+    assert_same_run(model, result, (whole[0], train(whole[0], loss_fn, batch_fn, config, tmp_path / "whole")))
+
+
+def test_of_two_states_the_later_one_is_gone_on_from(tmp_path):
+    """After a kill behind the save of the stable one."""
+    config = dataclasses.replace(CONFIG, steps=20, cooldown=0.25, save_every=10)
+
+    def fail():
+        raise RuntimeError("power cut")
+
+    loss, batches = at_step(17, fail)
+    with pytest.raises(RuntimeError):
+        train(build(), loss, batches, config, tmp_path / "cut")
+    assert [load_checkpoint(tmp_path / "cut" / name)[1]["step"] for name in ("state", "stable")] == [10, 15]
+    seen, model, whole = [], build(), build()
+    result = train(model, loss_fn, lambda step: seen.append(step) or batch_fn(step), config, tmp_path / "cut")
+    assert min(seen) == 15
+    assert_same_run(model, result, (whole, train(whole, loss_fn, batch_fn, config, tmp_path / "whole")))
+
+
+@pytest.mark.parametrize("entry", [
+    {"step": "x"}, {"step": 10.5}, {"config": 5}, {"stretch": 5}, {"stretch": {"sums": {}}}, {"seconds": None},
+    {"config": {**CONFIG.card(), "of_a_later_version": 1}}, {"stretch": {"model": None}},
+])  # fmt: skip
+def test_a_card_that_is_no_states_is_refused_in_one_line(tmp_path, entry):
+    train(build(), loss_fn, batch_fn, dataclasses.replace(CONFIG, steps=8), tmp_path)
+    card = json.loads((tmp_path / "state.json").read_text())
+    (tmp_path / "state.json").write_text(json.dumps(card | entry))
+    with pytest.raises(CheckpointError, match="is not that of a training state: remove the folder"):
+        train(build(), loss_fn, batch_fn, CONFIG, tmp_path)
+
+
+def test_a_line_of_the_log_that_is_no_record_is_passed_over(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n5\n[2]\n{"step": 3}\n')
+    assert [record["step"] for record in read_log(tmp_path / "log.jsonl")] == [1, 3]
+
+
 def test_what_heard_the_signals_before_hears_them_again():
     def mine(*_):
         pytest.fail("it was heard inside")

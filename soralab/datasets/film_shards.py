@@ -87,7 +87,8 @@ class FilmShards:
 
     def __init__(self, folder: str | Path, batch: int, frames: int, side: int, seed: int = 0):
         self.folder, self.batch, self.frames, self.side, self.seed = Path(folder), batch, frames, side, seed
-        self.shards = [table(path) for path in sorted(self.folder.glob("*.tar"))]
+        whole = (path for path in self.folder.glob("*.tar") if not path.name.startswith("."))  # and none half written
+        self.shards = [table(path) for path in sorted(whole)]
         self.films = sum(map(len, self.shards))
         if self.films < batch:
             raise ValueError(f"stream is {folder}, whose .tar files hold {self.films} films; it takes {batch} or more")

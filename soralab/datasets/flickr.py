@@ -111,4 +111,4 @@ def lines(path: Path, mend: str) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: {mend}")
     with damage_named(path, f"remove it, and {mend}"):
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]

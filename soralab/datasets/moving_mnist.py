@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from soralab.datasets.registry import mend, place
+from soralab.files.damage import DAMAGED
 
 NAME = "movingmnist"
 FRAMES, SIDE, JUDGED = 20, 64, 1000
@@ -59,7 +60,9 @@ def _opened() -> np.ndarray:
         raise FileNotFoundError(f"there is no {path()}: {mend(NAME)}")
     try:
         films = np.load(path(), mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        if not isinstance(films, np.ndarray):
+            raise ValueError("it is no array")
+    except (*DAMAGED, ValueError) as error:
         raise ValueError(f"{path()} is damaged ({str(error).splitlines()[0]}): remove it, and {mend(NAME)}") from error
     if films.dtype != np.uint8 or films.ndim != 4 or films.shape[0] != FRAMES or films.shape[2:] != (SIDE, SIDE):
         raise ValueError(f"{path()} holds {films.dtype} {list(films.shape)}; it takes uint8 [20, n, 64, 64]")

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from soralab.datasets.flickr import lines, square, told
 from soralab.datasets.registry import mend, place
-from soralab.files.damage import damage_named
+from soralab.files.damage import DAMAGED, damage_named
 from soralab.files.films import MAX_SIDE_PRODUCT, read_film
 from soralab.files.upright import resized
 
@@ -157,7 +157,9 @@ def _array(path: Path) -> np.ndarray:
                 films = arrays[arrays.files[0]]
         else:
             films = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (zipfile.BadZipFile, zlib.error, IndexError, KeyError, EOFError, OSError) as error:
+        if not isinstance(films, np.ndarray):
+            raise ValueError("it holds no array where one should be")
+    except DAMAGED as error:
         raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): remove it; {takes}") from error
     except ValueError as error:
         raise ValueError(f"{path} is no array that can be read ({str(error).splitlines()[0]}): {takes}") from error

@@ -51,9 +51,9 @@ def _get(file: File, folder: Path, tell: Callable) -> None:
 
 
 def there(file: File, folder: Path) -> bool:
-    """Whether a file was fetched whole; of an archive, whether as many files as it holds are there."""
-    if file.holds:
-        return not DataSet("", "", "", "", (), puts=file.holds).missing(folder)
+    """Whether a file was fetched whole; of an archive, whether as many files as it holds are there, and it is gone."""
+    if file.holds:  # the archive goes last, when all that it holds is written down
+        return not DataSet("", "", "", "", (), puts=file.holds).missing(folder) and not (folder / file.path).exists()
     return is_right(folder / file.path, file.size, file.digest)
 
 

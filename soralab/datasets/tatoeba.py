@@ -43,7 +43,7 @@ def pairs(split: str = "train") -> list[tuple[str, str]]:
         raise FileNotFoundError(f"there is no {path}: {mend(NAME)}")
     found = []
     with damage_named(path, f"remove it, and {mend(NAME)}"):
-        told = path.read_text(encoding="utf-8").splitlines()
+        told = path.read_text(encoding="utf-8-sig").splitlines()
     for number, line in enumerate(told, 1):
         english, _, rest = line.partition("\t")
         hindi = rest.partition("\t")[0]

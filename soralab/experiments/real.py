@@ -201,7 +201,12 @@ def evaluate(name: str, chosen: DataSet) -> str:
             return table(name, chosen, {"steps": None, "rows": shipped(name)})
         raise FileNotFoundError(f"{name} was not yet trained on {chosen.name}: `{SWITCH}={chosen.name} soralab train "
                                 f"{name}` does it")  # fmt: skip
-    return table(name, chosen, json.loads(path.read_text(encoding="utf-8")))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return table(name, chosen, {"steps": found["steps"], "rows": dict(found["rows"])})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}): remove it, and `{SWITCH}={chosen.name} soralab "
+                         f"train {name}` makes it again") from error  # fmt: skip
 
 
 def shipped(name: str) -> Rows:

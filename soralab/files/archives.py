@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import shutil
 import stat
@@ -34,7 +35,7 @@ def unpack(archive: Path, folder: Path) -> dict[str, str]:
             for name in digests:
                 make_folder((folder / name).parent)
                 os.replace(stage / name, folder / name)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
         raise ValueError(f"{archive} is damaged ({str(error).splitlines()[0] or 'cut short'}): remove it and fetch it "
                          "again") from error  # fmt: skip
     finally:

@@ -40,7 +40,7 @@ from soralab.training.probes import Probes
 from soralab.training.profiles import device, hardware
 from soralab.training.progress import progress
 from soralab.training.sharded import Sharded
-from soralab.training.state import append_log, gather, restore, trim_log
+from soralab.training.state import STRETCH, append_log, gather, is_state, restore, trim_log
 
 MAY_CHANGE = ("steps", "log_every", "save_every")  # on resuming; all else would make it another run
 
@@ -197,8 +197,10 @@ class _Run:
         restore(tensors, self.model, self.ema, self.optimizer)
         self.step = self.saved = self.ema.updates = card["step"]
         self.seconds, self.loss = card["seconds"], card["loss"] if card["loss"] is not None else math.nan
-        for name, value in card["stretch"].items():
-            setattr(self, name, value)
+        for name in STRETCH:
+            setattr(self, name, card["stretch"][name])
+        if self.probes is not None:  # those that the log has are behind it
+            self.probes.due = [mark for mark in self.probes.due if mark > self.step - self.count]
         before = card.get("parts", 1)
         self.parts = self.team.parts(before)
         if self.parts != before and self.team.leads and self.step < self.config.steps:
@@ -206,20 +208,20 @@ class _Run:
                   f"in parts of 1/{self.parts}: the same examples with other noise", file=sys.stderr)
 
     def _source(self) -> Path | None:
-        """The saved state to go on from: `state`, or `stable` if the number of steps has changed since."""
+        """The saved state to go on from: of `state` and `stable` the later one that this run comes by."""
         found = [path for path in (self.state, self.stable) if path.with_suffix(".json").exists()
                  or path.with_suffix(".safetensors").exists()]
+        usable = {}
         for path in found:
             card = read_card(path, self.mend)
-            if not {"config", "step", "seconds", "loss", "stretch"} <= card.keys():
+            if not is_state(card):
                 raise CheckpointError(f"the card {path}.json is not that of a training state: {self.mend}")
             self._same_config(card["config"])
-            steps = card["config"]["steps"]
-            if steps == self.config.steps:
-                return path
-            old = TrainConfig(**card["config"])
-            if card["step"] <= min(old.cooldown_start, self.config.cooldown_start):
-                return path
+            steps, old = card["config"]["steps"], TrainConfig(**card["config"])
+            if steps == self.config.steps or card["step"] <= min(old.cooldown_start, self.config.cooldown_start):
+                usable[path] = card["step"]
+        if usable:
+            return max(usable, key=usable.get)
         if found:
             raise ValueError(f"steps is {self.config.steps}, but the state in {self.folder} is of a run "
                              f"of {steps} steps, too far on to become that: give {steps} steps, or begin "
@@ -320,7 +322,7 @@ class _Run:
 
     def save(self, path: Path | None = None) -> None:
         """Save everything that the next step depends on as `path` (by default the folder's state)."""
-        stretch = {name: getattr(self, name) for name in ("sums", "count", "samples", "spent", "waited")}
+        stretch = {name: getattr(self, name) for name in STRETCH}
         card = {"config": self.config.card(), "step": self.step, "seconds": self.seconds,
                 "loss": self.loss if math.isfinite(self.loss) else None, "stretch": stretch, "parts": self.parts,
                 "precision": str(self.dtype or torch.float32).removeprefix("torch."), "hardware": hardware()}
@@ -329,7 +331,8 @@ class _Run:
             tensors = self.shards.collected(tensors)
         if self.team.leads:
             save_checkpoint(path or self.state, tensors, card)
-        self.saved = self.step
+        if path is None:  # what a run goes on from; `stable` is for one that is lengthened
+            self.saved = self.step
 
     def result(self, wait_s: float) -> TrainResult:
         """What `train` returns; the model is whole."""

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import warnings
 from typing import TypeVar
@@ -47,7 +48,7 @@ def device() -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = wanted.partition(":")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in there or (index and not index.isdigit()):
+    if not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", wanted, re.ASCII):
         raise ValueError(f"SORALAB_DEVICE is {wanted!r}, it takes cpu, cuda, cuda:N or mps")
     if not there[kind] or (kind == "cuda" and index and int(index) >= torch.cuda.device_count()):
         raise ValueError(f"SORALAB_DEVICE is {wanted!r}, but this machine has no such device: unset it")

@@ -3,13 +3,26 @@
 import errno
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from soralab.files.atomic import atomic_write, explained
+from soralab.training.config import TrainConfig
 from soralab.training.ema import EMA
+
+STRETCH = ("sums", "count", "samples", "spent", "waited")
+"""What a run knows of the open stretch of its log."""
+
+
+def is_state(card: dict) -> bool:
+    """Whether a card is that of a training's state, its entries of the kinds that they should be."""
+    kinds = {"config": dict, "step": int, "seconds": (int, float), "loss": (int, float, type(None)), "stretch": dict}
+    config = {field.name for field in fields(TrainConfig)}
+    return (all(isinstance(card.get(name, object()), kind) for name, kind in kinds.items())
+            and set(card["stretch"]) == set(STRETCH) and set(card["config"]) <= config)  # fmt: skip
 
 
 def gather(model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -68,9 +81,10 @@ def read_log(path: Path) -> list[dict]:
         return []
     for line in lines:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
             continue
+        records += [record] if isinstance(record, dict) else []
     return records
 
 
