@@ -215,6 +215,27 @@ def test_how_things_fall(said):
         assert np.median(np.abs(gravity - GRAVITY)) < 0.35 and np.median(gravity[drop > 0.58]) > 8.2
 
 
+def test_how_the_whole_models_things_fall_and_come_out(said):
+    found = experiment.load_experiment()
+    rows = {kind: {what: there(of) for what, of in found[kind][experiment.WHOLE].items()}
+            for kind in (SEEN, NEW, HIDDEN)}  # fmt: skip
+    soon = {kind: early(found[kind][experiment.WHOLE]) for kind in (SEEN, NEW)}
+    for what, digits, told in (("gravity", 1, "Gravity comes out as {} in both"), ("restitution", 2, "bounce as {}")):
+        (value,) = {f"{np.median(rows[kind][what]):.{digits}f}" for kind in (SEEN, NEW)}
+        assert told.format(value) in said
+    assert all(0.19 < 32 * np.median(rows[kind]["residual"]) < 0.23 for kind in (SEEN, NEW))
+    assert "by a fifth of a pixel" in said
+    fast = [f"{np.median(rows[kind]['gravity'][soon[kind]]):.1f}" for kind in (SEEN, NEW)]
+    assert "come out as {} and {}: fewer are early, {} and {} of two hundred".format(
+        *fast, *(soon[kind].sum() for kind in (SEEN, NEW))) in said
+    kept, went = int(rows[HIDDEN]["kept"].sum()), len(rows[HIDDEN]["kept"])
+    before = there(found[HIDDEN][experiment.OURS]["kept"])
+    small = f"where the small one kept it in {int(before.sum())} of {len(before)}"
+    assert f"kept in {kept} of {went} films, {small}" in said
+    shape, late = int(rows[HIDDEN]["same_shape"].sum()), went - int(rows[HIDDEN]["on_time"].sum())
+    assert f"the shape is the same in {shape}, and {late} things are early, late or gone" in said
+
+
 def test_the_guide_says_how_squares_fall(said):
     found, guide = experiment.load_experiment(), (NOTEBOOKS / "sessions" / "16_sora.md").read_text(encoding="utf-8")
     columns = {kind: {what: there(found[kind]["sora"][what]) for what in experiment.FALL} for kind in (SEEN, NEW)}
