@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from soralab.datasets.own import DAMAGED
 from soralab.datasets.registry import mend, place
-from soralab.files.damage import DAMAGED
 
 NAME = "movingmnist"
 FRAMES, SIDE, JUDGED = 20, 64, 1000

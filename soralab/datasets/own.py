@@ -12,6 +12,8 @@ several with one axis more; of an .npz the first is taken. No pickle is read.
 
 from __future__ import annotations
 
+import lzma
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -24,7 +26,7 @@ from torch import Tensor
 
 from soralab.datasets.flickr import lines, square, told
 from soralab.datasets.registry import mend, place
-from soralab.files.damage import DAMAGED, damage_named
+from soralab.files.damage import damage_named
 from soralab.files.films import MAX_SIDE_PRODUCT, read_film
 from soralab.files.upright import resized
 
@@ -32,6 +34,9 @@ PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 FILMS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif"}
 ARRAYS = {".npy", ".npz"}
 SPLITS = ("train", "val", "test")
+DAMAGED = (OSError, EOFError, SyntaxError, IndexError, KeyError, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
+           tokenize.TokenError)  # fmt: skip
+"""What numpy raises for an array's file that is damaged, beside ValueError."""
 MOST = 4 << 30  # bytes of one array
 
 

@@ -1,17 +1,10 @@
 """Files that others made: what is wrong with one becomes a sentence that names it. And machines without the memory."""
 
 import contextlib
-import lzma
 import os
-import tokenize
 import warnings
-import zipfile
 import zlib
 from collections.abc import Iterator
-
-DAMAGED = (OSError, EOFError, SyntaxError, IndexError, KeyError, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
-           tokenize.TokenError)  # fmt: skip
-"""What numpy raises for an array's file that is damaged, beside ValueError."""
 
 
 @contextlib.contextmanager
