@@ -231,7 +231,8 @@ class Filmmaker:
         network = guide(self.sora, {"ids": ids}, {"ids": torch.zeros_like(ids)}, guidance, batched=True)
         sample = SAMPLERS[sampler]
         denoise = process.denoiser(network, self.kind)
-        x = sample(denoise, noise, process, steps, shift=self.shift, generator=generators, callback=callback)
+        fresh = {"generator": generators} if sampler == "ddpm" else {}  # the only one that draws noise on its way
+        x = sample(denoise, noise, process, steps, shift=self.shift, callback=callback, **fresh)
         return (self.autoencoder.decode(x) if self.autoencoder else x).clamp(-1, 1)
 
     def latent_size(self, size: tuple[int, int, int] | None) -> tuple[int, int, int]:

@@ -298,8 +298,9 @@ class FullFilmmaker:
         free = given[0, :, 0, 0, 0].isnan()
         denoise = PROCESS.denoiser(self.network(given, clips, prompts, guidance, rate), "v")
         whole = given.clone()
+        fresh = {"generator": own} if sampler == "ddpm" else {}  # the only one that draws noise on its way
         whole[:, free] = SAMPLERS[sampler](denoise, x[:, free], PROCESS, steps, t_start=t_start,
-                                           shift=self.shift(given), generator=own, callback=callback)  # fmt: skip
+                                           shift=self.shift(given), callback=callback, **fresh)  # fmt: skip
         return whole
 
     def network(self, given: Tensor, clips: tuple[int, ...], prompts: list[str], guidance: float, rate: int = 0):

@@ -133,7 +133,8 @@ def test_a_model_of_the_full_world_is_not_said_to_know_less(here, capsys):
     save_sora(here, "full", level="full")
     save_sora(here, "older", level=None)
     for name, silent in (("full", True), ("older", False)):
-        assert main(["film", "two red circles bounce", "--steps", "1", "--checkpoint", str(here / name)]) == 0
+        two = "a red circle bounces and a blue ring bounces"
+        assert main(["film", two, "--steps", "1", "--checkpoint", str(here / name)]) == 0
         assert ("never learnt" not in capsys.readouterr().err) == silent
 
 

@@ -10,7 +10,7 @@ import torch
 from soralab.datasets import stills
 from soralab.diffusion import ScaledLinearBeta
 from soralab.experiments.latent_diffusion_digits import MNIST_FIRST, MNIST_TRAINING, mnist_digits
-from soralab.experiments.latent_diffusion_relation import LED_UNTIL
+from soralab.experiments.latent_diffusion_relation import LED_UNTIL, told
 from soralab.experiments.latent_diffusion_scores import floor
 from soralab.experiments.latent_diffusion_trade_off import CODES, TRADE_BATCH, TRADE_FIRST, TRADE_TRAINING
 from soralab.figures import wilson
@@ -114,7 +114,7 @@ def test_what_is_said_of_where_two_things_stand():
     assert 0.3 < 1 - plain["both"] / plain["pictures"] < 0.4 and "in a third of the pictures one thing is" in GUIDE
     shown, = (cell["outputs"] for cell in BOOK["cells"] if cell["cell_type"] == "code"
               and "300 others, on the card" in "".join(cell["source"]))
-    assert str(plain) in "".join(text for output in shown for text in output["text"])
+    assert told(plain) in "".join(text for output in shown for text in output["text"])
 
 
 @pytest.mark.parametrize("task", ["inpainting", "super-resolution"])

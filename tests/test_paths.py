@@ -134,7 +134,7 @@ def test_lines_cross_and_paths_do_not_and_bend():
 
 def test_the_picture_shows_both_and_its_words_are_true(monkeypatch):
     drawn = []
-    monkeypatch.setattr(paths, "picture", lambda fig, alt: drawn.append(fig) or alt)
+    monkeypatch.setattr(paths, "picture", lambda fig, alt, colours: drawn.append(fig) or alt)
     alt = marginal_paths()
     lines, ways = drawn[0].axes
     assert len(lines.lines) == 24 + 1 and len(ways.lines) == 12 + 1 + 1 and lines.get_xlim() == (1, 0)
@@ -169,7 +169,7 @@ def test_all_eighteen_are_drawn(found, monkeypatch):
     from soralab.figures import predictions
 
     drawn = []
-    monkeypatch.setattr(predictions, "picture", lambda fig, alt: drawn.append(fig) or alt)
+    monkeypatch.setattr(predictions, "picture", lambda fig, alt, colours: drawn.append(fig) or alt)
     alt = figures.prediction_errors(found)
     panels = drawn[0].axes
     assert len(panels) == 6 and all(len(axes.lines) == 3 for axes in panels) and alt.count("counted in") == 18

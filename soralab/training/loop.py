@@ -199,8 +199,8 @@ class _Run:
         self.seconds, self.loss = card["seconds"], card["loss"] if card["loss"] is not None else math.nan
         for name in STRETCH:
             setattr(self, name, card["stretch"][name])
-        if self.probes is not None:  # those that the log has are behind it
-            self.probes.due = [mark for mark in self.probes.due if mark > self.step - self.count]
+        if isinstance(self.probes, Probes):
+            self.probes.goes_on(self.step - self.count)
         before = card.get("parts", 1)
         self.parts = self.team.parts(before)
         if self.parts != before and self.team.leads and self.step < self.config.steps:

@@ -49,6 +49,10 @@ class Probes:
         self.groups = beside(model, self.groups)
         self.start = {name: p.detach().clone() for name, p in model.named_parameters()}
 
+    def goes_on(self, logged: int) -> None:
+        """Leave out the marks that a resumed run's log has: its last line was of step `logged`."""
+        self.due = [mark for mark in self.due if mark > logged]
+
     def __call__(self, record: dict, model: nn.Module, average: EMA) -> dict[str, float]:
         """What to add to a line of the log: the five numbers if a mark was passed since the last line, else {}."""
         step = record["step"]
