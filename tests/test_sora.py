@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import AUTOENCODER, OTHER, PROMPT, SORA, numbers, randomise, tiny_autoencoder, tiny_sora
+from tiny_models import AUTOENCODER, OTHER, PROMPT, SORA, numbers, randomise, tiny_autoencoder, tiny_maker, tiny_sora
 from torch import nn
 
 from soralab.blocks import sincos
@@ -343,3 +343,13 @@ def test_parameters_and_gflops_of_dit(name):
 def test_tokens_of_dit(side, patch, tokens):
     model = Sora(SoraConfig(channels=4, patch=(1, patch, patch), depth=0))
     assert len(model.positions((1, side, side))) == tokens
+
+
+def test_a_film_follows_from_its_seed_where_the_sampler_draws_noise_too():
+    """Each film draws its own, whatever is filmed beside it and was drawn before."""
+    maker, make = tiny_maker(), dict(steps=3, sampler="ddpm")
+    first = maker.film([PROMPT], seed=5, **make)
+    torch.manual_seed(1)
+    assert torch.equal(maker.film([PROMPT], seed=5, **make), first)
+    torch.testing.assert_close(maker.film([PROMPT, PROMPT], seed=4, **make)[1:], first, rtol=1e-4, atol=1e-4)
+    assert (maker.film([PROMPT], seed=6, **make) - first).abs().max() > 1e-2
