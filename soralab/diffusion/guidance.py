@@ -32,14 +32,11 @@ def guide(
     network    called as network(x_t, t, **condition) and network(x_t, t, **null)
     condition  keyword arguments; tensors are [batch, ...]
     null       the same keywords for "no condition"; a tensor of batch 1 serves the whole batch
-    scale      1: the condition alone; 0: no condition; above 1: more of what the condition changes. At 1
-    and at 0
-               only the one network call that is needed is made.
-    interval   times (low, high) where guidance acts; elsewhere the condition alone (Kynkaanniemi et al.
-    2404.07724)
-    rescale    phi of Lin et al. 2305.08891 (eqs. 15-16): 1 brings the standard deviation of each example
-    back to
-               that of the conditional prediction, 0 leaves it. It depends on what the network predicts.
+    scale      1: the condition alone; 0: no condition; above 1: more of what the condition changes.
+               At 1 and at 0 only the one network call that is needed is made.
+    interval   times (low, high) where guidance acts; elsewhere the condition alone (Kynkaanniemi et al. 2404.07724)
+    rescale    phi of Lin et al. 2305.08891 (eqs. 15-16): 1 brings the standard deviation of each example back to that
+               of the conditional prediction, 0 leaves it. It depends on what the network predicts.
     batched    both predictions in one forward pass of twice the batch
     """
     low, high = interval

@@ -68,14 +68,14 @@ class Picture:
             file.write(self.data)
 
 
-def picture(fig, alt: str, colours: int = 256) -> Picture:
+def picture(fig, alt: str, colours: int = 96) -> Picture:
     """A matplotlib figure as a `Picture`, stored at two pixels to one of the page so that type is sharp.
 
-    colours: of its palette; a plan of few colours needs 64, and is a fifth smaller."""
+    colours: of its palette; a plan of few colours needs 64, one with pictures in it up to 256."""
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=2 * style.DPI, pil_kwargs={"compress_level": 0})
     pixels = np.asarray(Image.open(buffer).convert("RGB"))
-    table = palette(pixels, colours)  # a quarter of the bytes, and no eye sees it
+    table = palette(pixels, colours)  # a fifth of the bytes, and no eye sees it
     return Picture(encode([nearest(pixels, table)], table), alt, pixels.shape[1] // 2)
 
 
@@ -194,7 +194,7 @@ def line_height(face) -> int:
 
 
 REST = 1000  # milliseconds that a film rests on its last frame before it begins again
-LEVEL = 7  # of compression; 9 makes pictures 6 % smaller, in six times the time
+LEVEL = 7  # of a film's compression; 9, which a single picture gets, makes it 6 % smaller, in six times the time
 
 
 def encode(
@@ -213,7 +213,7 @@ def encode(
         images.append(image)
     buffer = io.BytesIO()
     if len(frames) == 1:
-        images[-1].save(buffer, "PNG", compress_level=LEVEL)
+        images[-1].save(buffer, "PNG", compress_level=9)
     else:
         durations = [duration] * (len(frames) - 1) + [duration + REST]
         images[0].save(
