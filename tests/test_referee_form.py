@@ -14,7 +14,7 @@ from soralab.sora import load_autoencoder
 from soralab.world import referee
 from soralab.world.fit import compare, distances, starts
 from soralab.world.outline import LOOSE, MOST, NOISE, outline, tolerance
-from soralab.world.render import PALETTE, coverage, render
+from soralab.world.render import PALETTE, WALL_COLOUR, coverage, render, wall_coverage
 from soralab.world.sampling import sample_scene
 from soralab.world.scene import RADIUS, SHAPES, SPIN_REACH, WALL, Object, Scene
 from soralab.world.sight import DEBRIS
@@ -219,6 +219,38 @@ def test_a_thing_may_be_missing_in_a_quarter_of_the_frames_and_no_more():
         holed = film.clone()
         holed[missing] = empty[missing]
         assert verdict(holed, scene)["all"] is forgiven, missing
+
+
+SQUARE = [np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * 0.886]
+UNSEEN = {  # what the world never films, and yet is let pass: (x, y, radius, angle) at each time from 0 to 1
+    "turns while it slides": ("slides right", lambda t: (t / 2 - 0.25, 0, 0.16, np.pi / 2 * t)),
+    "turns while it grows": ("grows", lambda t: (0, 0, 0.08 + 0.1 * t, np.pi / 2 * t)),
+    "stands tilted": ("stays still", lambda t: (0, 0, 0.16, np.pi / 6)),
+    "stops on its way": ("slides right", lambda t: (min(t, 0.5) / 2 - 0.25, 0, 0.16, 0)),
+    "grows by a fifth as it slides": ("slides right", lambda t: (t / 2 - 0.25, 0, 0.15 * (1 + 0.2 * t), 0)),
+}
+
+
+@pytest.mark.parametrize("what", UNSEEN)
+def test_the_card_says_what_is_not_seen(what):
+    """A referee that sees it has its card to be changed, and the scores of films that models made measured again."""
+    motion, pose = UNSEEN[what]
+    film = painted(np.stack([drawn(SQUARE, *pose(k / 8)) for k in range(9)]), "red")
+    [seen] = referee.read(film).objects
+    assert (seen.shape, seen.motion) == ("square", motion)
+    for word in ("turns while it slides or grows", "stands tilted", "slides half of its way and stops", "by a fifth"):
+        assert word in SAID, word
+
+
+def test_a_wall_that_nobody_asked_for_is_not_seen():
+    """It stands in the middle of a film, beside a thing that stays where it is."""
+    (scene,), (other,) = scenes(1, 37, motion="stays still", size="small"), scenes(1, 37, motion=WALL)
+    cover = torch.from_numpy(wall_coverage(other, 0.0, 32, 32))
+    brown = torch.tensor(WALL_COLOUR)[:, None, None] / 127.5 - 1
+    film = film_of(with_thing(scene, x=-0.3, y=0.0)).lerp(brown, cover)
+    assert referee.read(film).wall is not None and verdict(film, scene)["all"]
+    assert "a wall that nobody asked for" in SAID
+
 
 
 # ------------------------------------------------------------------------------------------------- the measure
