@@ -165,8 +165,8 @@ def _bounds(lengths: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------- prompt to film
 
 PROCESS = RectifiedFlow()
-STEPS = 20  # of the sampler
-SHIFT, USUAL = 2.0, 48  # of the times of a film of so many tokens (Esser et al. 2403.03206, section 5.3.2)
+STEPS, FRESH = 20, 8  # of the sampler, and from how many on noise of its own helps it
+SHIFT, USUAL = 3.0, 48  # of the times of a film of so many tokens (Esser et al. 2403.03206, section 5.3.2)
 
 
 def shift_of(tokens: int) -> float:
@@ -274,28 +274,30 @@ class FullFilmmaker:
             return films.clone()
         clips = (clip_for(films.shape[1]),)
         z = self.encode(torch.cat([films, films[:, -1:].expand(-1, clips[0] - films.shape[1], -1, -1, -1)], dim=1))
-        nothing = torch.full_like(z, math.nan)
+        nothing, own = torch.full_like(z, math.nan), seeded(seed, len(z))
         if told is None:
-            start = PROCESS.add_noise(z, noise_like(z, seeded(seed, len(z))), strength)
+            start = PROCESS.add_noise(z, noise_like(z, own), strength)
         else:
             back = PROCESS.denoiser(self.network(nothing, clips, told, 1.0, options.get("rate", 0)), "v")
             start = invert(back, z, PROCESS, options.get("steps", STEPS), t_start=strength, shift=self.shift(z))
-        return self.decode(self.walk(nothing, clips, prompts, start, strength, **options))[:, : films.shape[1]]
+        return self.decode(self.walk(nothing, clips, prompts, own, strength, start, **options))[:, : films.shape[1]]
 
     @torch.no_grad()
     def walk(
-        self, given: Tensor, clips: tuple[int, ...], prompts: list[str], start: int | Tensor = 0, t_start: float = 1.0,
-        steps: int = STEPS, guidance: float = 3.0, sampler: str = "dpm_solver_pp", rate: int = 0, callback=None,
+        self, given: Tensor, clips: tuple[int, ...], prompts: list[str], seed: int | list[torch.Generator] = 0,
+        t_start: float = 1.0, start: Tensor | None = None, steps: int = STEPS, guidance: float = 3.0,
+        sampler: str | None = None, rate: int = 0, callback=None,
     ) -> Tensor:  # fmt: skip
-        """From noise to latents. given [batch, latent frames, ...]: what is known, NaN where nothing is.
+        """From noise, or from latents `start` that are as noisy as those of time t_start, to latents.
 
-        start: the seed of the noise, or latents that are as noisy as those of time t_start are.
+        given [batch, latent frames, ...]: what is known, NaN where nothing is. seed: of the noise, or what draws it.
+        sampler: usually "ddpm", whose fresh noise makes good what the network got wrong before; in fewer steps than
+        FRESH, and where `start` is to be kept, "dpm_solver_pp".
         """
-        seed = 0 if isinstance(start, Tensor) else start
-        check_film(prompts, seed, steps, guidance, sampler)
-        own = seeded(seed, len(given))
-        x = start if isinstance(start, Tensor) else noise_like(given, own)
-        free = given[0, :, 0, 0, 0].isnan()
+        sampler = sampler or ("ddpm" if steps >= FRESH and start is None else "dpm_solver_pp")
+        check_film(prompts, 0 if isinstance(seed, list) else seed, steps, guidance, sampler)
+        own = seed if isinstance(seed, list) else seeded(seed, len(given))
+        x, free = noise_like(given, own) if start is None else start, given[0, :, 0, 0, 0].isnan()
         denoise = PROCESS.denoiser(self.network(given, clips, prompts, guidance, rate), "v")
         whole = given.clone()
         fresh = {"generator": own} if sampler == "ddpm" else {}  # the only one that draws noise on its way

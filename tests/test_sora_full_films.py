@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import asdict, replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from tiny_models import OTHER, PROMPT, numbers, save_all
 
 from soralab import sora_full
 from soralab.blocks.clips import clip_for, latents
-from soralab.diffusion import SAMPLERS, time_grid
+from soralab.diffusion import SAMPLERS, samplers, time_grid
 from soralab.diffusion.process import noise_like, seeded
 from soralab.files.checkpoints import CheckpointError, read_card, save_checkpoint
 from soralab.sora_full import PROCESS, Films, FullFilmmaker, shift_of
@@ -137,6 +138,38 @@ def test_times_are_bent_as_the_size_asks_and_reported(maker):
         shift = shift_of(tokens)
         want = [shift * t / (1 + (shift - 1) * t) for t in (2 / 3, 1 / 3, 0)]
         assert [n for n, _ in told] == [1, 2, 3] and [t for _, t in told] == pytest.approx(want)
+
+
+def which(monkeypatch, make) -> str:
+    """The sampler that a film is made with."""
+    called = []
+    spies = {name: lambda *a, name=name, sampler=sampler, **k: called.append(name) or sampler(*a, **k)
+             for name, sampler in SAMPLERS.items()}  # fmt: skip
+    monkeypatch.setattr(sora_full, "SAMPLERS", spies)
+    make()
+    (name,) = called
+    return name
+
+
+@pytest.mark.parametrize("steps, usual", [(7, "dpm_solver_pp"), (8, "ddpm"), (20, "ddpm")])
+def test_fresh_noise_where_there_are_steps_for_it(maker, monkeypatch, steps, usual):
+    assert which(monkeypatch, lambda: maker.film([PROMPT], steps=steps, size=(1, 16, 16))) == usual
+
+
+@pytest.mark.parametrize("told", [None, [PROMPT]])
+def test_an_edit_adds_no_fresh_noise(maker, monkeypatch, told):
+    """It would take away what the edit is to keep. Who asks for it gets it."""
+    edit = dict(films=films(1, batch=1), prompts=[PROMPT], strength=0.5, told=told, steps=12)
+    assert which(monkeypatch, lambda: maker.edit(**edit)) == "dpm_solver_pp"
+    assert which(monkeypatch, lambda: maker.edit(**edit, sampler="ddpm")) == "ddpm"
+
+
+def test_an_edits_fresh_noise_is_not_that_which_covered_the_film(maker, monkeypatch):
+    drawn, plain = [], noise_like
+    monkeypatch.setattr(sora_full, "noise_like", lambda x, own: drawn.append(plain(x, own)) or drawn[-1])
+    monkeypatch.setattr(samplers, "noise_like", lambda x, own: drawn.append(plain(x, own)) or drawn[-1])
+    maker.edit(films(1, batch=1), [PROMPT], 0.5, steps=3, sampler="ddpm")
+    assert len(drawn) == 3 and all((a - b).abs().max() > 0.1 for a, b in pairwise(drawn))
 
 
 @pytest.mark.parametrize("sampler", ["dpm_solver_pp", "ddim", "heun"])

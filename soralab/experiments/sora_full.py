@@ -21,6 +21,7 @@ from soralab.sora_full import FullFilmmaker
 from soralab.training.profiles import by_profile, device
 
 STRENGTHS, FEW = (0.6, 0.7, 0.8), (4, 8)  # of edits; steps of the sampler in the place of 20
+PLAIN = "simple, without fresh noise"  # as DPM-Solver++ goes, in as many steps as the usual sampler
 TRUE = "true films, "  # before a kind of prompt: what the referee reads in the world's own films of it
 
 
@@ -44,6 +45,7 @@ def work_on(maker: FullFilmmaker, count: int) -> dict:
         work |= {kind: partial(measure, maker, kind, number), f"{TRUE}{kind}": partial(_true, kind, number)}
     work |= {f"simple, in {steps} steps": partial(measure, maker, "simple", count, steps=steps) for steps in FEW}
     work |= {
+        PLAIN: partial(measure, maker, "simple", count, sampler="dpm_solver_pp"),
         "brought to life": partial(abilities.animated, maker, some),
         "extended": partial(abilities.extended, maker, some, False),
         "extended backwards": partial(abilities.extended, maker, some, True),

@@ -25,6 +25,7 @@ FILE = BANDS.parent / "experiments" / "sora_full_compute"
 KINDS_ASKED, COUNT, SHOWN, SEED = ("simple", "full, two things"), 100, 3, 0
 TOLD = ("colour", "motion", "shape", "size", "background", "everything")
 SAMPLED = 8  # batches whose operations are counted
+SAMPLER = "dpm_solver_pp"  # at every stage; without fresh noise one and the same noise leads to films that compare
 
 
 def libraries(words: int = 24) -> list[dict[str, Tensor]]:
@@ -63,8 +64,8 @@ def measured(name: str = recipe.NAME) -> tuple[dict, Tensor]:
     row = {**done, "operations": operations(model, done["steps"])}
     maker = FullFilmmaker(model.eval().to(device()), recipe.first_stage().to(device()))
     count = by_profile(smoke=2, laptop=COUNT, gpu=COUNT)
-    row |= {kind: measure(maker, kind, count) for kind in KINDS_ASKED}
-    films = maker.film(shown(), seed=SEED).cpu()
+    row |= {kind: measure(maker, kind, count, sampler=SAMPLER) for kind in KINDS_ASKED}
+    films = maker.film(shown(), seed=SEED, sampler=SAMPLER).cpu()
     return row, ((films + 1) * 127.5).round().to(torch.uint8)
 
 
