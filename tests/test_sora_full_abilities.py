@@ -16,6 +16,7 @@ from soralab.files.checkpoints import load_checkpoint, save_checkpoint
 from soralab.training import profiles
 from soralab.world.language import short_caption
 from soralab.world.reader import read_caption
+from soralab.world.scene import COLOURS, held_out
 
 TOLD = abilities.scenes(12)
 TEXTS = [short_caption(scene) for scene in TOLD]
@@ -173,6 +174,14 @@ def test_an_edit_asks_for_another_colour_and_nothing_else():
     for scene in TOLD:
         old, new = (read_caption(text)[0] for text in (short_caption(scene), abilities.recoloured(scene)))
         assert old.pop("colour") != new.pop("colour") and old == new
+
+
+def test_no_edit_asks_for_what_training_held_out():
+    scenes = abilities.scenes(50)
+    new = [read_caption(abilities.recoloured(scene))[0]["colour"] for scene in scenes]
+    assert not any(held_out(scene.objects[0].shape, colour) for scene, colour in zip(scenes, new, strict=True))
+    third = [COLOURS[(COLOURS.index(scene.objects[0].colour) + 3) % len(COLOURS)] for scene in scenes]
+    assert sum(a == b for a, b in zip(third, new, strict=True)) == 43  # the others' third was held out
 
 
 def test_all_abilities_compute_on_the_card():

@@ -147,7 +147,8 @@ def test_spread():
     same = stills.pictures([still(CIRCLE)] * 3)
     assert stills.spread(same) < 1e-6
     apart = stills.pictures([still(("small", "red", "circle", x, 0.0)) for x in (-0.2, 0.2)])
-    assert stills.spread(apart) == pytest.approx(0.2, abs=0.02)
+    assert stills.spread(apart) == pytest.approx(0.2 * 2**0.5, abs=0.03)  # of two, by one
+    assert stills.spread(torch.cat([apart] * 50)) == pytest.approx(0.2, abs=0.02)
 
 
 def test_distance_of_known_gaussians():

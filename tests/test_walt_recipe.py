@@ -405,7 +405,7 @@ def test_the_whole_measurement_in_small(tmp_path, monkeypatch):
     found = experiment.metrics("walt", trained)
     assert set(found) == {"films", "windows", "full", "arms"} and set(found["arms"]) == set(ablations.ARMS)
     assert trained.card["steps"] == found["windows"]["steps"] == 2 and len(found["full"]["drift"]) == 3
-    assert (tmp_path / "runs" / "walt_ablations" / "windows.json").exists()
+    assert (tmp_path / "runs" / "walt_ablations" / "2_steps" / "windows.json").exists()
     json.dumps(found, allow_nan=False)
     assert experiment.metrics("walt", trained) == found
 

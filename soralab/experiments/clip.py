@@ -25,7 +25,7 @@ def metrics(name: str, trained: Trained) -> dict:
 
     What was run already is not run again.
     """
-    model, words, folder = trained.model, tokenizer(), RUNS / f"{name}_experiments"
+    model, words, folder = trained.model, tokenizer(), RUNS / f"{name}_experiments" / f"{trained.card['steps']}_steps"
     log = read_log(trained.log)
     few = by_profile(smoke={"steps": 2, "train_things": 150, "count": 20}, laptop={}, gpu={})
     short = by_profile(smoke={"steps": 2, "scenes": 64, "count": 20}, laptop={}, gpu={})

@@ -17,10 +17,9 @@ from torch import Tensor
 from soralab.blocks.bpe import Tokenizer
 from soralab.clip import CLIP
 from soralab.datasets.still_captions import Pairs, descriptive, sample
-from soralab.experiments.clip_scores import binding, retrieval, swapped
+from soralab.experiments.clip_scores import binding, exchangeable, retrieval, swapped
 from soralab.recipes.clip import BATCH, SEED, TRAINING, fit
 from soralab.recipes.clip import loss as contrastive
-from soralab.world import Scene
 
 LONGER = replace(TRAINING, steps=150, lr=5e-4, warmup=30, ema=0.98)
 SEEDS = (1, 2, 3)
@@ -39,14 +38,6 @@ class Exchanged(Pairs):
         batch = super().__call__(step)
         batch["ids"][pairs] = right  # long texts on both sides, so that length tells nothing
         return batch | {"wrong": wrong, "whose": torch.tensor(pairs)}
-
-
-def exchangeable(scene: Scene) -> bool:
-    """Whether exchanging the colours makes a text that is wrong: two things of other shapes and other colours."""
-    things = scene.objects
-    if len(things) != 2:
-        return False
-    return things[0].shape != things[1].shape and things[0].colour != things[1].colour
 
 
 def with_exchanged(model: CLIP, batch: dict[str, Tensor], generator: torch.Generator):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -94,15 +95,23 @@ def swapped(scene: world.Scene) -> world.Scene:
     return replace(scene, objects=(replace(a, colour=b.colour), replace(b, colour=a.colour)))
 
 
+def exchangeable(scene: world.Scene) -> bool:
+    """Whether exchanging the colours makes a text that is wrong, and that only the picture shows to be wrong: two
+    things of other shapes and colours, and no combination that training holds out, which would be wrong anywhere."""
+    if len(scene.objects) != 2:
+        return False
+    a, b = scene.objects
+    return a.shape != b.shape and a.colour != b.colour and not swapped(scene).held_out
+
+
 def binding(model: CLIP, words: Tokenizer, count: int = 500) -> dict[str, float]:
     """Of two texts with the same words, how often the right one is nearer to the picture: {"colours", "another"}.
 
     "colours": the things' colours exchanged, a thing for a thing. "another": the text of another scene of two things,
-    to compare. Only scenes whose two shapes differ.
+    to compare. Only scenes that are `exchangeable`.
     """
-    scenes = (sample(SEED, index, "test") for index in range(20 * count))
-    pairs = (s for s in scenes if len(s.objects) == 2 and s.objects[0].shape != s.objects[1].shape)
-    found = [scene for scene, _ in zip(pairs, range(count), strict=False)]
+    scenes = (sample(SEED, index, "test") for index in range(40 * count))
+    found = list(islice((scene for scene in scenes if exchangeable(scene)), count))
     I_e, right = images(model, frames(found)), texts(model, words, [descriptive(scene) for scene in found])
     others = {"colours": texts(model, words, [descriptive(swapped(s)) for s in found]), "another": right.roll(1, 0)}
     nearer = {key: ((I_e * right).sum(1) > (I_e * wrong).sum(1)).float().mean() for key, wrong in others.items()}

@@ -15,7 +15,7 @@ from soralab.experiments.latent_diffusion_digits import mnist_digits
 from soralab.experiments.latent_diffusion_relation import relation
 from soralab.experiments.latent_diffusion_sampling import guidance, samplers
 from soralab.experiments.latent_diffusion_scores import floors, measure, measure_first_stage
-from soralab.experiments.latent_diffusion_trade_off import alone, regularisation, trade_off
+from soralab.experiments.latent_diffusion_trade_off import alone, both_stages, regularisation, trade_off
 from soralab.latent_diffusion import Painter, load_autoencoder
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.latent_diffusion import FIRST, SECOND, SIDE, library
@@ -32,7 +32,7 @@ def metrics(name: str, trained: Trained) -> dict:
         "scores": measure(painter, count, **by_profile(smoke={"steps": 2}, laptop={}, gpu={})),
         "referee": {f"{split}, {things}": stills.true_scores(split, things, count)["all"]
                     for split in ("test", "held_out") for things in (1, 2)},
-        **experiments(RUNS / f"{name}_experiments", painter),
+        **experiments(RUNS / f"{name}_experiments" / f"{trained.card['steps']}_steps", painter),
     }  # fmt: skip
 
 
@@ -53,6 +53,7 @@ def experiments(folder: Path, painter: Painter) -> dict:
     data = alone(library(by_profile(smoke=64, laptop=20_000, gpu=20_000)))
     return {
         "trade-off": trade_off(folder / "trade_off", data, **short),
+        "trade-off again": {"4": both_stages(folder / "again", data, 4, again=1, **short)},
         "regularisation": regularisation(folder / "trade_off", data, **short),
         "relation": relation(painter, **few),
         "guidance": guidance(painter, **few, **by_profile(smoke={"scales": (1.0, 3.0)}, laptop={}, gpu={})),

@@ -45,9 +45,12 @@ def alone(data: Library) -> Library:
 
 
 def both_stages(
-    folder: Path, data: Library, f: int, steps: int = TRADE_TRAINING.steps, count: int = 200, codes: int = 0
-) -> dict[str, float]:
+    folder: Path, data: Library, f: int, steps: int = TRADE_TRAINING.steps, count: int = 200, codes: int = 0,
+    again: int = 0,
+) -> dict[str, float]:  # fmt: skip
     """Train a first stage and a U-Net on its latents, and measure both; with `codes`, by vector quantisation.
+
+    `again` is added to the seeds of both.
 
     On pictures of one thing that nothing was trained on: "copies" is the share of the first stage's copies that are
     read right (f = 1 has no first stage, and copies exactly), "psnr" theirs in dB, "read_right" the share of those that
@@ -58,14 +61,14 @@ def both_stages(
     first, name = None, f"{f}_vq" if codes else str(f)
     if f > 1:
         config = AutoencoderConfig(latent=LATENT[f], multipliers=(1, 2, 4, 4)[: f.bit_length()], codes=codes)
-        training = replace(TRADE_FIRST, steps=min(steps, TRADE_FIRST.steps))
+        training = replace(TRADE_FIRST, steps=min(steps, TRADE_FIRST.steps), seed=TRADE_FIRST.seed + again)
         if codes:  # the codebook follows the encoder as it is, so an average of the encoder would not fit it
             training = replace(training, ema=0.0)
         first, _ = fit_first_stage(config, training, PictureBatches(shown), folder / f"first_{name}", None)
         first.to(device())
     config = replace(CONFIG, unet=replace(TRADE_UNET, channels=LATENT[f], out=LATENT[f]))
     batches = LatentBatches(encoded(first, shown), prompts_of(scenes), batch=TRADE_BATCH[f])
-    training = replace(TRADE_TRAINING, steps=steps, save_every=steps)
+    training = replace(TRADE_TRAINING, steps=steps, save_every=steps, seed=TRADE_TRAINING.seed + again)
     model, _ = fit_second_stage(config, training, batches, folder / f"second_{name}")
     batch = beside(model.to(device()), batches(0))
     flops = 3 * model_flops(model, batch["z"], batch["z"].new_zeros(len(batch["z"])), batch["ids"])  # there and back

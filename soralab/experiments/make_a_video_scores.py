@@ -145,7 +145,7 @@ def chance(studio: Studio, count: int) -> dict[str, dict]:
 
 
 def longer(studio: Studio, count: int, **options) -> dict[str, dict]:
-    """The second half of a clip from the first: nine frames given at twice the rate, eight filmed, in windows of nine
+    """The second half of a clip from the first: nine frames given at twice the rate, nine filmed, in windows of nine
     that begin with the last three of what there is; beside the ninth frame repeated."""
     true, texts = true_films(count, 2 * FRAMES)
     z, seen = encoded(studio.autoencoder, true[:, :FRAMES]), studio.seen(true)

@@ -19,7 +19,7 @@ from soralab.training.profiles import by_profile, device
 
 def metrics(name: str, trained: Trained) -> dict:
     """The card's: scores of both splits, accuracy over resolution, aspect ratio and dropped tokens, speeds, budgets."""
-    model, folder = trained.model, RUNS / f"{name}_experiments"
+    model, folder = trained.model, RUNS / f"{name}_experiments" / f"{trained.card['steps']}_steps"
     count = by_profile(smoke=20, laptop=TEST_PICTURES, gpu=TEST_PICTURES)
     few = by_profile(smoke={"steps": 2, "seeds": (1,), "count": 20, "pool": 100}, laptop={}, gpu={})
     first = by_profile(smoke={"first": 2}, laptop={}, gpu={})

@@ -1,4 +1,4 @@
-"""Chapter 07's comparisons at an equal budget: as many tokens for each arm, from a common start, three seeds.
+"""Chapter 07's comparisons at an equal budget: rows of as many tokens for each arm, from a common start, three seeds.
 
 The paper's claim (section 3.2) is that at a fixed budget pictures of mixed resolutions teach more than pictures of one.
 Here the start is a NaViT that was trained on one resolution, and what is compared is how a further budget is spent

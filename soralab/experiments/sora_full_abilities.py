@@ -17,7 +17,7 @@ from soralab.experiments.sora_full_scores import CHUNK, NOISE, marks
 from soralab.sora_full import FullFilmmaker
 from soralab.training.progress import progress
 from soralab.world.language import short_caption
-from soralab.world.scene import COLOURS, WALL, Scene
+from soralab.world.scene import COLOURS, WALL, Scene, held_out
 
 SEED, LONG, SHORT = 401, 18, 9  # frames of a true film, and of the half that is given
 KEPT = ("shape", "colour", "count")  # what makes a thing the same thing
@@ -74,9 +74,13 @@ def looped(maker: FullFilmmaker, number: int, **options) -> dict[str, list[int]]
 
 
 def recoloured(scene: Scene) -> str:
-    """A scene's caption with another colour: the third after the thing's own, in the world's order."""
-    colour = scene.objects[0].colour
-    return short_caption(scene).replace(colour, COLOURS[(COLOURS.index(colour) + 3) % len(COLOURS)], 1)
+    """A scene's caption with another colour: the third after the thing's own, in the world's order, or the next one
+    whose combination with its shape was not kept from training."""
+    (thing,) = scene.objects
+    own = COLOURS.index(thing.colour)
+    others = (COLOURS[(own + 3 + k) % len(COLOURS)] for k in range(len(COLOURS) - 3))
+    colour = next(other for other in others if not held_out(thing.shape, other))
+    return short_caption(scene).replace(thing.colour, colour, 1)
 
 
 def edited(maker: FullFilmmaker, number: int, strength: float, inverted: bool = False, **options) -> dict:

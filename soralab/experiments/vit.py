@@ -54,7 +54,7 @@ def larger_frames(
 def metrics(name: str, trained: Trained) -> dict:
     """The card's: the scores of both splits, what each network costs, the crossing, MNIST's (None without it), higher
     resolution, and the crossing where a colour is to be looked up. What was run already is not run again."""
-    model, folder = trained.model, RUNS / f"{name}_experiments"
+    model, folder = trained.model, RUNS / f"{name}_experiments" / f"{trained.card['steps']}_steps"
     small = by_profile(smoke={"steps": {32: 2, 64: 2}, "count": 50}, laptop={}, gpu={})
     few = by_profile(smoke={"steps": 2, "seeds": (1,), "count": 50}, laptop={}, gpu={})
     boards = by_profile(smoke={"sizes": (128,), "second": (128,), "steps": 2, "count": 50}, laptop={}, gpu={})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from soralab.experiments.walt_ablations import BASE, FOLDER, WINDOWS, arms, judged, windows
+from soralab.experiments.walt_ablations import BASE, WINDOWS, arms, judged, windows
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.walt import load
 from soralab.training.profiles import by_profile, device
@@ -18,8 +18,8 @@ def metrics(name: str, trained: Trained) -> dict[str, dict]:
 
     What was run already is not run again.
     """
-    folder = FOLDER if name == "walt" else RUNS / f"{name}_ablations"
     steps, count = trained.card["steps"], by_profile(smoke=2, laptop=100, gpu=100)
+    folder = RUNS / f"{name}_ablations" / f"{steps}_steps"
     own = replace(WINDOWS, training=replace(WINDOWS.training, steps=steps), scenes=trained.card["scenes"])
     tiny = replace(BASE, training=replace(BASE.training, steps=2), scenes=20)
     few = by_profile(smoke={"count": 2, "seeds": (1,), "base": tiny}, laptop={}, gpu={})
