@@ -1,5 +1,6 @@
 """The painter that has met frames of films: what it learns from, how it is measured, and what its cards say."""
 
+from itertools import count, islice
 from random import Random
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from soralab import world
 from soralab.datasets import frames, stills
 from soralab.experiments import film_painter as experiment
 from soralab.files.checkpoints import ROOT, read_card
@@ -42,8 +44,10 @@ def test_films_of_a_kind_are_of_that_kind_and_unseen(kind):
     scenes, films = experiment.films_of(kind, 3)
     assert films.shape == (3, frames.FRAMES, 3, 32, 32)
     assert all(scene.objects[0].motion in experiment.KINDS[kind] for scene in scenes)
-    trained = {recipe.world.sample_scene(experiment.SEED, k, "simple") for k in range(50)}
-    assert not trained & set(scenes)
+    tested = (world.sample_scene(experiment.SEED, k, "simple", "test") for k in count())
+    of_that_kind = (scene for scene in tested if scene.objects[0].motion in experiment.KINDS[kind])
+    assert scenes == list(islice(of_that_kind, 3))
+    assert not set(scenes) & {frames.sample(recipe.SEED, k)[0] for k in range(500)}
 
 
 class Stub(nn.Module):

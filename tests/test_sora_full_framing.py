@@ -96,6 +96,9 @@ def test_the_file_and_its_table(monkeypatch, tmp_path, capsys):
     for _ in range(2):  # what is measured is kept
         sora_framing.main()
     assert runs == [Run("native sizes", 1), Run("square crops", 1)] and runs[0].name == "native_sizes_1"
+    made = json.loads(sora_framing.FILE.read_text(encoding="utf-8"))
+    many = {key: made[key] for key in ("pictures", "steps", "batch", "seeds")}
+    assert many == {"pictures": 16, "steps": 2, "batch": 4, "seeds": [1]}  # what was used, under this profile
     found = sora_framing.load_experiment(sora_framing.FILE)
     assert list(found) == ["true pictures", *KINDS] and found["square crops"] == [{"32x48": row, "32x32": row}]
     line = next(x for x in sora_framing.table(found).splitlines() if x.startswith("square crops, 32x48"))

@@ -169,6 +169,7 @@ def test_what_was_measured_is_kept_and_written(tmp_path, monkeypatch, capsys):
         experiment.main()
     assert asked == [(maker, kind, 2) for kind in (SEEN, NEW, HIDDEN) for maker in ("sora", "sora_full")]
     shipped = json.loads(experiment.FILE.read_text(encoding="utf-8"))
+    assert experiment.FILE.read_text(encoding="utf-8").count("\n") == 1  # not one for each of its numbers
     assert experiment.load_experiment(experiment.FILE) == shipped["found"] and shipped["films"] == 2
     assert set(shipped["found"]) == {SEEN, NEW, HIDDEN} and "2 of 2" in capsys.readouterr().out
     assert all(set(of) == set(whose.values()) for of in shipped["found"].values())

@@ -49,7 +49,10 @@ TINY = Run(config=replace(SMALL, size=(3, 4, 4), windows=((1, 2, 2), (3, 1, 1)),
 
 
 def test_a_scene_is_a_pure_function_and_training_never_sees_the_tests():
-    assert scene(3) == scene(3) != scene(4) and scene(3) != scene(3, "test")
+    assert scene(3) == scene(3) != scene(4)
+    tested = {scene(index, "test") for index in range(400)}
+    assert len(tested) == 400 and not tested & {scene(index) for index in range(Run().scenes)}
+    assert set(scores.held_out(400)) == tested
 
 
 def test_every_thing_stays_in_the_picture_and_moves_at_one_speed():

@@ -109,11 +109,11 @@ def test_the_trainings_differ_in_windows_and_seed_alone():
     assert runs[0].training.ema == 0.99  # half of what is averaged is younger than seventy steps, of six hundred
 
 
-def test_equal_seconds_and_what_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("SORALAB_PROFILE", "laptop")
+def stubbed(monkeypatch, tmp_path, pace):
+    """Without trainings: what was timed, what was trained. The losses fall, from a thousandth of the films that they
+    are of."""
     monkeypatch.setattr(experiment, "load_autoencoder", lambda: torch.nn.Linear(1, 1))
     monkeypatch.setattr(experiment, "Latents", lambda autoencoder, run: f"{run.scenes} scenes")
-    pace = dict(zip(WAYS, (0.2, 0.4, 0.1, 0.2, 0.25), strict=True))
     timed, trained = [], []
     monkeypatch.setattr(experiment, "step_seconds", lambda runs, batches: timed.append(batches) or list(pace.values()))
 
@@ -126,6 +126,13 @@ def test_equal_seconds_and_what_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "FILE", tmp_path / "new" / "windows.json")
     monkeypatch.setattr(experiment, "FOLDER", tmp_path / "runs")
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    return timed, trained
+
+
+def test_equal_seconds_and_what_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("SORALAB_PROFILE", "laptop")
+    pace = dict(zip(WAYS, (0.2, 0.4, 0.1, 0.2, 0.25), strict=True))
+    timed, trained = stubbed(monkeypatch, tmp_path, pace)
     for _ in range(2):
         experiment.main()
     assert timed == ["4000 scenes"] and len(trained) == 15
@@ -138,6 +145,14 @@ def test_equal_seconds_and_what_is_kept(tmp_path, monkeypatch):
     line = experiment.table(found).splitlines()[1]
     assert line.split() == ["windows", "600", "29%", "0.2460", "0.1960", "0.1460", "0.1960", "+25.6%"]
     assert experiment.load_experiment(tmp_path / "none.json") == {}
+
+
+def test_the_file_says_how_many_films_a_loss_is_of(tmp_path, monkeypatch):
+    monkeypatch.setenv("SORALAB_PROFILE", "smoke")
+    stubbed(monkeypatch, tmp_path, dict.fromkeys(WAYS, 0.2))
+    experiment.main()
+    found = json.loads(experiment.FILE.read_text(encoding="utf-8"))
+    assert found["films"] == 4 and found["ways"]["windows"]["losses"][0] == (4 - 10) / 1000
 
 
 def test_the_page_tells_what_was_found():

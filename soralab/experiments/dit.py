@@ -20,15 +20,15 @@ from torch import Tensor
 
 from soralab.diffusion.process import noise_like
 from soralab.dit import CONDITIONINGS, PROCESS, DiT, bits, reverse
-from soralab.figures.bands import BANDS
+from soralab.experiments.shipped import EXPERIMENTS, for_the_course, write
 from soralab.figures.curves import read_log
-from soralab.files.atomic import atomic_write, kept, make_folder
+from soralab.files.atomic import kept
 from soralab.recipes import RUNS
 from soralab.recipes.dit import BATCH, SIZES, STEPS, Run, data, fit
 from soralab.training.data import beside, model_flops
 from soralab.training.profiles import by_profile, device, hardware
 
-FILE = BANDS.parent / "experiments" / "dit.json"
+FILE = EXPERIMENTS / "dit.json"
 FOLDER = RUNS / "dit"
 SEEDS = (1, 2, 3)
 COMPARED, COMPARED_STEPS = "3 x 96", 1024  # of the four ways of telling
@@ -123,15 +123,14 @@ def table(found: Mapping) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """One part, or both and the file."""
-    torch.set_num_threads(1)
     parts, films = {"conditioning": conditioning, "sizes": sizes}, cache(data)
     if arguments and (len(arguments) > 1 or arguments[0] not in parts):
         raise SystemExit(f"PART is {' '.join(arguments)!r}; it takes one of {', '.join(parts)}")
+    for_the_course(FILE)
+    torch.set_num_threads(1)
     found = {name: part(films) for name, part in parts.items() if not arguments or name in arguments}
     if not arguments:
-        make_folder(FILE.parent)
-        with atomic_write(FILE) as temporary:
-            temporary.write_text(json.dumps(found | {"hardware": hardware()}, indent=1) + "\n", encoding="utf-8")
+        write(FILE, found | {"hardware": hardware()})
         print(f"wrote {FILE.name}")
 
 

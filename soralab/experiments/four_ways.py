@@ -38,16 +38,16 @@ from soralab.experiments.align_your_latents_scores import (
     true_films,
 )
 from soralab.experiments.four_ways_trainings import DDIM, WAYS, count, planned, trained
+from soralab.experiments.shipped import EXPERIMENTS, for_the_course, write
 from soralab.experiments.sora_scores import CHUNK, NOISE, made
-from soralab.figures.bands import BANDS
-from soralab.files.atomic import atomic_write, kept, make_folder
+from soralab.files.atomic import kept
 from soralab.files.checkpoints import read_card
 from soralab.latent_diffusion import Painter, load_autoencoder
 from soralab.recipes import RUNS
 from soralab.recipes.align_your_latents import FIRST, PAINTER, animator, load, picture_decoder
 from soralab.training.profiles import by_profile, device, hardware
 
-FILE = BANDS.parent / "experiments" / "four_ways.json"
+FILE = EXPERIMENTS / "four_ways.json"
 FOLDER = RUNS / "four_ways"
 MINUTES, SEEDS = 12, (1, 2, 3)
 FILMS, STILL = 60, 30  # filmed from the first test prompts; and from prompts of things that stay still
@@ -259,6 +259,7 @@ def cells(rows: Sequence[Mapping]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> None:
     """One row, or everything that is missing and the file."""
+    for_the_course(FILE)
     torch.set_num_threads(1)
     if arguments:
         way, seed = arguments
@@ -269,9 +270,7 @@ def main(arguments: Sequence[str]) -> None:
             if not path_of(way, seed, FOLDER).exists():
                 subprocess.run([sys.executable, "-m", "soralab.experiments.four_ways", way, str(seed)], check=True)
     found = gathered(FOLDER)
-    make_folder(FILE.parent)
-    with atomic_write(FILE) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write(FILE, found)
     print(f"wrote {FILE.name}")
 
 

@@ -9,7 +9,6 @@ begin with nothing learnt). `python -m soralab.experiments.navit_dropping` train
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -19,14 +18,13 @@ import torch
 from soralab.datasets import native_sizes
 from soralab.experiments.navit_budget import POOL, SEEDS, by_seed, further
 from soralab.experiments.navit_scores import TEST_PICTURES, over_dropping
-from soralab.figures.bands import BANDS
-from soralab.files.atomic import atomic_write, make_folder
+from soralab.experiments.shipped import EXPERIMENTS, for_the_course, write
 from soralab.navit import beta_rate, rate_by_size, rate_by_time
 from soralab.recipes import RUNS
 from soralab.recipes.navit import LENGTH, ROWS, SEED, Batches, load
 from soralab.training.profiles import by_profile
 
-FILE = BANDS.parent / "experiments" / "navit_dropping.json"
+FILE = EXPERIMENTS / "navit_dropping.json"
 FOLDER = RUNS / "navit_dropping"
 STEPS = 200
 MEAN, LOW, HIGH = 0.5, 0.2, 0.8  # rates: the mean over pictures, and the ends of the schedule
@@ -65,14 +63,13 @@ def compare(folder: Path, steps: int, seeds: tuple[int, ...], count: int, pool: 
 
 def main(file: Path = FILE, folder: Path = FOLDER) -> None:
     """Measure what is missing and write the file."""
+    for_the_course(file)
     torch.set_num_threads(1)
     small = {"steps": 2, "seeds": (1,), "count": 20, "pool": 100}
     full = {"steps": STEPS, "seeds": SEEDS, "count": TEST_PICTURES // 2, "pool": POOL}
     sizes = by_profile(smoke=small, laptop=full, gpu=full)
     runs = compare(folder, **sizes)
-    make_folder(file.parent)
-    with atomic_write(file) as path:
-        path.write_text(json.dumps({**sizes, "mean": MEAN, "runs": runs}, indent=1) + "\n", encoding="utf-8")
+    write(file, {**sizes, "mean": MEAN, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ ratio. They are asked about these, about larger ones, longer ones, and both, thr
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import cache, partial
 from itertools import count, islice
@@ -22,14 +21,13 @@ from soralab.datasets.native_sizes import HIGH, LOW, WIDEST, drawn, size
 from soralab.datasets.what_and_where import CELLS, label, sample
 from soralab.experiments.navit_budget import SEEDS, by_seed
 from soralab.experiments.navit_scores import accuracy
-from soralab.figures.bands import BANDS
-from soralab.files.atomic import atomic_write, make_folder
+from soralab.experiments.shipped import EXPERIMENTS, for_the_course, write
 from soralab.navit import POSITIONS, NaViT
 from soralab.recipes import RUNS
 from soralab.recipes.navit import CONFIG, ROWS, SEED, TRAINING, Batches, fit
 from soralab.training.profiles import by_profile
 
-FILE = BANDS.parent / "experiments" / "navit_positions.json"
+FILE = EXPERIMENTS / "navit_positions.json"
 FOLDER = RUNS / "navit_positions"
 SIDE, RATIO = 32, 1.5  # the largest of training: the side of a square as large, pixels; longer over shorter side
 ASKED = {  # of each kind of test: resolutions and aspect ratios, (from, to) each
@@ -80,14 +78,13 @@ def compare(folder: Path, steps: int, seeds: tuple[int, ...], number: int, pool:
 
 def main(file: Path = FILE, folder: Path = FOLDER) -> None:
     """Measure what is missing and write the file."""
+    for_the_course(file)
     torch.set_num_threads(1)
     small = {"steps": 2, "seeds": (1,), "number": 20, "pool": 100}
     full = {"steps": SHORT.steps, "seeds": SEEDS, "number": PICTURES, "pool": POOL}
     sizes = by_profile(smoke=small, laptop=full, gpu=full)
     runs = compare(folder, **sizes)
-    make_folder(file.parent)
-    with atomic_write(file) as path:
-        path.write_text(json.dumps({**sizes, "runs": runs}, indent=1) + "\n", encoding="utf-8")
+    write(file, {**sizes, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -26,11 +26,12 @@ from soralab.experiments.real_films import DIRECTIONS, TRAINING, arrow_of_time, 
 from soralab.experiments.real_navit import PETS, breeds
 from soralab.experiments.real_tune import tuned_on_films, world_films
 from soralab.experiments.real_vqvae import copies
-from soralab.experiments.transformer import EXPERIMENTS, load_experiment
+from soralab.experiments.shipped import EXPERIMENTS, write
+from soralab.experiments.transformer import load_experiment
 from soralab.experiments.transformer_multi30k import MULTI30K, train_multi30k
 from soralab.experiments.unet_isbi import ISBI_STEPS, isbi_runs
 from soralab.experiments.vit_crossing import MNIST_STEPS, mnist_crossing
-from soralab.files.atomic import atomic_write, make_folder
+from soralab.files.atomic import make_folder
 from soralab.files.checkpoints import read_card
 from soralab.recipes import RUNS
 from soralab.recipes.sora_autoencoder import CONFIG as CODEC
@@ -182,8 +183,7 @@ def make(name: str, chosen: DataSet, folder: Path | None = None, steps: int | No
     folder = make_folder(folder or place(name, chosen))
     full = by_profile(smoke=2, laptop=on.steps, gpu=on.steps)
     found = {"steps": steps or full, "rows": on.run(chosen.name, folder / f"{steps or full}_steps", steps or full)}
-    with atomic_write(folder / "found.json") as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write(folder / "found.json", found)
     return table(name, chosen, found)
 
 

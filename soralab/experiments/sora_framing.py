@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from soralab import world
+from soralab.experiments.shipped import EXPERIMENTS, for_the_course, write
 from soralab.experiments.sora_full_scores import CHUNK, NOISE
-from soralab.figures.bands import BANDS
 from soralab.figures.curves import wilson
-from soralab.files.atomic import atomic_write, kept, make_folder
+from soralab.files.atomic import kept
 from soralab.latent_diffusion import word_ids
 from soralab.recipes import RUNS
 from soralab.recipes.sora import wordings
@@ -38,7 +38,7 @@ from soralab.world.language import short_caption
 from soralab.world.reader import read_caption
 from soralab.world.scene import WALL
 
-FILE = BANDS.parent / "experiments" / "sora_framing.json"
+FILE = EXPERIMENTS / "sora_framing.json"
 FOLDER = RUNS / "sora_framing"
 SHORT, LONG, SEED = 32, 48, 16
 SIZES = ((SHORT, LONG), (LONG, SHORT))  # height, width
@@ -153,21 +153,25 @@ def _named(size: tuple[int, int]) -> str:
 # --------------------------------------------------------------------------------------------------------- a training
 
 
+def amounts() -> dict[str, int]:
+    """How many pictures of each size a model learns from, how many a step, in how many steps, and how many it films."""
+    full = {"films": PICTURES, "batch": BATCH, "steps": STEPS, "asked": ASKED}
+    return by_profile(smoke={"films": 8, "batch": 4, "steps": 2, "asked": 2}, laptop=full, gpu=full)
+
+
 def measured(run: Run, folder: Path) -> dict[str, dict[str, int]]:
     """Train a model and count what it films at each size: {size: counted}."""
     autoencoder = load_autoencoder(AUTOENCODER).to(device())
-    films, batch, steps, films_asked = by_profile(
-        smoke=(8, 4, 2, 2), laptop=(PICTURES, BATCH, STEPS, ASKED), gpu=(PICTURES, BATCH, STEPS, ASKED)
-    )
+    many = amounts()
     kinds = KINDS[run.pictures]
     torch.manual_seed(run.seed)
     model = FullSora(SMALL)
-    training = replace(TRAINING, steps=steps, warmup=50, ema=0.99, seed=run.seed)
-    batches = Batches(libraries(autoencoder, run.pictures, films), batch, kinds)
+    training = replace(TRAINING, steps=many["steps"], warmup=50, ema=0.99, seed=run.seed)
+    batches = Batches(libraries(autoencoder, run.pictures, many["films"]), many["batch"], kinds)
     result = loop.train(model, make_loss(kinds), batches, training, folder, parameters=parameters(model))
     result.ema.copy_to(model)
     maker = FullFilmmaker(model.to(device()).eval(), autoencoder)
-    return {_named(size): kept(folder / f"{_named(size)}.json", partial(filmed, maker, size, films_asked))
+    return {_named(size): kept(folder / f"{_named(size)}.json", partial(filmed, maker, size, many["asked"]))
             for size in (*SIZES, SQUARE)}  # fmt: skip
 
 
@@ -214,19 +218,19 @@ def load_experiment(path: Path = FILE) -> dict:
 
 def main() -> None:
     """Measure what is missing and write the file."""
+    for_the_course(FILE)
     torch.set_num_threads(1)
-    seeds, films = by_profile(smoke=(SEEDS[:1], 2), laptop=(SEEDS, ASKED), gpu=(SEEDS, ASKED))
-    found = {"true pictures": [kept(FOLDER / "true.json", partial(true_pictures, films))], **{of: [] for of in KINDS}}
+    many, seeds = amounts(), by_profile(smoke=SEEDS[:1], laptop=SEEDS, gpu=SEEDS)
+    true = kept(FOLDER / "true.json", partial(true_pictures, many["asked"]))
+    found = {"true pictures": [true], **{of: [] for of in KINDS}}
     for seed in seeds:
         for of in KINDS:
             run = Run(of, seed)
             where = FOLDER / run.name
             found[of].append(kept(where.with_suffix(".json"), partial(measured, run, where)))
             print(run.name, found[of][-1], flush=True)
-    made = {"pictures": 2 * PICTURES, "steps": STEPS, "batch": BATCH, "seeds": seeds, "hardware": hardware()}
-    make_folder(FILE.parent)
-    with atomic_write(FILE) as path:
-        path.write_text(json.dumps({"framed": found, **made}, indent=1) + "\n", encoding="utf-8")
+    made = {"pictures": 2 * many["films"], "steps": many["steps"], "batch": many["batch"], "seeds": seeds}
+    write(FILE, {"framed": found, **made, "hardware": hardware()})
     print(table(found))
 
 

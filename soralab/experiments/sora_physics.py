@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from soralab import world
+from soralab.experiments.shipped import EXPERIMENTS, for_the_course, write
 from soralab.experiments.sora_scores import CHUNK, FRAMES, NOISE, SEED
-from soralab.figures.bands import BANDS
 from soralab.figures.curves import wilson
-from soralab.files.atomic import atomic_write, kept, make_folder
+from soralab.files.atomic import kept
 from soralab.recipes import RUNS
 from soralab.sora import Filmmaker
 from soralab.sora_full import FullFilmmaker
@@ -35,7 +35,7 @@ from soralab.world import physics
 from soralab.world.language import short_caption
 from soralab.world.scene import WALL
 
-FILE = BANDS.parent / "experiments" / "sora_physics.json"
+FILE = EXPERIMENTS / "sora_physics.json"
 FOLDER = RUNS / "sora_physics"
 FILMS = 200  # of each kind
 SEEN, NEW, HIDDEN = "bounces", "squares bounce, never seen", WALL
@@ -157,6 +157,7 @@ def load_experiment(path: Path = FILE) -> dict:
 
 def main() -> None:
     """Measure what is missing and write the file."""
+    for_the_course(FILE)
     torch.set_num_threads(1)
     makers = ((Filmmaker.load("sora"), films_of, ""), (FullFilmmaker.load("sora_full"), whole_films, "_whole"))
     films, found = by_profile(smoke=2, laptop=FILMS, gpu=FILMS), {}
@@ -164,9 +165,7 @@ def main() -> None:
         for maker, way, ending in makers:
             path = FOLDER / f"{kind.replace(' ', '_').replace(',', '')}{ending}.json"
             found.setdefault(kind, {}).update(kept(path, partial(measured, maker, kind, films, way)))
-    make_folder(FILE.parent)
-    with atomic_write(FILE) as path:
-        path.write_text(json.dumps({"films": films, "hardware": hardware(), "found": found}) + "\n", encoding="utf-8")
+    write(FILE, {"films": films, "hardware": hardware(), "found": found}, indent=None)
     print(falls(found), passages(found), sep="\n\n")
 
 

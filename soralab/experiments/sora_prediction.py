@@ -20,10 +20,10 @@ from torch import Tensor
 from soralab import world
 from soralab.diffusion import RectifiedFlow, diffusion_loss, dpm_solver_pp, guide, sample_times
 from soralab.diffusion.process import noise_like
+from soralab.experiments.shipped import EXPERIMENTS, for_the_course, write
 from soralab.experiments.sora_scores import COLUMNS, judge
-from soralab.figures.bands import BANDS
 from soralab.figures.curves import wilson
-from soralab.files.atomic import atomic_write, kept, make_folder
+from soralab.files.atomic import kept
 from soralab.recipes import RUNS
 from soralab.recipes.sora import FRAMES, SIDE, parameters, used
 from soralab.sora import Sora, SoraConfig, load_autoencoder, word_ids
@@ -33,7 +33,7 @@ from soralab.training.loop import TrainConfig
 from soralab.training.profiles import by_profile, device
 from soralab.world.language import short_caption
 
-FILE = BANDS.parent / "experiments" / "sora_prediction.json"
+FILE = EXPERIMENTS / "sora_prediction.json"
 FOLDER = RUNS / "sora_prediction"
 KINDS = ("x", "eps", "v")
 PLACES = ("latents", "pixels")
@@ -148,6 +148,7 @@ def table(found: Mapping) -> str:
 
 def main() -> None:
     """Measure what is missing and write the file."""
+    for_the_course(FILE)
     torch.set_num_threads(1)
     rows = {}
     for place in PLACES:
@@ -157,9 +158,7 @@ def main() -> None:
                 where = FOLDER / run.name
                 rows[run.name] = kept(where.with_suffix(".json"), partial(measured, run, where))
                 print(run.name, rows[run.name], flush=True)
-    make_folder(FILE.parent)
-    with atomic_write(FILE) as path:
-        path.write_text(json.dumps({"times": TIMES, "runs": rows}, indent=1) + "\n", encoding="utf-8")
+    write(FILE, {"times": TIMES, "runs": rows})
 
 
 if __name__ == "__main__":

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from soralab import world
+from soralab.experiments.shipped import EXPERIMENTS, for_the_course, write
 from soralab.experiments.transformer_multi30k import train_multi30k
-from soralab.figures.bands import BANDS
 from soralab.figures.curves import wilson
-from soralab.files.atomic import atomic_write, make_folder
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.transformer import CHUNK, TEST_SEED, TOKENS_OF_WORLD, Batches, kept, loss, short_run, to_ids
 from soralab.training.profiles import by_profile, device
@@ -144,7 +143,6 @@ def _vectors_at(translator: Translator, hindi: str, word: str) -> Tensor:
 # ------------------------------------------------------------------------------------------------------- experiments
 
 KEY_SIZES = (1, 4, 16)  # d_k of the ablation
-EXPERIMENTS = BANDS.parent / "experiments"  # data/experiments: what the two below found, and the notebook shows
 
 
 @torch.no_grad()
@@ -181,9 +179,9 @@ def main(what: str) -> None:
     experiments = {"key_size": key_size_ablation, "multi30k": train_multi30k}
     if what not in experiments:
         raise SystemExit(f"{what!r}: it takes {', '.join(experiments)}")
-    path = make_folder(EXPERIMENTS) / f"transformer_{what}.json"
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(experiments[what](), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path = EXPERIMENTS / f"transformer_{what}.json"
+    for_the_course(path)
+    write(path, experiments[what](), ensure_ascii=False)
     print(f"wrote {path.name}")
 
 

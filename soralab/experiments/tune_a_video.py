@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from soralab.diffusion import ddim
+from soralab.experiments.shipped import EXPERIMENTS, for_the_course, write
 from soralab.experiments.tune_a_video_scores import KINDS, Edit, counted, edits, marks
-from soralab.figures.bands import BANDS
-from soralab.files.atomic import atomic_write, kept, make_folder
+from soralab.files.atomic import kept
 from soralab.latent_diffusion import PROCESS, Painter, noise
 from soralab.recipes import RUNS
 from soralab.recipes.tune_a_video import PAINTER, STEPS, Shot, shot, tuned
@@ -28,7 +28,7 @@ from soralab.training.profiles import by_profile, device, hardware
 from soralab.training.progress import progress
 from soralab.tune_a_video import Editor, inflate, latents_of
 
-FILE = BANDS.parent / "experiments" / "tune_a_video.json"
+FILE = EXPERIMENTS / "tune_a_video.json"
 FILMS, FEWER = 20, 4  # tuned on; and with attention to all frames
 GUIDANCE, WALK = 3.0, 25  # of an edit: the scale, and steps of DDIM, there and back
 BACK = 0.4  # the time to which a film is walked back
@@ -223,10 +223,9 @@ def load_experiment() -> dict:
 
 def main() -> None:
     """Measure, and write the file."""
+    for_the_course(FILE)
     found = measure()
-    make_folder(FILE.parent)
-    with atomic_write(FILE) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write(FILE, found)
     print(f"wrote {FILE.name}")
 
 

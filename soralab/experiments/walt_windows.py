@@ -21,17 +21,17 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from soralab.experiments.shipped import EXPERIMENTS, for_the_course, write
 from soralab.experiments.walt_ablations import attention_flops, step_seconds
 from soralab.experiments.walt_scores import loss
-from soralab.figures.bands import BANDS
-from soralab.files.atomic import atomic_write, kept, make_folder
+from soralab.files.atomic import kept
 from soralab.kernels import attention
 from soralab.recipes import RUNS
 from soralab.recipes.walt import LARGE, TRAINING, Latents, Run, fit, load_autoencoder
 from soralab.training.profiles import by_profile, device, hardware
 from soralab.walt import InWindows, Size, Walt, WaltConfig
 
-FILE = BANDS.parent / "experiments" / "walt_windows.json"
+FILE = EXPERIMENTS / "walt_windows.json"
 FOLDER = RUNS / "walt_windows"
 SEEDS, STEPS, FILMS = (1, 2, 3), 600, 256  # steps of the network in windows; films of a loss
 
@@ -100,9 +100,9 @@ def run_of(way: str, seed: int = SEEDS[0], steps: int = STEPS) -> Run:
     return Run(LARGE, replace(TRAINING, seed=seed, steps=steps, ema=0.99), build=partial(InTurns, WAYS[way]))
 
 
-def measured(folder: Path = FOLDER) -> dict[str, dict]:
-    """{way: {"step seconds", "steps" that fill equal seconds, "attention": its share of full attention's operations,
-    "losses": one for each seed}}. What is done lies in `folder`."""
+def measured(folder: Path = FOLDER) -> dict:
+    """{"ways": {way: {"step seconds", "steps" that fill equal seconds, "attention": its share of full attention's
+    operations, "losses": one for each seed}}, "films": of each loss}. What is done lies in `folder`."""
     steps, films, seeds, scenes = by_profile(smoke=(2, 4, SEEDS[:2], 8), laptop=(STEPS, FILMS, SEEDS, 4000),
                                              gpu=(STEPS, FILMS, SEEDS, 4000))  # fmt: skip
     autoencoder = load_autoencoder().to(device())
@@ -123,8 +123,9 @@ def measured(folder: Path = FOLDER) -> dict[str, dict]:
     for seed, way in product(seeds, WAYS):
         losses[way].append(kept(folder / f"{_named(way)}_{seed}.json", partial(trained, way, seed)))
         print(f"{way}, seed {seed}: {losses[way][-1]:.4f}", flush=True)
-    return {way: {"step seconds": seconds[way], "steps": equal[way], "attention": flops[way] / flops["full"],
+    ways = {way: {"step seconds": seconds[way], "steps": equal[way], "attention": flops[way] / flops["full"],
                   "losses": losses[way]} for way in WAYS}  # fmt: skip
+    return {"ways": ways, "films": films}
 
 
 def _named(way: str) -> str:
@@ -143,17 +144,16 @@ def table(found: Mapping[str, Mapping]) -> str:
 
 
 def load_experiment(path: Path = FILE) -> dict:
-    """What the course ships: {way: as `measured`}; without the file nothing."""
+    """What the course ships: the "ways" of `measured`; without the file nothing."""
     return json.loads(path.read_text(encoding="utf-8"))["ways"] if path.exists() else {}
 
 
 def main() -> None:
     """Measure what is missing and write the file."""
+    for_the_course(FILE)
     torch.set_num_threads(1)
-    found = {"ways": measured(FOLDER), "films": FILMS, "hardware": hardware()}
-    make_folder(FILE.parent)
-    with atomic_write(FILE) as path:
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    found = measured(FOLDER)
+    write(FILE, found | {"hardware": hardware()})
     print(table(found["ways"]))
 
 
