@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from soralab.experiments.shipped import EXPERIMENTS, for_the_course
 from soralab.experiments.sora_full_scores import asked, measure, percent
-from soralab.figures.bands import BANDS
 from soralab.figures.curves import wilson
 from soralab.files.checkpoints import checkpoint_paths, load_checkpoint, save_checkpoint
 from soralab.recipes import sora_full as recipe
@@ -21,7 +21,7 @@ from soralab.sora_full import Films, FullFilmmaker, FullSora, latents
 from soralab.training.data import model_flops
 from soralab.training.profiles import by_profile, device
 
-FILE = BANDS.parent / "experiments" / "sora_full_compute"
+FILE = EXPERIMENTS / "sora_full_compute"
 KINDS_ASKED, COUNT, SHOWN, SEED = ("simple", "full, two things"), 100, 3, 0
 TOLD = ("colour", "motion", "shape", "size", "background", "everything")
 SAMPLED = 8  # batches whose operations are counted
@@ -95,6 +95,7 @@ def table(rows: Mapping[str, Mapping]) -> str:
 
 def main() -> None:
     """Measure where the training stands, and add the row."""
+    for_the_course(FILE)
     rows, films = load_experiment()
     row, made = measured()
     key = str(row["steps"])

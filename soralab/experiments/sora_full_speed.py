@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from soralab.blocks import patchify
 from soralab.experiments.navit_speed import Padded
-from soralab.figures.bands import BANDS
-from soralab.files.atomic import atomic_write, make_folder
+from soralab.experiments.shipped import EXPERIMENTS, for_the_course, write
 from soralab.latent_diffusion import word_ids
 from soralab.recipes.sora import wordings
 from soralab.recipes.sora_full import KINDS, TRAINING, Batches, build, make_loss, scenes, still
@@ -31,7 +30,7 @@ from soralab.sora_full import Films, FullConfig, FullSora, latents
 from soralab.training.config import autocast, autocast_dtype
 from soralab.training.profiles import by_profile, hardware
 
-FILE = BANDS.parent / "experiments" / "sora_full_speed.json"
+FILE = EXPERIMENTS / "sora_full_speed.json"
 SEED, TURNS, STEPS = 0, 3, (1, 2)  # batches that hold a film of the largest kind, as 24 of 25 do
 PRECISIONS = (TRAINING.precision, "float32")  # the recipe's, and the other
 
@@ -174,12 +173,11 @@ def load_experiment(path: Path = FILE) -> dict:
 
 def main() -> None:
     """Measure and write the file."""
+    for_the_course(FILE)
     torch.set_num_threads(1)
     turns, steps, films = by_profile(smoke=(1, STEPS[:1], 8), laptop=(TURNS, STEPS, 60), gpu=(TURNS, STEPS, 60))
     found = {precision: measured(precision, turns, steps, films) for precision in dict.fromkeys(PRECISIONS)}
-    make_folder(FILE.parent)
-    with atomic_write(FILE) as path:
-        path.write_text(json.dumps({"measured": found, "hardware": hardware()}, indent=1) + "\n", encoding="utf-8")
+    write(FILE, {"measured": found, "hardware": hardware()})
     print(table(found))
 
 
