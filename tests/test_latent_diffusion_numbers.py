@@ -84,7 +84,8 @@ def test_what_is_said_of_guidance():
     assert f"no scale gets more than {100 * table[2]['two']:.0f} % right" in PROSE
     spreads = [table[scale]["spread"] for scale in sorted(table)]
     assert spreads == sorted(spreads, reverse=True)  # "falls all the way"
-    assert all(abs(table[scale]["spread"] - true) < 0.005 for scale in (2, 3)) and table[8]["spread"] < 0.9 * true
+    assert all(0.003 < table[scale]["spread"] - true < 0.01 for scale in (2, 3)) and table[8]["spread"] < 0.9 * true
+    assert "At 2 and 3 it is a little above that of true pictures" in PROSE
     assert (f"it falls from {table[1]['spread']} at scale 1 to {table[8]['spread']} at scale 8, and true pictures have "
             f"{true}") in GUIDE
     assert f"(of two things {100 * table[5]['two']:.0f} %)" in GUIDE

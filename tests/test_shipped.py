@@ -10,13 +10,13 @@ import torch
 from soralab.experiments import shipped, transformer
 
 CALLS = [  # of each main that measures what lies there: its file's name, and its arguments
-    *((name, ()) for name in ("navit_dropping", "navit_positions", "sora_framing", "sora_full_compute", "sora_full_speed",
-                              "sora_physics", "sora_prediction", "tune_a_video", "walt_windows")),
+    *((name, ()) for name in ("navit_dropping", "navit_positions", "sora_framing", "sora_full_compute",
+                              "sora_full_speed", "sora_physics", "sora_prediction", "tune_a_video", "walt_windows")),
     *(("dit", (arguments,)) for arguments in ([], ["conditioning"], ["sizes"])),
     *(("four_ways", (arguments,)) for arguments in ([], ["sora", "1"])),
     *(("transformer", (what,)) for what in ("key_size", "multi30k")),
 ]  # fmt: skip
-FIRST = ("measure", "load_experiment", "key_size_ablation", "train_multi30k")  # what a main calls first that does not set the threads
+FIRST = ("measure", "load_experiment", "key_size_ablation", "train_multi30k")  # of a main without threads
 
 
 class Begun(Exception):
