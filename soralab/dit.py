@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from soralab.blocks import TimestepEmbedding, grid_positions, patchify, sincos, sincos_grid, unpatchify
 from soralab.blocks.dit import Block, initialise, read_out
 from soralab.diffusion import LinearBeta, Process, time_grid
-from soralab.diffusion.process import Network, noise_like
+from soralab.diffusion.process import Network, expand, noise_like
 from soralab.files.published import Layout, fill, under
 
 SIZES = {  # table 1; XL is the paper's own, the others are ViT's
@@ -54,12 +54,14 @@ class DiTConfig:
     def __post_init__(self) -> None:
         if self.conditioning not in CONDITIONINGS:
             raise ValueError(f"conditioning is {self.conditioning!r}; it takes one of {', '.join(CONDITIONINGS)}")
+        if any(side % p for side, p in zip(self.size, self.patch, strict=True)):
+            raise ValueError(f"size is {self.size}; it takes multiples of the patch's sides, {self.patch}")
 
     @classmethod
     def published(cls, name: str = "XL/2", **changes) -> DiTConfig:
         """One of the paper's twelve: "S", "B", "L" or "XL", a stroke, and the side of a patch. `changes` are fields."""
         size, _, side = name.partition("/")
-        if size not in SIZES or not side.isdigit():
+        if size not in SIZES or not side.isdecimal() or not int(side):
             raise ValueError(f"name is {name!r}; it takes {', '.join(SIZES)} and a patch's side, as in XL/2")
         return cls(**{**SIZES[size], "patch": (1, int(side), int(side)), **changes})
 
@@ -233,10 +235,12 @@ def _config_of(state: Mapping[str, Tensor], heads: int | None) -> DiTConfig:
 def variance_range(t: Tensor, s: Tensor, process: Process = PROCESS) -> tuple[Tensor, Tensor]:
     """The logarithms of the least variance that p(x_s | x_t) may have, the posterior's own, and of the largest, beta_t.
 
-    t, s [batch], s < t; each [batch]. Of the last step, to s = 0, the least would be 0: it has that of the step before.
+    t, s [batch], s < t; each [batch]. Of the last step, to s = 0, the least would be 0: it has that of the step before,
+    and where that began beyond t = 1, of the last step's second half.
     """
     last = s == 0
-    least = process.posterior(torch.where(last, 2 * t, t), torch.where(last, t, s))[2]
+    before = torch.where(last, 2 * t, t).clamp(max=1)  # no time lies before 1: then half of the step
+    least = process.posterior(before, torch.where(last, before / 2, s))[2]
     return least.log(), process.transition(t, s)[1].log()
 
 
@@ -244,14 +248,17 @@ def reverse(answer: Tensor, x_t: Tensor, t: Tensor, s: Tensor, process: Process 
     """p(x_s | x_t) by the network's answer [batch, time, 2 channel, height, width]: mean and log variance, like x_t.
 
     log variance = v log beta_t + (1 - v) log beta~_t (Eq. 15), where the answer's second half is 2 v - 1: it lies in
-    [-1, 1] where the variance is in its range. t, s [batch] in float64, on the CPU.
+    [-1, 1] where the variance is in its range. t, s [batch] in float64, on the CPU. Raises ValueError for an answer
+    without a variance.
     """
+    if answer.shape[2] != 2 * x_t.shape[2]:
+        raise ValueError(f"answer has {answer.shape[2]} channels; it takes {2 * x_t.shape[2]}: noise and variance")
     eps, place = answer.chunk(2, dim=2)
     x0, _ = process.to_x0_eps(eps, x_t, t, "eps")
     a, b, _ = process.posterior(t, s)
-    least, most = (_wide(bound, x_t) for bound in variance_range(t, s, process))
+    least, most = (expand(bound, x_t) for bound in variance_range(t, s, process))
     v = (place + 1) / 2
-    return _wide(a, x_t) * x0 + _wide(b, x_t) * x_t, v * most + (1 - v) * least
+    return expand(a, x_t) * x0 + expand(b, x_t) * x_t, v * most + (1 - v) * least
 
 
 def dit_loss(model: DiT, x0: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -260,6 +267,7 @@ def dit_loss(model: DiT, x0: Tensor, y: Tensor, generator: torch.Generator) -> t
     The first is the squared error of the noise; the second, which only a learned variance has (else it is 0), is the
     divergence of p(x_{t-1} | x_t) from the truth in bits a number. The mean is held still in it, so that it teaches the
     variance alone. The loss is their sum: 1000 of these terms are L_vlb, times the paper's lambda of 0.001 (Eq. 16).
+    The generator draws steps and noise; which labels a model in training leaves out, torch's global one does.
     """
     steps = torch.randint(1, PROCESS.steps + 1, (len(x0),), generator=generator, device=generator.device).cpu()
     eps = noise_like(x0, generator)
@@ -282,11 +290,11 @@ def bits(believed: tuple[Tensor, Tensor], x0: Tensor, x_t: Tensor, t: Tensor, s:
     """
     mean, log_variance = believed
     a, b, _ = PROCESS.posterior(t, s)
-    true = _wide(a, x_t) * x0 + _wide(b, x_t) * x_t
-    ratio = _wide(variance_range(t, s)[0], x_t) - log_variance
+    true = expand(a, x_t) * x0 + expand(b, x_t) * x_t
+    ratio = expand(variance_range(t, s)[0], x_t) - log_variance
     divergence = (ratio.exp() - 1 - ratio + (true - mean).square() * (-log_variance).exp()) / 2
     surprise = (math.log(2 * math.pi) + log_variance + (x0 - mean).square() * (-log_variance).exp()) / 2
-    each = torch.where(_wide(s, x_t) == 0, surprise, divergence)
+    each = torch.where(expand(s, x_t) == 0, surprise, divergence)
     return each.flatten(1).mean(1) / math.log(2)
 
 
@@ -319,8 +327,3 @@ def sample(network: Network, x: Tensor, steps: int = 250, generator: torch.Gener
         mean, log_variance = reverse(answer, x, t.expand(len(x)), s.expand(len(x)))
         x = mean if s == 0 else mean + (log_variance / 2).exp() * noise_like(x, generator)
     return x
-
-
-def _wide(values: Tensor, x: Tensor) -> Tensor:
-    """[batch] to [batch, 1, ...], in x's type and beside it."""
-    return values.to(x.dtype).to(x.device).reshape(-1, *[1] * (x.ndim - 1))

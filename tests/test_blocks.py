@@ -22,6 +22,11 @@ from soralab.blocks import (
     unpatchify,
 )
 from soralab.blocks.causal import CausalTime, ResBlock, Space
+from soralab.blocks.clips import moments
+from soralab.blocks.convolution import ResBlock as PictureBlock
+from soralab.blocks.convolution import SpatialAttention, SpatialTransformer
+from soralab.blocks.film_codec import FilmCodec
+from soralab.blocks.resnet import ModifiedResNet
 from soralab.blocks.temporal import Hint
 
 
@@ -125,6 +130,26 @@ def test_large_logits_with_a_mask_stay_on_what_may_be_seen():
     mask = torch.zeros(1, 1, 1, 7, dtype=torch.bool)
     mask[..., 3] = True
     torch.testing.assert_close(attention(q, k, v, mask), v[:, :, 3:4].expand(2, 3, 5, 4))
+
+
+@pytest.mark.parametrize("size", [1.0, 32.0, 100.0])
+def test_in_float16_a_mask_of_everything_changes_nothing(size):
+    """Logits of more than 65504 are numbers too, with a mask as without one."""
+    q, k, v = (numbers(1, 2, 6, 64, seed=n).half() for n in range(3))
+    q, k = size * q, size * k
+    plain, masked = attention(q, k, v), attention(q, k, v, torch.ones(6, 6, dtype=torch.bool))
+    assert masked.dtype == torch.float16 and masked.isfinite().all()
+    torch.testing.assert_close(masked, plain, rtol=2e-3, atol=2e-3)
+    long = torch.full((1, 1, 2, 64), 100.0, dtype=torch.float16, requires_grad=True)
+    out = attention(long, long, torch.ones_like(long), torch.ones(2, 2, dtype=torch.bool))
+    out.sum().backward()
+    assert torch.equal(out, torch.ones_like(out)) and long.grad.isfinite().all()
+
+
+def test_angles_beside_a_context_are_refused():
+    layer, x = Attention(8, 2), numbers(1, 5, 8)
+    with pytest.raises(ValueError, match="angles: got them beside a context, whose keys stand elsewhere"):
+        layer(x, numbers(1, 7, 8), angles=torch.rand(5, 2))
 
 
 @pytest.mark.parametrize("cross", [False, True])
@@ -337,6 +362,13 @@ def test_unpatchify_is_the_inverse(patch):
 def test_a_side_that_does_not_divide_is_named(patch, name):
     with pytest.raises(ValueError, match=f"{name}; it takes a multiple of the patch's {max(patch)}"):
         patchify(numbered(4, 6, 8), patch)
+    with pytest.raises(ValueError, match=f"{name}; it takes a multiple of the patch's {max(patch)}"):
+        unpatchify(numbers(1, 16, 12), patch, (4, 6, 8))
+
+
+def test_a_picture_without_a_time_is_no_film():
+    with pytest.raises(ValueError, match=r"film is \[2, 3, 4, 4\]; it takes \[batch, time, channel, height, width\]"):
+        patchify(numbers(2, 3, 4, 4), (1, 2, 2))
 
 
 def test_a_patch_that_is_no_whole_number_is_refused_and_spoils_no_later_call():
@@ -439,6 +471,62 @@ def test_a_convolution_in_space_takes_every_frame_by_itself():
             torch.testing.assert_close(layer(x)[b, t], want.permute(1, 2, 0))
 
 
+@pytest.mark.parametrize("height, width", [(4, 6), (5, 7), (1, 2)])
+def test_sides_that_a_stride_does_not_divide_are_rounded_up(height, width):
+    out = Space(3, 4, stride=2)(numbers(2, 3, height, width, 3))
+    assert out.shape == (2, 3, math.ceil(height / 2), math.ceil(width / 2), 4)
+
+
+class Channels(FilmCodec):
+    """A codec whose latents are the film itself."""
+
+    def posterior(self, film):
+        return film, torch.zeros_like(film)
+
+    def reconstruct(self, z):
+        return z
+
+
+def test_the_scale_of_a_film_codec_by_hand():
+    """The deviation of a sample, n - 1 in the denominator; a channel that never changes comes back as it was."""
+    film = torch.tensor([[1.0, 2.0, 4.0, 9.0], [5.0, 5.0, 5.0, 5.0]]).reshape(1, 2, 1, 2, 2).transpose(1, 2)
+    codec = Channels(2)
+    codec.fit_scale(film)
+    assert codec.mean.tolist() == [4.0, 5.0]
+    assert codec.std[0].item() == pytest.approx(math.sqrt((9 + 4 + 0 + 25) / 3)) and codec.std[1].item() > 0
+    z = codec.encode(film)
+    assert (z[:, :, 1] == 0).all()
+    torch.testing.assert_close(codec.decode(z), film)
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-6, 1e-2])
+def test_small_values_feel_the_eps_of_the_norms(eps):
+    """As small as the root of eps: a norm with another one gives other values."""
+    x = math.sqrt(eps) * numbers(1, 4, 3, 3, dtype=torch.float64)
+
+    def normed(norm, x):
+        groups = x.reshape(1, 2, -1)
+        spread = (groups.var(-1, correction=0, keepdim=True) + eps).sqrt()
+        return ((groups - groups.mean(-1, keepdim=True)) / spread).reshape(x.shape)
+
+    block = film_block(PictureBlock(4, 4, groups=2, eps=eps))
+    with torch.no_grad():
+        for norm in (block.norm1, block.norm2):
+            norm.weight.fill_(1), norm.bias.fill_(0)
+        block.conv1.weight.mul_(eps**0.5)
+        block.conv1.bias.zero_()
+    want = x + block.conv2(F.silu(normed(block.norm2, block.conv1(F.silu(normed(block.norm1, x))))))
+    torch.testing.assert_close(block(x), want)
+    layer = SpatialAttention(4, groups=2, eps=eps).double()
+    torch.testing.assert_close(layer.norm(x), normed(layer.norm, x))
+
+
+def test_the_published_eps_are_the_defaults():
+    """1e-5 in U-Nets; 1e-6 before a transformer's tokens (2112.10752, official code)."""
+    assert {PictureBlock(32, 32).norm1.eps, PictureBlock(32, 32).norm2.eps, SpatialAttention(32).norm.eps} == {1e-5}
+    assert SpatialTransformer(32, 2, 8).norm.eps == 1e-6
+
+
 @pytest.mark.parametrize("second", [Space, CausalTime])
 def test_a_residual_block_is_norm_activation_convolution_twice_and_starts_by_adding_nothing(second):
     assert (ResBlock(4, second).conv2.weight == 0).all()
@@ -451,6 +539,17 @@ def test_a_residual_block_is_norm_activation_convolution_twice_and_starts_by_add
     want = x + block.conv2(active(block.norm2, block.conv1(active(block.norm1, x))))
     torch.testing.assert_close(block(x), want)
     assert (want - x - block.conv2.bias).abs().mean() > 0.1
+
+
+def test_moments_of_no_clips_are_of_the_same_kinds():
+    for clips in ([], [1], [5, 1]):
+        assert [each.dtype for each in moments(clips)] == [torch.float32, torch.bool]
+
+
+@pytest.mark.parametrize("image", [63, 20, 0])
+def test_a_resnet_takes_images_whose_sides_it_can_halve(image):
+    with pytest.raises(ValueError, match=f"image is {image}; it takes a multiple of 8"):
+        ModifiedResNet((1, 1), embed=6, heads=2, image=image, width=8)
 
 
 @torch.no_grad()

@@ -84,6 +84,19 @@ def test_the_published_file_is_recognised(tmp_path):
         Tokenizer.published(path)
 
 
+@pytest.mark.parametrize("damage", [
+    lambda data: b"hello", lambda data: data[:-20], lambda data: data[:40] + bytes(40) + data[80:],
+    lambda data: gzip.compress(b"\xff\xfe" + bytes([200] * 99)),
+], ids=["no gzip", "cut", "other bytes", "no text"])  # fmt: skip
+def test_a_damaged_file_is_refused_like_another(tmp_path, damage):
+    path = tmp_path / "merges.txt.gz"
+    path.write_bytes(damage(gzip.compress("".join(f"a{k} b{k}\n" for k in range(999)).encode())))
+    with pytest.raises(ValueError, match="path is .*merges.txt.gz, which cannot be read .*; it takes a gzipped text"):
+        Tokenizer.published(path)
+    with pytest.raises(FileNotFoundError):
+        Tokenizer.published(tmp_path / "none.gz")
+
+
 def test_one_line_that_is_no_pair_is_enough_to_refuse_a_file(tmp_path):
     path = tmp_path / "merges.txt.gz"
     lines = ["heading", *(f"a{k} b{k}" for k in range(PUBLISHED_MERGES))]

@@ -96,6 +96,22 @@ def test_cosine_is_the_papers():
         assert Cosine().alpha(torch.ones(1, dtype=dtype)).item() == 0, "zero terminal SNR, in any float type"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rates_of_the_cosine_near_the_data(dtype):
+    """Of the quarter circle, whose sigma rises like t, and of the paper's, whose sigma is vertical at 0."""
+    t, h = torch.tensor([0.0, 1e-6, 1e-4, 0.5, 1.0], dtype=dtype), math.pi / 2
+    rates = Cosine(s=0.0).rates(t)
+    assert rates[0].dtype == rates[1].dtype == dtype
+    for rate, want in zip(rates, (lambda a: -h * math.sin(a), lambda a: h * math.cos(a)), strict=True):
+        torch.testing.assert_close(rate, torch.tensor([want(h * at) for at in t.tolist()], dtype=dtype))
+    assert rates[0][0] == 0 and float(rates[1][0]) == pytest.approx(h, rel=1e-7)
+    slope, rise = Cosine().rates(t)
+    h, s = math.pi / 2 / 1.008, 0.008
+    want = [-h * math.sin(h * (at + s)) / math.cos(h * s) for at in t.tolist()]
+    torch.testing.assert_close(slope, torch.tensor(want, dtype=dtype))
+    assert rise[0] == math.inf and rise[1:].isfinite().all() and (rise[1:-1] > 0).all() and abs(rise[-1]) < 1e-5
+
+
 def test_linear_beta_is_the_papers():
     betas = [1e-4 + (0.02 - 1e-4) * i / 999 for i in range(1000)]
     product, process = 1.0, LinearBeta()
@@ -171,8 +187,12 @@ def test_bad_times_and_kinds_are_named():
     for argument, kinds in (("kind", {"kind": "epsilon"}), ("space", {"kind": "v", "space": "epsilon"})):
         with pytest.raises(ValueError, match=f"^{argument}: got 'epsilon', takes one of eps, v, x"):
             diffusion_loss(process, toy, x, **kinds)
+    with pytest.raises(ValueError, match="kind: got 'epsilon', takes one of eps, v, x"):
+        process.target(x, x, torch.ones(1), "epsilon")
     with pytest.raises(ValueError, match="first, last"):
         LinearBeta(first=0.5, last=0.1)
+    with pytest.raises(ValueError, match="steps: got 1, takes a whole number of at least 2"):
+        LinearBeta(steps=1)
 
 
 # ---- training
@@ -238,6 +258,27 @@ def test_loss_draws_weighs_passes_and_differentiates():
         diffusion_loss(process, lambda x, t: x[:, :1], x0, "v")
 
 
+def test_what_would_be_broadcast_is_refused_and_one_number_serves_all():
+    process, x0, t = Cosine(), numbers(4, 3), torch.linspace(0.1, 0.9, 4, dtype=torch.float64)
+
+    def loss(**given):
+        return diffusion_loss(process, lambda x, t: torch.tanh(x), x0, "v", **{"eps": x0.cos(), "t": t, **given})
+
+    for wrong, says in (
+        ({"eps": numbers(1, 3)}, r"eps: got \(1, 3\), takes the shape of x0, \(4, 3\)"),
+        ({"eps": numbers(3)}, r"eps: got \(3,\), takes the shape of x0"),
+        ({"t": t[:, None]}, r"t: got \(4, 1\), takes \(4,\), a number for each example"),
+        ({"t": t[:1]}, r"t: got \(1,\), takes \(4,\)"),
+        ({"weight": lambda t: t[:, None]}, r"weight: got \(4, 1\), takes \(4,\)"),
+        ({"weight": lambda t: t[:1]}, r"weight: got \(1,\), takes \(4,\)"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            loss(**wrong)
+    torch.testing.assert_close(loss(t=t[1]), loss(t=t[1].expand(4)))
+    for weight in (lambda t: 2.0, lambda t: t.new_tensor(2.0)):
+        torch.testing.assert_close(loss(weight=weight), 2 * loss())
+
+
 def test_training_times():
     def draw(*args, **options):
         return sample_times(20_000, torch.Generator().manual_seed(1), *args, **options)
@@ -298,6 +339,11 @@ def test_guidance_interval_and_rescale():
     torch.testing.assert_close(guide(toy, *pair, 6.0, rescale=1.0)(x, t).std(1), plain.std(1))
     half = guide(toy, *pair, 6.0, rescale=0.5)(x, t)
     torch.testing.assert_close(half, (full + full * (plain.std(1) / full.std(1))[:, None]) / 2)
+    pair = pair[0], {"c": torch.full((1, 1), 0.5, dtype=torch.float64)}
+    without, scaled = (guide(toy, *pair, 0.0, rescale=phi)(x, t) for phi in (0.0, 1.0))  # all of the batch inside
+    torch.testing.assert_close(scaled, without * (plain.std(1) / without.std(1))[:, None])
+    part = guide(toy, *pair, 0.0, rescale=1.0, interval=(0.2, 0.5))(x, t)
+    assert torch.equal(part[[1, 2]], scaled[[1, 2]]) and not torch.allclose(scaled, without)
     silent = guide(lambda x, t, c: torch.zeros_like(x), *pair, 6.0, rescale=1.0)(x, t)
     assert (silent == 0).all(), "an untrained network that answers 0 gives 0, not NaN"
 
@@ -306,13 +352,20 @@ def test_bad_guidance_is_named():
     c, x, t = {"c": torch.ones(2, 3)}, torch.ones(2, 2), torch.ones(2)
     for options, message in (
         ({"interval": (0.5, 0.1)}, "interval: got"),
+        ({"interval": (-0.1, 1.0)}, "interval: got"),
+        ({"interval": (0.0, 1.5)}, "interval: got"),
         ({"rescale": 2.0}, "rescale: got 2.0"),
+        ({"rescale": -1.0}, "rescale: got -1.0"),
         ({"null": {}}, r"null: got keywords \[\]"),
     ):
         with pytest.raises(ValueError, match=message):
             guide(toy, c, **{"null": c, "scale": 2.0, **options})
     with pytest.raises(ValueError, match="batched: c is"):
         guide(toy, c, {"c": torch.ones(2, 4)}, 2.0, batched=True)(x, t)
+    one = {"c": torch.ones(2, 1)}
+    with pytest.raises(ValueError, match=r"rescale: got examples of shape \(1,\), takes two numbers or"):
+        guide(toy, one, one, 2.0, rescale=0.5)(x[:, :1], t)
+    assert guide(toy, one, one, 2.0)(x[:, :1], t).isfinite().all()
 
 
 def test_every_name_is_a_process():

@@ -192,6 +192,24 @@ def test_callback_calls_and_network_calls(name):
     assert torch.equal(SAMPLERS[name](denoise, x, process, 4, callback=lambda *_: known), known)
 
 
+@pytest.mark.parametrize("name", [*SAMPLERS, "invert"])
+def test_a_callback_is_told_what_the_network_believed(name):
+    """x0 is the estimate that the step was made with: `denoise`'s at its beginning, of `heun` the mean of its two."""
+    process, x, asked, told = RectifiedFlow(), numbers(2, 2), [], []
+
+    def denoise(x, t):
+        asked.append(process.denoiser(ideal(process, "v"), "v")(x, t))
+        return asked[-1]
+
+    sampler = invert if name == "invert" else SAMPLERS[name]
+    sampler(denoise, x, process, 4, t_start=0.8, callback=lambda n, t, x, x0: told.append(x0))
+    want = [x0 for x0, _ in asked]
+    if name == "heun":
+        want = [(a + b) / 2 for a, b in zip(want[:6:2], want[1:6:2], strict=True)] + want[6:]
+    assert len(told) == 4 and all(torch.equal(a, b) for a, b in zip(told, want, strict=True))
+    assert not any(torch.allclose(a, b) for a, b in zip(told, told[1:], strict=False))
+
+
 def test_time_grid_and_shift():
     assert time_grid(4).tolist() == [1, 0.75, 0.5, 0.25, 0]
     assert time_grid(2, t_start=0.6).tolist() == pytest.approx([0.6, 0.3, 0])
@@ -218,10 +236,13 @@ def test_one_step_ends_at_what_the_network_believes_at_the_start(sampler):
     [
         ({"steps": 0}, "steps: got 0"),
         ({"steps": 2.5}, "steps: got 2.5"),
+        ({"steps": True}, "steps: got True"),
         ({"t_start": 0.0}, "t_start: got 0.0"),
         ({"t_start": 1.2}, "t_start: got 1.2"),
         ({"shift": -1.0}, "shift: got -1.0"),
+        ({"shift": math.inf}, "shift: got inf"),
         ({"eta": 2.0}, "eta: got 2.0"),
+        ({"eta": -1.0}, "eta: got -1.0"),
     ],
 )
 def test_bad_sampler_arguments_are_named(options, message):

@@ -84,14 +84,14 @@ WRONG = {
         lambda: mutant_process(
             Cosine,
             "to_x0_eps",
-            "- _expand(sigma, x_t) * prediction\n",
-            "- _expand(alpha, x_t) * prediction\n",
+            "- expand(sigma, x_t) * prediction\n",
+            "- expand(alpha, x_t) * prediction\n",
         ),
     ),
     "eps not divided by alpha": (
         check_round_trip,
         lambda: mutant_process(
-            Cosine, "to_x0_eps", "prediction) / _expand(alpha, x_t), pred", "prediction), pred"
+            Cosine, "to_x0_eps", "prediction) / expand(alpha, x_t), pred", "prediction), pred"
         ),
     ),
     "posterior mean with the weights changed": (

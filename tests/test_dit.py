@@ -113,12 +113,20 @@ def test_films_have_the_sizes_of_the_table():
     assert films.RECIPES["sora"].large().config.dim == 384
 
 
-@pytest.mark.parametrize("name", ["M/2", "XL", "XL/", "XL/2.0"])
+@pytest.mark.parametrize("name", ["M/2", "XL", "XL/", "XL/2.0", "S/0", "S/²"])
 def test_a_size_that_is_none_is_named(name):
     with pytest.raises(ValueError, match="it takes S, B, L, XL and a patch's side"):
         DiTConfig.published(name)
     with pytest.raises(ValueError, match="conditioning is 'film'; it takes one of in-context"):
         DiTConfig(conditioning="film")
+
+
+@pytest.mark.parametrize("changes", [{"size": (1, 32, 31)}, {"size": (3, 32, 32), "patch": (2, 2, 2)}])
+def test_patches_that_do_not_fill_the_latents_are_refused(changes):
+    with pytest.raises(ValueError, match=r"size is .*; it takes multiples of the patch's sides, \(., 2, 2\)"):
+        DiTConfig(**changes)
+    with pytest.raises(ValueError, match=r"size is \(1, 32, 32\); .* \(1, 3, 3\)"):
+        DiTConfig.published("S/3")
 
 
 # ------------------------------------------------------------------------------------------------- four ways of telling
@@ -132,6 +140,15 @@ def test_at_the_start_only_adaln_zero_is_the_identity(way):
     moved = (model.blocks[0](tokens, c, both, None) - tokens).abs().max()
     assert moved == 0 if way == "adaLN-Zero" else moved > 0.1
     assert model(X, T, Y).abs().max() == 0  # the head is zero in all
+
+
+@pytest.mark.parametrize("way", CONDITIONINGS)
+def test_what_tells_the_label_and_the_time_is_drawn_small(way):
+    """With a deviation of 0.02, as in the official code; Xavier's would be 0.12 here."""
+    torch.manual_seed(0)
+    model = DiT(replace(TINY, dim=64, classes=500, conditioning=way))
+    for weight in (model.label.weight, model.time.mlp[0].weight, model.time.mlp[2].weight):
+        assert weight.std().item() == pytest.approx(0.02, rel=0.05) and abs(weight.mean().item()) < 1e-3
 
 
 @torch.no_grad()
@@ -308,6 +325,37 @@ def test_where_in_its_range_a_variance_lies():
         torch.testing.assert_close(log_variance, end.float().reshape(2, 1, 1, 1, 1).expand_as(x))
 
 
+@pytest.mark.parametrize("t, half", [(1.0, (1.0, 0.5)), (0.75, (1.0, 0.5)), (0.5, (1.0, 0.5)), (0.25, (0.5, 0.25))])
+def test_of_a_last_step_that_nothing_comes_before_the_range_is_one_too(t, half):
+    """The step before begins at 2 t, and at 1 where that lies beyond."""
+    t, s = (torch.tensor([at], dtype=torch.float64) for at in (t, 0.0))
+    least, most = variance_range(t, s)
+    torch.testing.assert_close(least.exp()[0], PROCESS.posterior(*half)[2])
+    assert least < most
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_one_step_is_enough(steps):
+    made = sample(lambda x, t: torch.cat([0.5 * x, 0 * x], dim=2), X, steps, torch.Generator().manual_seed(0))
+    assert made.shape == X.shape and made.isfinite().all()
+
+
+def test_an_answer_without_a_variance_is_refused():
+    model = tiny(learned_variance=False)
+    with pytest.raises(ValueError, match="answer has 2 channels; it takes 4: noise and variance"):
+        sample(lambda x, t: model(x, t, Y), X, 3)
+    with pytest.raises(ValueError, match="answer has 3 channels; it takes 4"):
+        reverse(numbers(2, 1, 3, 4, 4), X[:2], *times(2, 40))
+
+
+def test_at_the_last_step_bits_are_the_density_of_the_latents():
+    x0, (t, s) = numbers(2, 1, 2, 4, 4), times(1, 1)
+    mean, log_variance = numbers(2, 1, 2, 4, 4, seed=1), numbers(2, 1, 2, 4, 4, seed=2)
+    each = -torch.distributions.Normal(mean, (log_variance / 2).exp()).log_prob(x0) / math.log(2)
+    torch.testing.assert_close(bits((mean, log_variance), x0, numbers(2, 1, 2, 4, 4, seed=3), t, s),
+                               each.flatten(1).mean(1))  # fmt: skip
+
+
 STD = 0.3
 
 
@@ -406,3 +454,13 @@ def test_guidance_of_one_is_the_condition_and_of_zero_none():
     torch.testing.assert_close(guided(model, Y, 1.0)(X, T), model(X, T, Y), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(guided(model, Y, 0.0)(X, T)[:, :, :2], model(X, T, none)[:, :, :2], rtol=1e-5, atol=1e-5)
     assert PROCESS == LinearBeta(1000, 1e-4, 0.02)
+
+
+@torch.no_grad()
+def test_guidance_of_some_channels_leaves_the_others_as_they_are_told():
+    model = tiny()
+    told, all_guided = model(X, T, Y), guided(model, Y, 3.0)(X, T)
+    one = guided(model, Y, 3.0, channels=1)(X, T)
+    torch.testing.assert_close(one[:, :, :1], all_guided[:, :, :1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one[:, :, 1:], told[:, :, 1:], rtol=1e-5, atol=1e-5)
+    assert (one - all_guided)[:, :, 1].abs().max() > 1e-2 and (one - told)[:, :, 0].abs().max() > 1e-2

@@ -3,8 +3,10 @@
 The kernels themselves are tested in processes of their own: tests/kernel_checks/.
 """
 
+import gc
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from kernel_checks.process import run_apart, triton_is_here
 from tiny_models import randomise
 
 from soralab.blocks import patchify
-from soralab.kernels import Packed, attention, configs, dispatch, sliding_tile_attention, tables, windows
+from soralab.kernels import Packed, attention, configs, dispatch, interpreter, sliding_tile_attention, tables, windows
 from soralab.sora import Sora, SoraConfig
 
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
@@ -190,6 +192,29 @@ def test_a_query_without_keys_gets_zeros_and_gradients_of_zero():
     assert not o.any() and not q.grad.any()
 
 
+@pytest.mark.parametrize("queries, keys", [(3, 0), (0, 3), (0, 0)])
+@pytest.mark.parametrize("segments", [None, 1, 2])
+def test_where_nothing_is_attended_all_three_get_gradients_of_zero_and_the_answer_is_a_tensor_of_its_own(
+    queries, keys, segments
+):
+    given, shapes = {}, [(1, 2, n, 16) for n in (queries, keys, keys)]
+    if segments is not None:
+        given = {"cu_seqlens_q": bounds([queries] * segments), "cu_seqlens_k": bounds([keys] * segments)}
+        shapes = [(n * segments, 2, 16) for n in (queries, keys, keys)]
+    q, k, v = (numbers(*shape).requires_grad_() for shape in shapes)
+    o = attention(q, k, v, **given, backend="torch")
+    assert o.shape == q.shape and not o.any()
+    o.mul_(2).sum().backward()
+    assert all(x.grad is not None and x.grad.shape == x.shape and not x.grad.any() for x in (q, k, v))
+
+
+def test_no_segments_at_all_are_an_answer_of_no_tokens():
+    q, k, v = (numbers(0, 2, 16).requires_grad_() for _ in range(3))
+    o = attention(q, k, v, cu_seqlens_q=bounds([]), cu_seqlens_k=bounds([]), backend="torch")
+    o.mul_(2).sum().backward()
+    assert o.shape == q.shape and all(x.grad is not None for x in (q, k, v))
+
+
 def test_nothing_imports_triton_until_it_is_chosen():
     code = (
         "import sys, torch; from soralab.kernels import attention\n"
@@ -242,6 +267,16 @@ def test_windows_are_blocks_that_do_not_overlap():
             assert inside.diff().min() > 0  # row by row within a block
             mine[inside[:, None], inside[None, :]] = True
         assert torch.equal(mine, together)
+
+
+@pytest.mark.parametrize("wrong, says", [
+    ({"films": 0}, "films is 0; it takes a whole number from 1"),
+    ({"window": (1, 0, 2)}, r"window is \(1, 0, 2\); it takes three whole numbers from 1"),
+    ({"size": (3, 4)}, r"size is \(3, 4\); it takes three whole numbers from 1"),
+])  # fmt: skip
+def test_windows_that_cannot_be_are_named(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        windows(**{"size": (3, 4, 5), "window": (1, 2, 2), **wrong})
 
 
 # ----------------------------------------------------------------------------------------------------- chapter 16 on it
@@ -332,6 +367,8 @@ CU = bounds([2, 4])
     (lambda: sliding_tile_attention(X, X, X, (1, 2, 3), tile=(1, 0, 3)), r"tile is \(1, 0, 3\); it takes three whole"),
     (lambda: sliding_tile_attention(X, X, X, (1, 2, 3), window=(1, 2, 3)), r"window is \(1, 2, 3\); it takes odd"),
     (lambda: sliding_tile_attention(X, X, X, (1, 6)), r"size is \(1, 6\); it takes three whole numbers from 1"),
+    (lambda: Packed(CU)(P[:, :, None], P[:, :, None].repeat(1, 1, 2, 1), P), r"k is \[6, 2, 2, 16\]; packed, it takes"),
+    (lambda: Packed(CU)(P, P, P), r"q is \[6, 2, 16\]; packed, it takes \[tokens, heads, 1, dim\]"),
     (lambda: attention(X, X, X, backend="triton"), "q is float64; Triton's backend takes float32, float16 or bfloat16"),
 ])  # fmt: skip
 def test_errors_name_the_argument(make, says):
@@ -367,6 +404,28 @@ def test_an_interpreter_that_cannot_work_with_its_numpy_is_named(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with pytest.raises(ValueError, match="triton 3.6.0 cannot work with numpy 2.4.6; take numpy below 2.4 or triton"):
         attention(X.float(), X.float(), X.float(), backend="triton")
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_an_interpreter_that_failed_leaves_a_gpu_to_be_found(monkeypatch, before):
+    """With TRITON_INTERPRET=1 left behind, "auto" would keep clear of the GPU without a word."""
+    monkeypatch.setattr(dispatch, "version", {"triton": "3.6.0", "numpy": "2.4.6"}.get)
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    if before is not None:
+        monkeypatch.setenv("TRITON_INTERPRET", before)
+    assert "cannot work with numpy 2.4.6" in interpreter.why_not() and interpreter.tl.constexpr is None
+    assert os.environ.get("TRITON_INTERPRET") == before
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    q = SimpleNamespace(is_cuda=True, dtype=torch.float16, device="cuda:0")
+    assert dispatch.choose("auto", q) == "triton"
+
+
+def test_who_asked_for_the_interpreter_is_left_asking(monkeypatch):
+    monkeypatch.setattr(dispatch, "version", {"triton": "3.6.0", "numpy": "2.4.6"}.get)
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert "cannot work with numpy 2.4.6" in interpreter.why_not() and os.environ["TRITON_INTERPRET"] == "1"
 
 
 @pytest.mark.parametrize("capability, backend", [(7, "torch"), (8, "triton"), (12, "triton")])
@@ -473,6 +532,31 @@ def test_what_is_remembered_goes_with_the_bounds(dtype):
     assert len(tables._PACKED) == before + 1
     del cu
     assert len(tables._PACKED) == before
+
+
+@pytest.mark.parametrize("other", [
+    lambda cu: {"cu_k": cu}, lambda cu: {"cu_k": cu[:]}, lambda cu: {"row_map": cu[:-1]},
+], ids=["the same", "a view", "a row map that is a view"])  # fmt: skip
+def test_bounds_of_keys_that_are_those_of_the_queries_do_not_keep_themselves_alive(other):
+    gc.collect()
+    before = len(tables._PACKED)
+    for _ in range(3):
+        cu = torch.arange(7, dtype=torch.int32)
+        given = {"cu_k": None, "row_map": None, **other(cu)}
+        first = tables.packed(cu, queries=6, keys=6, causal=False, **given)
+        assert tables.packed(cu, queries=6, keys=6, causal=False, **given) is first
+    del cu, given
+    gc.collect()
+    assert len(tables._PACKED) == before
+
+
+def test_new_bounds_of_keys_that_got_the_id_of_old_ones_are_read():
+    cu, keys = bounds([2, 4]), bounds([1, 5])
+    tables.packed(cu, keys, None, 6, 6, False)
+    old = id(keys)
+    del keys
+    new = next(x for x in [bounds([4, 2]) for _ in range(1000)] if id(x) == old)
+    assert tables.packed(cu, new, None, 6, 6, False).k_end.tolist() == [4, 6]
 
 
 def test_a_window_stops_at_the_border():

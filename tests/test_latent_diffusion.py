@@ -157,6 +157,28 @@ def test_latents_have_deviation_1_after_the_scale_is_fitted():
     torch.testing.assert_close(model.decode(model.encode(x)), model.reconstruct(before)[0])
 
 
+@torch.no_grad()
+def test_the_scale_by_hand_from_few_latents():
+    """The law of total variance over all latents alike, n in the denominator: with few of them it shows."""
+    model, x = alive(Autoencoder(replace(FIRST, latent=1))), numbers(1, 3, 8, 8, seed=7)
+    mean, logvar = (part.flatten().tolist() for part in model.posterior(x))
+    model.fit_scale(x)
+    middle = sum(mean) / 4
+    variance = sum((m - middle) ** 2 for m in mean) / 4 + sum(torch.tensor(logvar).exp().tolist()) / 4
+    assert len(mean) == 4 and model.scale.item() == pytest.approx(variance**-0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_a_first_stage_in_half_precision_decodes_what_it_encodes(dtype):
+    """The posterior is in float32, for the sums of squares that it goes into; latents are of the pictures' kind."""
+    model, x = alive(Autoencoder(FIRST), dtype), numbers(1, 3, 8, 8, dtype=torch.float32).to(dtype)
+    assert [part.dtype for part in model.posterior(x)] == [torch.float32] * 2
+    for generator in (None, torch.Generator().manual_seed(0)):
+        z = model.encode(x, generator)
+        assert z.dtype == dtype and model.decode(z).dtype == dtype
+
+
 @pytest.mark.parametrize("multipliers, f", [((1,), 1), ((1, 2), 2), ((1, 2, 4), 4), ((1, 1, 1, 1), 8)])
 @torch.no_grad()
 def test_sizes_of_latents(multipliers, f):
@@ -256,6 +278,12 @@ def test_a_discriminator_begins_as_published():
             weight, gain = module.weight, isinstance(module, nn.BatchNorm2d)
             assert weight.std().item() == pytest.approx(0.02, rel=0.25 if gain else 0.05)
             assert weight.mean().item() == pytest.approx(float(gain), abs=0.01)
+
+
+@pytest.mark.parametrize("layers, widths", [(1, [8, 16]), (3, [8, 16, 32, 64]), (5, [8, 16, 32, 64, 64, 64])])
+def test_a_discriminator_grows_no_wider_than_eight_times(layers, widths):
+    found = [m.out_channels for m in PatchDiscriminator(3, 8, layers) if isinstance(m, nn.Conv2d)]
+    assert found == [*widths, 1]
 
 
 def test_hinge_loss():

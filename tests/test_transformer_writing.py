@@ -227,6 +227,42 @@ def test_the_search_ends_when_nothing_that_is_being_written_can_win():
     assert search.beam_search(sure, torch.tensor([START]), END, 50, beam=2)[0].ids == [5, 3, 4] and sure.place == 4
 
 
+class Trees(Tree):
+    """A writer for several sentences, each by its own tree."""
+
+    def __init__(self, trees, beam):
+        self.trees, self.beam = trees, beam
+
+    def next(self, words):
+        rows = words.split(self.beam)
+        return torch.cat([Tree(tree).next(own) for tree, own in zip(self.trees, rows, strict=True)])
+
+
+def test_a_sentence_does_not_depend_on_its_neighbour_in_the_batch():
+    """Its search is over when two have ended that nothing can beat, though a longer one might score higher later."""
+    early = {START: {5: 0.5, END: 0.5}, 5: {END: 0.55, 6: 0.45}, 6: {7: 1.0}, 7: {8: 1.0}, 8: {END: 1.0}}
+    late = {START: {3: 1.0}, 3: {4: 1.0}, 4: {5: 1.0}, 5: {6: 1.0}, 6: {7: 1.0}, 7: {END: 1.0}}
+
+    def found(*trees):
+        start = torch.full((len(trees),), START)
+        return search.beam_search(Trees(trees, 2), start, END, 8, beam=2, alpha=3.0)
+
+    assert found(early, late) == found(early) + found(late) and found(late, early) == found(late) + found(early)
+
+
+def test_no_sentences_are_no_hypotheses():
+    tree = Tree({})
+    assert search.beam_search(tree, torch.full((0,), START), END, 5) == [] and tree.asked == 0
+
+
+def test_a_writer_that_never_ends_is_named():
+    start = torch.full((2,), START)
+    with pytest.raises(ValueError, match=f"writer gives the end, {END}, no chance in sentence 1"):
+        search.beam_search(Trees([{}, {START: {3: 1.0}, 3: {3: 1.0}}], 2), start, END, 5, beam=2)
+    with pytest.raises(ValueError, match="max_length is -1; it takes a whole number from 0"):
+        search.beam_search(Tree({}), start, END, -1)
+
+
 def test_the_papers_beam_is_the_default():
     """Section 6.1: a beam of 4 and a penalty of 0.6."""
     for function in (search.beam_search, beam_search):

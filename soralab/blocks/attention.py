@@ -26,6 +26,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     slow = not q.is_cuda and q.dtype == torch.bfloat16 and q.shape[-2] * k.shape[-2] < FUSED_FROM
     if mask is None and not (slow and torch.is_grad_enabled() and q.requires_grad):
         return F.scaled_dot_product_attention(q, k, v)
+    if q.dtype == torch.float16:  # whose largest number, 65504, logits exceed
+        return attention(q.float(), k.float(), v.float(), mask).to(v.dtype)
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is None:
         return logits.softmax(-1).to(v.dtype) @ v
@@ -68,10 +70,13 @@ class Attention(nn.Module):
 
         `angles` [queries, dim / heads / 2] turn queries and keys by their places (`rotate`), in self-attention.
         `attend` is a function (q, k, v) -> output in `attention`'s place, such as one of soralab.kernels, that knows
-        itself what may attend what. Raises ValueError if it is given a mask besides.
+        itself what may attend what. Raises ValueError if it is given a mask besides, and for angles of a context, whose
+        keys stand at other places.
         """
         if mask is not None and attend is not None:
             raise ValueError("mask: got one beside attend, which decides what may attend what; takes one of the two")
+        if angles is not None and context is not None:
+            raise ValueError("angles: got them beside a context, whose keys stand elsewhere; takes one of the two")
         source = x if context is None else context
         q = rearrange(self.to_q(x), "b n (h d) -> b h n d", h=self.heads)
         k, v = rearrange(self.to_kv(source), "b n (two h d) -> two b h n d", two=2, h=self.heads)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import html
 import unicodedata
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -47,7 +48,6 @@ def learn_merges(cut: dict[str, list[str]], times: Mapping[str, int], most: int)
             _count(word, cut[word], -times[word], counts, where)
             cut[word] = join(cut[word], best)
             _count(word, cut[word], times[word], counts, where)
-        counts.pop(best, None)
     return merges
 
 
@@ -140,8 +140,11 @@ class Tokenizer:
         The file lies in github.com/openai/CLIP (folder clip) and in the package open_clip_torch. Raises
         FileNotFoundError, and ValueError for another file.
         """
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            lines = file.read().split("\n")[1 : 1 + PUBLISHED_MERGES]  # the first line is a heading
+        try:
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                lines = file.read().split("\n")[1 : 1 + PUBLISHED_MERGES]  # the first line is a heading
+        except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
+            raise ValueError(f"path is {path}, which cannot be read ({error}); it takes a gzipped text") from error
         pairs = [tuple(line.split()) for line in lines]
         if len(pairs) < PUBLISHED_MERGES or any(len(pair) != 2 for pair in pairs):
             raise ValueError(f"path is {path}, which has {len(pairs)} lines; it takes {PUBLISHED_MERGES:,} pairs")

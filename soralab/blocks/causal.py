@@ -40,7 +40,8 @@ class Space(nn.Conv2d):
         super().__init__(dim_in, dim_out, 3, stride, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [batch, time, height, width, dim_in] to [batch, time, height / stride, width / stride, dim_out]."""
+        """x [batch, time, height, width, dim_in] to [batch, time, height / stride, width / stride, dim_out]; sides are
+        rounded up."""
         frames = super().forward(rearrange(x, "b t h w c -> (b t) c h w"))
         return rearrange(frames, "(b t) c h w -> b t h w c", b=x.shape[0])
 

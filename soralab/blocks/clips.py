@@ -26,7 +26,8 @@ def moments(clips: Sequence[int], device: torch.device | None = None) -> tuple[T
         middles += [start, *(start + LATENT * j - (LATENT - 1) / 2 for j in range(1, latents(frames)))]
         first += [True] + [False] * (latents(frames) - 1)
         start += frames
-    return torch.tensor(middles, dtype=torch.float32, device=device), torch.tensor(first, device=device)
+    return (torch.tensor(middles, dtype=torch.float32, device=device),
+            torch.tensor(first, dtype=torch.bool, device=device))
 
 
 def clip_for(frames: int) -> int:

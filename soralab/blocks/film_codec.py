@@ -35,7 +35,7 @@ class FilmCodec(nn.Module):
         """Set the scale of the latents from a batch of films [batch, time, 3, height, width]."""
         z = rearrange(self.posterior(film)[0].float(), "b t c h w -> c (b t h w)")
         self.mean.copy_(z.mean(1))
-        self.std.copy_(z.std(1))
+        self.std.copy_(z.std(1).clamp(min=1e-6))  # one that never changes has 0: all NaN
 
 
 def autoencoder_loss(model: FilmCodec, film: Tensor, generator: torch.Generator, kl: float = 1e-4):

@@ -127,7 +127,7 @@ class Autoencoder(nn.Module):
         With a generator, samples of q(z | x), which is what the paper trains on; without, its mean.
         """
         mean, logvar = self.posterior(x)
-        return (mean if generator is None else draw(mean, logvar, generator)) * self.scale
+        return (mean if generator is None else draw(mean, logvar, generator)).mul(self.scale).to(x.dtype)
 
     def decode(self, z: Tensor) -> Tensor:
         """The inverse of `encode`, into about [-1, 1]."""

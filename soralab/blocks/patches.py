@@ -15,21 +15,28 @@ def patchify(film: Tensor, patch: tuple[int, int, int]) -> Tensor:
     """
     if not all(isinstance(p, int) and p >= 1 for p in patch):  # after 4.0, which einops caches as 4, no 4 would do
         raise ValueError(f"patch is {tuple(patch)}; it takes whole numbers from 1")
-    sides = dict(zip(("time", "height", "width"), (film.shape[1], *film.shape[3:]), strict=True))
-    for (name, side), p in zip(sides.items(), patch, strict=True):
-        if side % p:
-            raise ValueError(f"{name} is {side}; it takes a multiple of the patch's {p}")
+    if film.ndim != 5:
+        raise ValueError(f"film is {list(film.shape)}; it takes [batch, time, channel, height, width]")
+    _check_sides((film.shape[1], *film.shape[3:]), patch)
     pt, ph, pw = patch
     return rearrange(film, "b (t pt) c (h ph) (w pw) -> b (t h w) (pt ph pw c)", pt=pt, ph=ph, pw=pw)
 
 
 def unpatchify(tokens: Tensor, patch: tuple[int, int, int], size: tuple[int, int, int]) -> Tensor:
-    """The inverse of `patchify`; `size` is the film's (time, height, width)."""
+    """The inverse of `patchify`; `size` is the film's (time, height, width). Raises ValueError if a side does not
+    divide."""
+    _check_sides(size, patch)
     pt, ph, pw = patch
     t, h, w = (side // p for side, p in zip(size, patch, strict=True))
     return rearrange(
         tokens, "b (t h w) (pt ph pw c) -> b (t pt) c (h ph) (w pw)", t=t, h=h, w=w, pt=pt, ph=ph, pw=pw
     )
+
+
+def _check_sides(size: tuple[int, ...], patch: tuple[int, int, int]) -> None:
+    for name, side, p in zip(("time", "height", "width"), size, patch, strict=True):
+        if side % p:
+            raise ValueError(f"{name} is {side}; it takes a multiple of the patch's {p}")
 
 
 def grid_positions(size: tuple[int, ...], device: torch.device | None = None) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 def sincos(positions: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     """Embed real positions [...] as [..., dim]: cosines of the positions in the first half, sines in the second.
 
-    The frequencies fall geometrically from 1 to 1 / max_period: max_period^(-2i / dim), i = 0 .. dim/2 - 1.
-    Raises ValueError for an odd dim.
+    The frequencies fall geometrically from 1 towards 1 / max_period, which is not reached: max_period^(-2i / dim),
+    i = 0 .. dim/2 - 1. Raises ValueError for an odd dim.
     """
     if dim % 2:
         raise ValueError(f"dim is {dim}; it takes an even number, for pairs of cosine and sine")

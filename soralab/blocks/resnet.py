@@ -63,10 +63,13 @@ class ModifiedResNet(nn.Module):
     """Pictures of `image` pixels a side to `embed` numbers: stem, four stages of bottlenecks, attention pooling.
 
     layers: how many bottlenecks each stage has. width: of the stem's end; the last stage has 32 times as many channels.
+    Raises ValueError for an image whose side cannot be halved by the stem, twice, and by every stage but the first.
     """
 
     def __init__(self, layers: tuple[int, ...], embed: int, heads: int, image: int, width: int):
         super().__init__()
+        if image < 1 or image % 2 ** (len(layers) + 1):
+            raise ValueError(f"image is {image}; it takes a multiple of {2 ** (len(layers) + 1)}")
         half = width // 2
         self.conv1, self.bn1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(half)
         self.conv2, self.bn2 = nn.Conv2d(half, half, 3, padding=1, bias=False), nn.BatchNorm2d(half)

@@ -51,11 +51,15 @@ def beam_search(
 
     start [sentences]. At each step the `beam` likeliest beginnings are kept. One that ends while it is among them is
     put aside; a sentence is done with `beam` of these, if none still being written is likelier than all of them,
-    or after max_length words, where the end is forced.
+    or after max_length words, where the end is forced. Raises ValueError where the writer never lets a sentence end.
     """
     if beam < 1:
         raise ValueError(f"beam is {beam}; it takes a whole number from 1")
+    if max_length < 0:
+        raise ValueError(f"max_length is {max_length}; it takes a whole number from 0")
     count, device = len(start), start.device
+    if not count:
+        return []
     words = start.repeat_interleave(beam)
     written = words.new_zeros(len(words), 0)
     log_p = torch.full((count, beam), -math.inf, device=device)
@@ -84,4 +88,6 @@ def beam_search(
                 zip(done, ended, likeliest, log_p[:, 0].tolist(), strict=True)]
         if all(done):
             break
+    if not all(ended):
+        raise ValueError(f"writer gives the end, {end}, no chance in sentence {ended.index([])}; it takes one that may")
     return [max(found, key=lambda hypothesis: hypothesis.score) for found in ended]

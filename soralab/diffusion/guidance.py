@@ -8,6 +8,7 @@ guidance gives the same film whichever of them the network predicts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,7 @@ def guide(
     condition  keyword arguments; tensors are [batch, ...]
     null       the same keywords for "no condition"; a tensor of batch 1 serves the whole batch
     scale      1: the condition alone; 0: no condition; above 1: more of what the condition changes.
-               At 1 and at 0 only the one network call that is needed is made.
+               At 1, and at 0 without rescale, only the one network call that is needed is made.
     interval   times (low, high) where guidance acts; elsewhere the condition alone (Kynkaanniemi et al. 2404.07724)
     rescale    phi of Lin et al. 2305.08891 (eqs. 15-16): 1 brings the standard deviation of each example back to that
                of the conditional prediction, 0 leaves it. It depends on what the network predicts.
@@ -53,7 +54,7 @@ def guide(
         acts = (t >= low) & (t <= high)
         if scale == 1 or not (always or acts.any()):
             return network(x_t, t, **condition)
-        if scale == 0 and (always or acts.all()):
+        if scale == 0 and rescale == 0 and (always or acts.all()):
             return network(x_t, t, **_for_batch(null, len(x_t)))
         with_c, without = _both(network, x_t, t, condition, _for_batch(null, len(x_t)), batched)
         answer = without + scale * (with_c - without)
@@ -100,5 +101,7 @@ def _for_batch(null: Mapping[str, Any], batch: int) -> dict[str, Any]:
 
 
 def _std(x: Tensor) -> Tensor:
-    """Standard deviation of each example: [batch, ...] -> [batch, 1, ...]."""
+    """Standard deviation of each example: [batch, ...] -> [batch, 1, ...]. ValueError for examples of one number."""
+    if math.prod(x.shape[1:]) < 2:
+        raise ValueError(f"rescale: got examples of shape {tuple(x.shape[1:])}, takes two numbers or more")
     return x.std(dim=tuple(range(1, x.ndim)), keepdim=True)

@@ -59,7 +59,8 @@ def diffusion_loss(
     it reaches 0 at one end.
 
     t [batch] and eps [batch, ...] are drawn if not given: uniform times, Gaussian noise. `weight` maps t
-    [batch] to factors [batch]. `condition` goes to the network as keyword arguments.
+    [batch] to factors [batch]. `condition` goes to the network as keyword arguments. Raises ValueError that names what
+    has another shape; times and factors may be one number for all.
     """
     space = kind if space is None else space
     check_kind("kind", kind)
@@ -68,11 +69,25 @@ def diffusion_loss(
         t = sample_times(len(x0), generator, device=x0.device)
     if eps is None:
         eps = noise_like(x0, generator)
+    if eps.shape != x0.shape:  # broadcasting would hide each of these and train on nonsense
+        raise ValueError(f"eps: got {tuple(eps.shape)}, takes the shape of x0, {tuple(x0.shape)}")
+    _check_batch("t", t, len(x0))
     prediction = network(process.add_noise(x0, eps, t), t, **(condition or {}))
-    if prediction.shape != x0.shape:  # broadcasting would hide it and train on nonsense
+    if prediction.shape != x0.shape:
         raise ValueError(f"network: gave {tuple(prediction.shape)}, takes the shape of x0, {tuple(x0.shape)}")
     loss = (prediction - process.target(x0, eps, t, kind)).square().flatten(1).mean(1)
     if space != kind:
         size = {"x": process.sigma(t), "eps": process.alpha(t), "v": torch.ones_like(t)}
         loss = loss * (size[space] / size[kind].clamp(min=floor)) ** 2
-    return loss if weight is None else loss * weight(t)
+    if weight is None:
+        return loss
+    factors = weight(t)
+    _check_batch("weight", factors, len(x0))
+    return loss * factors
+
+
+def _check_batch(name: str, values: float | Tensor, batch: int) -> None:
+    """ValueError naming the argument unless it is one number, or one for each example."""
+    shape = tuple(getattr(values, "shape", ()))
+    if shape not in ((), (batch,)):
+        raise ValueError(f"{name}: got {shape}, takes ({batch},), a number for each example")

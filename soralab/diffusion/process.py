@@ -60,7 +60,7 @@ class Process(ABC):
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: float | Tensor) -> Tensor:
         """Equation (A): clean x0 and noise eps, both [batch, ...], at times t [batch] -> x_t [batch, ...]."""
-        return _expand(self.alpha(t), x0) * x0 + _expand(self.sigma(t), x0) * eps
+        return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * eps
 
     def target(self, x0: Tensor, eps: Tensor, t: float | Tensor, kind: Prediction) -> Tensor:
         """What a network of this kind should answer for x0, eps [batch, ...] at t [batch]: [batch, ...]."""
@@ -70,7 +70,7 @@ class Process(ABC):
         if kind == "eps":
             return eps
         p, q = self.velocity_weights(t)
-        return _expand(p, x0) * x0 + _expand(q, x0) * eps
+        return expand(p, x0) * x0 + expand(q, x0) * eps
 
     def to_x0_eps(
         self, prediction: Tensor, x_t: Tensor, t: float | Tensor, kind: str
@@ -88,14 +88,14 @@ class Process(ABC):
                     f'kind: "eps" gives no data at t = 1, where alpha of {self} is 0; '
                     'predict "v" or "x", or start below 1 (t_start=0.99)'
                 )
-            return (x_t - _expand(sigma, x_t) * prediction) / _expand(alpha, x_t), prediction
+            return (x_t - expand(sigma, x_t) * prediction) / expand(alpha, x_t), prediction
         if kind == "x":
             if (sigma == 0).any():
                 raise ValueError(f'kind: "x" gives no noise at t = 0, where {self} has none; predict "v"')
-            return prediction, (x_t - _expand(alpha, x_t) * prediction) / _expand(sigma, x_t)
+            return prediction, (x_t - expand(alpha, x_t) * prediction) / expand(sigma, x_t)
         p, q = self.velocity_weights(t)
-        x0 = _expand(q, x_t) * x_t - _expand(sigma, x_t) * prediction
-        return x0, _expand(alpha, x_t) * prediction - _expand(p, x_t) * x_t
+        x0 = expand(q, x_t) * x_t - expand(sigma, x_t) * prediction
+        return x0, expand(alpha, x_t) * prediction - expand(p, x_t) * x_t
 
     def denoiser(
         self,
@@ -120,8 +120,8 @@ class Process(ABC):
             x0, eps = self.to_x0_eps(network(x_t, t, **condition), x_t, t, kind)
             if threshold is not None:
                 x0 = threshold(x0)
-                sigma = _expand(self.sigma(t), x_t)
-                agreed = (x_t - _expand(self.alpha(t), x_t) * x0) / sigma.where(sigma > 0, 1)
+                sigma = expand(self.sigma(t), x_t)
+                agreed = (x_t - expand(self.alpha(t), x_t) * x0) / sigma.where(sigma > 0, 1)
                 eps = torch.where(sigma > 0, agreed, eps)
             return x0, eps
 
@@ -182,7 +182,9 @@ class Cosine(VariancePreserving):
 
     def rates(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         """d alpha / dt, and d sigma / dt = -alpha / sigma d alpha / dt from alpha^2 + sigma^2 = 1."""
-        slope = -self._h * (self._h * (1 - _times(t))).cos() / math.cos(self._h * self.s)
+        slope = -self._h * (self._h * (_times(t) + self.s)).sin() / math.cos(self._h * self.s)
+        if self.s == 0:  # sigma = sin(h t), which is not vertical at 0
+            return slope, self._h * self.alpha(t)
         return slope, -self.alpha(t) / self.sigma(t) * slope
 
 
@@ -327,8 +329,8 @@ def _times(t: float | Tensor) -> Tensor:
     return t
 
 
-def _expand(values: Tensor, x: Tensor) -> Tensor:
-    """[batch] (or no dimension) -> [batch, 1, ...] in x's type and on its device, ready to multiply x."""
+def expand(values: Tensor, x: Tensor) -> Tensor:
+    """[batch] (or no dimension) to [batch, 1, ...], in x's type and on its device, ready to multiply x."""
     return values.reshape(values.shape + (1,) * (x.ndim - values.ndim)).to(x.dtype).to(x.device)
 
 

@@ -35,7 +35,8 @@ def attention(
 
     Dense: q [batch, heads, queries, dim], k and v [batch, heads, keys, dim]. Packed: q [queries, heads, dim], k and v
     [keys, heads, dim], and cu_seqlens [segments + 1]; segment s, the tokens cu_seqlens[s] up to cu_seqlens[s + 1],
-    attends within itself (with cu_seqlens_k: to segment s of the keys). It may be empty. Returns the shape of q.
+    attends within itself (with cu_seqlens_k: to segment s of the keys). It may be empty. Bounds are read once; write to
+    them by torch, not by numpy or .data, which nobody sees. Returns the shape of q.
 
     row_map [tokens], packed self-attention only: segment s is the rows row_map[cu_seqlens[s] : cu_seqlens[s + 1]], in
     that order. W.A.L.T's windows are such segments (`windows` makes both).
@@ -100,7 +101,10 @@ class Packed:
     backend: str = "auto"
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Returns the shape of q."""
+        """Returns the shape of q. Raises ValueError for a batch of more than one token each."""
+        for name, x in (("q", q), ("k", k), ("v", v)):
+            if x.ndim != 4 or x.shape[2] != 1:  # the others would be left out without a word
+                raise ValueError(f"{name} is {list(x.shape)}; packed, it takes [tokens, heads, 1, dim]")
         bounds = dict(cu_seqlens_q=self.cu_seqlens_q, cu_seqlens_k=self.cu_seqlens_k, row_map=self.row_map)
         rest = dict(causal=self.causal, backend=self.backend)
         return attention(q[:, :, 0], k[:, :, 0], v[:, :, 0], **bounds, **rest)[:, :, None]
@@ -113,13 +117,18 @@ def reference(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Te
     """Dense attention by torch's SDPA; axes as there."""
     queries, keys = q.shape[-2], k.shape[-2]
     if not (queries and keys):
-        return q[..., :0].sum(-1, keepdim=True).expand_as(q)  # zeros whose gradient is zero too
+        return nothing(q, k, v)
     if not causal:
         return dense(q, k, v, None, scale)
     blind = max(0, queries - keys)  # the first queries, which see nothing: a softmax over nothing is NaN
     mask = torch.ones(queries - blind, keys, dtype=torch.bool, device=q.device).tril(max(0, keys - queries))
     seeing = dense(q[..., blind:, :], k, v, mask, scale)
     return F.pad(seeing, (0, 0, blind, 0))
+
+
+def nothing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Zeros of q's shape, whose gradients by all three are zeros too."""
+    return q.new_zeros(q.shape) + sum(x[..., :0].sum() for x in (q, k, v))
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
@@ -144,7 +153,7 @@ def reference_packed(q: Tensor, k: Tensor, v: Tensor, layout: tables.Layout, sca
     q_rows, k_rows = each
     split = zip(runs, q.split(q_rows), k.split(k_rows), v.split(k_rows), strict=True)  # a slice's gradient is a whole q
     parts = [alike(run, *rows, layout.causal, scale) for run, *rows in split]
-    o = torch.cat(parts) if parts else q[:0]
+    o = torch.cat(parts) if parts else nothing(q, k, v)
     return o if layout.row_map is None else o[order.argsort()]
 
 
@@ -154,7 +163,7 @@ def alike(run: list[tuple[int, int]], q: Tensor, k: Tensor, v: Tensor, causal: b
     Where they have not as many keys each, keys are filled up to the longest's, and masked.
     """
     keys = [n for _, n in run]
-    q = q.unflatten(0, (len(run), -1)).transpose(1, 2) if len(q) else q.new_zeros(len(run), q.shape[1], 0, q.shape[2])
+    q = q.reshape(len(run), run[0][0], *q.shape[1:]).transpose(1, 2)
     if len(set(keys)) == 1:
         k, v = (x.unflatten(0, (len(run), keys[0])).transpose(1, 2) for x in (k, v))
         return reference(q, k, v, causal, scale).transpose(1, 2).flatten(0, 1)

@@ -48,12 +48,19 @@ def language():
     """triton.language, in a Triton that interprets. Raises ValueError, with the remedy, where there is none."""
     if trouble := why_no_triton():
         raise ValueError(trouble)
+    before = os.environ.get("TRITON_INTERPRET")
     if "triton" not in sys.modules:  # it decides at its import
         os.environ["TRITON_INTERPRET"] = "1"
-    elif os.environ.get("TRITON_INTERPRET") != "1":
+    elif before != "1":
         raise ValueError("Triton was imported before it was told to interpret; start the notebook's kernel (or Python) "
                          "anew, and run the chapter's first cell, or set TRITON_INTERPRET=1")
-    check_interpreter(torch.empty(0))
+    try:
+        check_interpreter(torch.empty(0))
+    except ValueError:
+        if "triton" not in sys.modules:  # the variable, left set in vain, would keep "auto" from a GPU
+            del os.environ["TRITON_INTERPRET"]
+            os.environ.update({} if before is None else {"TRITON_INTERPRET": before})
+        raise
     import triton.language
 
     globals()["tl"] = triton.language

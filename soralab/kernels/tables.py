@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
+from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary
 
 PAD = -1  # the id of a token of a packed row that is of no picture
 COLUMNS = (
@@ -191,7 +191,7 @@ def sliding(size, tile, window, batch: int, device: torch.device) -> SlidingTile
 
 
 REMEMBERED = 8  # layouts for one cu_seqlens_q: self- and cross-attention, causal or not
-_PACKED = WeakIdKeyDictionary()  # cu_seqlens_q: {what else it depends on: (kept tensors, layout)}
+_PACKED = WeakIdKeyDictionary()  # cu_seqlens_q: {what else it depends on: (the others, layout)}
 
 
 def packed(cu_q: Tensor, cu_k: Tensor | None, row_map: Tensor | None, queries: int, keys: int, causal: bool) -> Layout:
@@ -205,8 +205,9 @@ def packed(cu_q: Tensor, cu_k: Tensor | None, row_map: Tensor | None, queries: i
     if not any(t.is_inference() for t in given):  # those do not count how often they were written to
         key = (*((id(t), t._version) for t in given), cu_k is None, row_map is None, queries, keys, causal)
         kept = _PACKED.setdefault(cu_q, {})
-    if key in kept:
-        return kept[key][1]
+    others, layout = kept.get(key, ([], None))
+    if layout and all(other() is t for other, t in zip(others, given[1:], strict=True)):  # not a new one of its id
+        return layout
     q = check_bounds("cu_seqlens_q", cu_q, queries)
     k = q if cu_k is None else check_bounds("cu_seqlens_k", cu_k, keys)
     if len(q) != len(k):
@@ -215,11 +216,12 @@ def packed(cu_q: Tensor, cu_k: Tensor | None, row_map: Tensor | None, queries: i
         raise ValueError(f"cu_seqlens_k is None and k has {keys} tokens, q {queries}; it takes bounds of its own")
     if row_map is not None:
         check_permutation(row_map, queries)
+        row_map = row_map.clone()  # no view either, which would keep its base alive
     entry = torch.zeros(len(q) - 1, dtype=torch.long)
     layout = Layout(entry, q[:-1], q[1:], k[:-1], k[1:], causal, row_map, cu_q.device)
     while len(kept) >= REMEMBERED:  # bounds that are written to anew for every batch
         kept.pop(next(iter(kept)))
-    kept[key] = (given[1:], layout)  # the others are kept alive, so that no new tensor gets their id
+    kept[key] = ([TensorWeakRef(t) for t in given[1:]], layout)  # weakly: one may be cu_seqlens_q, or a view of it
     return layout
 
 
@@ -246,11 +248,16 @@ def check_permutation(row_map: Tensor, tokens: int) -> None:
         raise ValueError(f"row_map is no permutation; it takes each of 0 to {tokens - 1} once (argsort makes one)")
 
 
-def check_sliding(size, tile, window) -> None:
-    """Raises ValueError for sizes of sliding tiles that cannot be."""
-    for name, value in (("size", size), ("tile", tile), ("window", window)):
+def check_sizes(**sizes) -> None:
+    """Raises ValueError, by name, for one that is not three whole numbers from 1."""
+    for name, value in sizes.items():
         if len(value) != 3 or not all(isinstance(n, int) and n > 0 for n in value):
             raise ValueError(f"{name} is {value}; it takes three whole numbers from 1: time, height, width")
+
+
+def check_sliding(size, tile, window) -> None:
+    """Raises ValueError for sizes of sliding tiles that cannot be."""
+    check_sizes(size=size, tile=tile, window=window)
     if not all(n % 2 for n in window):
         raise ValueError(f"window is {window}; it takes odd numbers, so that a tile has a middle")
 
@@ -259,8 +266,12 @@ def windows(size: tuple[int, int, int], window: tuple[int, int, int], films: int
     """W.A.L.T's windows (2312.06662, section 4.2): (cu_seqlens [windows + 1], row_map [tokens]) for `attention`.
 
     Films of `size` (time, height, width) tokens, row by row in memory, are cut into blocks of `window` tokens that do
-    not overlap; each block is a segment. A block that the film's border cuts is smaller.
+    not overlap; each block is a segment. A block that the film's border cuts is smaller. Raises ValueError that names
+    the argument for sizes that are not whole numbers from 1.
     """
+    check_sizes(size=size, window=window)
+    if not isinstance(films, int) or films < 1:
+        raise ValueError(f"films is {films}; it takes a whole number from 1")
     block = torch.zeros(size, dtype=torch.long)
     counts = [-(-n // w) for n, w in zip(size, window, strict=True)]
     for axis, (n, w, count) in enumerate(zip(size, window, counts, strict=True)):
