@@ -241,7 +241,10 @@ def fit_decoder(
 
 
 def train(name: str = PHI, steps: int | None = None) -> Trained:
-    """Train one of the two, or go on with it, in runs/NAME; both need the checkpoints of `film_painter`'s recipe."""
+    """Train one of the two, or go on with it, in runs/NAME; both need the checkpoints of `film_painter`'s recipe.
+
+    `steps` move the switch, from coarse films to fine ones or to where the discriminator joins: a run that is
+    lengthened is not one that was long at once."""
     full = TRAINING if name == PHI else DECODER_TRAINING
     training = replace(full, steps=steps or by_profile(smoke=2, laptop=full.steps, gpu=full.steps))
     if name != PHI:
