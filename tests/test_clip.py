@@ -21,6 +21,7 @@ from soralab.clip import (
     contrastive_loss,
     zero_shot,
 )
+from soralab.recipes import clip as recipe
 from soralab.training.muon import decay_groups
 
 TINY = CLIPConfig(embed=12, image=16, layers=2, width=16, patch=4, context=9, vocabulary=40, text_width=24,
@@ -240,6 +241,15 @@ def test_the_scale_is_clipped_at_100_and_finds_its_way_back():
     model.t.data.fill_(-3.0)
     model.clip_scale()
     assert model.t.item() == -3.0
+
+
+def test_a_training_step_clips_the_scale_first():
+    """Section 2.5: what the loss multiplies by, reports and learns from is at most 100."""
+    model, batch = CLIP(TINY), {"pixels": numbers(3, 3, 16, 16, dtype=torch.float32), "ids": some_ids(3)}
+    model.t.data.fill_(7.0)
+    value, told = recipe.loss(model, batch, torch.Generator())
+    assert model.scale.item() == pytest.approx(MOST_SCALE, rel=1e-5)
+    assert told["scale"].item() == pytest.approx(MOST_SCALE, rel=1e-5) and value.item() < 2 * MOST_SCALE
 
 
 def test_gains_biases_and_t_are_not_decayed():
