@@ -77,21 +77,35 @@ FITS = {  # each trains in a folder, and gives back the model that is shipped, o
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FITS)
-def test_what_is_handed_on_is_the_average(name, tmp_path, monkeypatch):
-    """The training is played: its average lies a little beside its last weights."""
+@pytest.fixture
+def played(tmp_path, monkeypatch):
+    """Trainings are played: the average lies a little beside the last weights. What each weight is to be, by its id,
+    and under "batches" what each training was to learn from."""
     monkeypatch.setenv("SORALAB_PROFILE", "smoke")
     monkeypatch.chdir(tmp_path)
-    average = {}
+    found = {"batches": []}
 
     def train(model, loss_fn, batch_fn, config, folder, **options):
         ema = EMA(model)
         ema.shadow = {key: value + 0.01 for key, value in ema.shadow.items()}
-        average.update({id(p): ema.shadow[key] for key, p in model.named_parameters() if key in ema.shadow})
+        found.update({id(p): ema.shadow[key] for key, p in model.named_parameters() if key in ema.shadow})
+        found["batches"].append(batch_fn)
         return loop.TrainResult(2, 0.0, 0.0, 0.0, ema, tmp_path / "log.jsonl", tmp_path / "state.safetensors")
 
     monkeypatch.setattr(loop, "train", train)
+    return found
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_what_is_handed_on_is_the_average(name, tmp_path, played):
     model = FITS[name](tmp_path)
-    found = [(p, average[id(p)]) for p in model.parameters() if p.requires_grad]
+    found = [(p, played[id(p)]) for p in model.parameters() if p.requires_grad]
     assert found and all(torch.equal(p, expected) for p, expected in found)
     assert not model.training
+
+
+def test_the_card_tells_the_batch_that_was_trained(played, monkeypatch):
+    """As it is under the profile, which may be more or less than the laptop's."""
+    assert walt_autoencoder.train().card["batch"] == len(played["batches"].pop()(0)) == 4
+    monkeypatch.setattr(llava, "larger", lambda size, times: 7 * size)
+    assert llava.train().card["batch"] == {batches.batch for batches in played["batches"]}.pop() == 7 * llava.BATCH
