@@ -29,7 +29,7 @@ from soralab.blocks.perception import adaptive_weight, frozen, hinge_loss
 from soralab.blocks.temporal import Hint, TemporalConv, TemporalTransformer
 from soralab.clip import PromptEncoder
 from soralab.diffusion import ddim, diffusion_loss, guide
-from soralab.latent_diffusion import PROCESS, LatentDiffusion, UNet, noise, word_ids
+from soralab.latent_diffusion import PROCESS, LatentDiffusion, UNet, check_scale, noise, word_ids
 
 # ------------------------------------------------------------------------------------ layers over time, section 3.1
 
@@ -217,18 +217,18 @@ class Animator:
         prompt; context_guidance: s of section 3.2, away from no given frames. moments: as in `VideoLDM`.
         """
         c, film_words = self.model.painter.config, self.model.phi.config.words
+        words = word_ids(prompts, film_words).to(noise.device)
         ids = word_ids([self.still(text) for text in prompts], c.words).to(noise.device)
-        words = word_ids(list(prompts), film_words).to(noise.device)
         model = partial(self.model, moments=moments)
 
         def network(x: Tensor, t: Tensor, known: Tensor | None) -> Tensor:
             prompt = {"ids": ids, "words": words, "known": known}
-            return guide(model, prompt, {**prompt, "ids": ids * 0, "words": words * 0}, guidance)(x, t)
+            return guide(model, prompt, {**prompt, "ids": ids * 0, "words": words * 0}, check_scale(guidance))(x, t)
 
         if given is None:
             return ddim(PROCESS.denoiser(partial(network, known=None), "eps"), noise, PROCESS, steps)
         known = given_frames(z, given)
-        told = guide(network, {"known": known}, {"known": known * 0}, context_guidance)
+        told = guide(network, {"known": known}, {"known": known * 0}, check_scale(context_guidance))
         filmed = ddim(PROCESS.denoiser(told, "eps"), noise, PROCESS, steps)
         return torch.where(given[:, :, None, None, None], z, filmed)
 
@@ -238,6 +238,7 @@ class Animator:
 
         size: (frames, c, height, width) of the latents. options: of `latents`.
         """
+        word_ids(prompts, self.model.phi.config.words)  # raises ValueError, before noise is drawn for none
         return self.decode(self.latents(prompts, self.noise(seed, len(prompts), size), **options)).clamp(-1, 1)
 
     def go_on(self, z: Tensor, prompts: Sequence[str], frames: int, seed: int = 0, **options) -> Tensor:

@@ -45,7 +45,7 @@ class CLIPConfig:
     vocabulary: int = 1024  # ids, the last of them the end of text
     text_width: int = 96
     text_layers: int = 2
-    head: int = 16  # width of a head, in both towers
+    head: int = 16  # width of a head of the transformers; the attention pooling has 32 width / head heads
 
     def __post_init__(self) -> None:
         if not isinstance(self.layers, int):
@@ -55,6 +55,10 @@ class CLIPConfig:
             raise ValueError(f"patch is {self.patch}; a ViT takes the side of its patches, in pixels, from 1")
         if self.image % step:
             raise ValueError(f"image is {self.image}; it takes a multiple of {step}: the patch, or all strides")
+        across = self.width if isinstance(self.layers, int) else 32 * self.width
+        for name, width in (("text_width", self.text_width), ("the image tower's", across)):
+            if self.head < 1 or width % self.head:
+                raise ValueError(f"head is {self.head}; it takes a number that divides {name} {width}")
 
     @classmethod
     def published(cls, name: str) -> CLIPConfig:
@@ -112,9 +116,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, c.width, c.patch, stride=c.patch, bias=False)
         self.class_embedding = nn.Parameter(c.width**-0.5 * torch.randn(c.width))
-        self.positional_embedding = nn.Parameter(
-            c.width**-0.5 * torch.randn(1 + (c.image // c.patch) ** 2, c.width)
-        )
+        self.positional_embedding = nn.Parameter(c.width**-0.5 * torch.randn(1 + (c.image // c.patch) ** 2, c.width))
         self.ln_pre, self.ln_post = nn.LayerNorm(c.width), nn.LayerNorm(c.width)
         self.blocks = blocks(c.width, c.layers, c.head)
         self.W_i = nn.Linear(c.width, c.embed, bias=False)
@@ -182,7 +184,9 @@ class PromptEncoder(TextTransformer):
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """ids [batch, words], 0 for padding, to one vector a token [batch, words + 1, width], a mask [batch,
         words + 1], True = a word or the end, and the end's own vector [batch, width], which has read the whole prompt.
-        """
+        Raises ValueError for prompts that are too long."""
+        if ids.ndim != 2 or ids.shape[1] >= self.context:
+            raise ValueError(f"ids are {list(ids.shape)}; it takes [batch, words], at most {self.context - 1} words")
         length = (ids > 0).sum(1, keepdim=True)
         ids = F.pad(ids, (0, 1)).scatter(1, length, self.end)
         x = self.states(ids)
@@ -292,8 +296,7 @@ def zero_shot(model: CLIP, prompts: Iterable[Tensor]) -> Tensor:
 
     prompts: for each class the ids [texts, tokens] of one or several texts. Several are averaged as unit vectors, and
     the mean made a unit vector again (section 3.1.4, ensembling in the space of embeddings). The class of a
-    picture is the row with which `encode_image` has the largest product.
-    """
+    picture is the row with which `encode_image` has the largest product."""
     means = torch.stack([model.encode_text(ids).mean(0) for ids in prompts])
     return F.normalize(means, dim=-1)
 
@@ -308,19 +311,15 @@ _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "num_batches
 def openai_layout(model: CLIP) -> Layout:
     """Where each published weight lies in `model`, by its name there."""
     image, text = model.image, model.text
-    layout = {
-        "logit_scale": model.t, "text_projection": model.W_t.weight.T,  # multiplied from the other side
-        "positional_embedding": text.positional_embedding,
-    }  # fmt: skip
+    layout = {"logit_scale": model.t, "text_projection": model.W_t.weight.T,  # multiplied from the other side
+              "positional_embedding": text.positional_embedding}  # fmt: skip
     layout |= under("", {"token_embedding": text.token_embedding, "ln_final": text.ln_final})
     layout |= _blocks_layout("transformer.resblocks.", text.blocks)
     if isinstance(image, ModifiedResNet):
         return layout | {name: value for name, value in under("", {"visual": image}).items()
                          if not name.endswith(_NOT_WEIGHTS)}  # fmt: skip
-    layout |= {
-        "visual.class_embedding": image.class_embedding, "visual.proj": image.W_i.weight.T,
-        "visual.positional_embedding": image.positional_embedding,
-    }  # fmt: skip
+    layout |= {"visual.class_embedding": image.class_embedding, "visual.proj": image.W_i.weight.T,
+               "visual.positional_embedding": image.positional_embedding}  # fmt: skip
     layout |= under("visual.", {"conv1": image.conv1, "ln_pre": image.ln_pre, "ln_post": image.ln_post})
     return layout | _blocks_layout("visual.transformer.resblocks.", image.blocks)
 

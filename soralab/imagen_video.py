@@ -25,7 +25,7 @@ from soralab.blocks.temporal import Hint, TemporalConv, TemporalTransformer
 from soralab.clip import PromptEncoder
 from soralab.diffusion import Cosine, Process, ddim, diffusion_loss, guide, sample_times, time_grid
 from soralab.diffusion.process import noise_like
-from soralab.latent_diffusion import UNet, UNetConfig, noise, word_ids
+from soralab.latent_diffusion import UNet, UNetConfig, check_scale, noise, word_ids
 
 PROCESS = Cosine(s=0.0)
 LEAST = 0.1  # of sigma, by which x^ is made v
@@ -87,12 +87,15 @@ class Stage(nn.Module):
         low, of z's shape, is the smaller film at this size, and level [batch] how noisy it was made: both or neither.
         alone [batch]: True where the frames are pictures that have nothing to do with each other; layers of time leave
         them as they are (section 2.6). moments [frames]: when each frame is, by default 0, 1, 2, ... Raises ValueError
-        for what does not fit.
-        """
+        for what does not fit."""
         given = None if low is None else list(low.shape)
         if z.ndim != 5 or (given, level is None) != ((list(z.shape), False) if self.level else (None, True)):
             want = "low of z's shape and a level" if self.level else "neither low nor level"
             raise ValueError(f"z, low: got {list(z.shape)}, {given}; takes [batch, frames, c, height, width], {want}")
+        for name, x in {"t": t, "ids": ids, "level": level, "alone": alone, "moments": moments}.items():
+            rows = z.shape[1 if name == "moments" else 0]
+            if x is not None and x.shape[:1] != (rows,):
+                raise ValueError(f"{name} is {list(x.shape)}; with z {list(z.shape)} it takes {rows} in a row")
         frames, (words, mask, _) = z.shape[1], self.text(ids)
         mean = (words * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         told = self.whole(mean) if level is None else self.whole(mean) + self.level(level)
@@ -123,8 +126,7 @@ class Stage(nn.Module):
 def more_frames(low: Tensor, frames: int) -> Tensor:
     """A film [batch, n, ...] as one of `frames` frames, each the last of low's frames that there was by then.
 
-    The first and the last frame are low's own. Raises ValueError for fewer frames than there are.
-    """
+    The first and the last frame are low's own. Raises ValueError for fewer frames than there are."""
     if frames < low.shape[1]:
         raise ValueError(f"frames is {frames}; it takes as many as low has, {low.shape[1]}, or more")
     return low[:, torch.arange(frames, device=low.device) * (low.shape[1] - 1) // max(frames - 1, 1)]
@@ -139,8 +141,7 @@ def larger_frames(low: Tensor, size: tuple[int, int]) -> Tensor:
 def fold(film: Tensor, side: int) -> Tensor:
     """Squares of side x side pixels as a place: [batch, frames, c, h, w] to [batch, frames, c side^2, h/side, w/side].
 
-    A network of few places is a quick one. Raises ValueError for frames that cannot be cut so.
-    """
+    A network of few places is a quick one. Raises ValueError for frames that cannot be cut so."""
     if film.shape[-2] % side or film.shape[-1] % side:
         raise ValueError(f"frames are {list(film.shape[-2:])}; with side {side} it takes multiples of {side}")
     return F.pixel_unshuffle(film, side)
@@ -155,8 +156,7 @@ def augmented(low: Tensor, level: Tensor, generator: torch.Generator) -> Tensor:
     """low [batch, frames, c, height, width] with noise of level s [batch], a time of `PROCESS` (section 2.5).
 
     What the stage before it makes is never quite a true film. Trained on noisy ones, and told how noisy they are, this
-    stage does not trust small details of its input, true or not.
-    """
+    stage does not trust small details of its input, true or not."""
     return PROCESS.add_noise(low, noise_like(low, generator), level)
 
 
@@ -167,8 +167,7 @@ def stage_loss(
     """Squared error of v for each film x [batch, frames, c, height, width]: [batch].
 
     low, of x's shape: the true smaller film, which gets noise of a level drawn from 0 to `most`. t [batch]: times of
-    the noise, drawn evenly if None. told: as in `Stage`.
-    """
+    the noise, drawn evenly if None. told: as in `Stage`."""
     condition = {"ids": ids, **told}
     if low is not None:
         level = most * torch.rand(len(x), generator=generator, device=generator.device).to(x)
@@ -183,8 +182,7 @@ def dynamic_threshold(x: Tensor, share: float = 0.995) -> Tensor:
     """x_0 [batch, ...] brought into [-1, 1], each example by its own measure: clipped at q and divided by it.
 
     q is what `share` of an example's absolute values lie below, 1 at the least. Clipping at 1 alone would leave a film
-    whose guidance is strong in full black and full white.
-    """
+    whose guidance is strong in full black and full white."""
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}; it takes a number above 0, up to 1")
     q = x.flatten(1).abs().float().quantile(share, dim=1).clamp(min=1).to(x)
@@ -195,8 +193,7 @@ def dynamic_threshold(x: Tensor, share: float = 0.995) -> Tensor:
 def oscillating(steps: int, high: float = 15.0, low: float = 1.0, constant: int = 0) -> list[float]:
     """A scale of guidance for each step: high for the first `constant` steps, then high and low by turns.
 
-    High scales follow the text, low ones let the film come back to what films look like.
-    """
+    High scales follow the text, low ones let the film come back to what films look like."""
     if not 0 <= constant <= steps:
         raise ValueError(f"constant is {constant}; it takes 0 to steps, which is {steps}")
     return [high if k < constant or (k - constant) % 2 == 0 else low for k in range(steps)]
@@ -209,8 +206,7 @@ def film_stage(
 ) -> Tensor:  # fmt: skip
     """A stage's film from noise [batch, frames, c, height, width], by as many DDIM steps as there are scales.
 
-    low, of that shape, is made as noisy as `level` says by `generator`. threshold: for x_0, as `dynamic_threshold`.
-    """
+    low, of that shape, is made as noisy as `level` says by `generator`. threshold: for x_0, as `dynamic_threshold`."""
     told = {}
     if low is not None:
         levels = torch.full((len(noise),), float(level)).to(noise)
@@ -230,8 +226,7 @@ def film_stage(
 def guided_loss(student: Stage, teacher: Callable, x: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
     """First stage of distillation: the student answers at once what a guided teacher answers in two calls: [batch].
 
-    teacher: network(z_t, t), guided (soralab.diffusion.guide), v in and out. x [batch, frames, c, height, width].
-    """
+    teacher: network(z_t, t), guided (soralab.diffusion.guide), v in and out. x [batch, frames, c, height, width]."""
     t = sample_times(len(x), generator, device=x.device)
     z = PROCESS.add_noise(x, noise_like(x, generator), t)
     with torch.no_grad():
@@ -272,8 +267,7 @@ def stochastic(
 ) -> Tensor:
     """The sampler for distilled models: a DDIM step of twice the length, then noise that takes it back by half.
 
-    From x [batch, ...] at t = 1 to 0. The last two steps are one, without noise after it.
-    """
+    From x [batch, ...] at t = 1 to 0. The last two steps are one, without noise after it."""
     times = time_grid(steps).tolist()
     for k in range(steps):
         t, s, far = times[k], times[k + 1], times[min(k + 2, steps)]
@@ -295,8 +289,7 @@ class Cascade:
     """Everything between a prompt and a film: a base, a stage for more frames, one for larger ones (section 2.2).
 
     Films [prompts, frames, 3, height, width] lie in [-1, 1]. Film k starts from the noise of seed + k; `seed` draws
-    what augments the input of a stage. student: the steps of the base, if it is distilled: it needs no guidance.
-    """
+    what augments the input of a stage. student: the steps of the base, if it is distilled: it needs no guidance."""
 
     base: Stage
     time: Stage | None = None
@@ -310,8 +303,7 @@ class Cascade:
         self, prompts: Sequence[str], seed: int = 0, steps: int = 32, guidance: float | Sequence[float] = 2.0
     ) -> Tensor:  # fmt: skip
         """The base's film of each prompt. guidance: one scale, or one for each step (`oscillating`)."""
-        if self.student:
-            steps, guidance = self.student, 1.0
+        steps, guidance = (self.student, 1.0) if self.student else (steps, guidance)
         scales = [guidance] * steps if isinstance(guidance, int | float) else list(guidance)
         return self._film(0, prompts, seed, scales, self.frames[0], self.sides[0])
 
@@ -333,15 +325,24 @@ class Cascade:
 
     def film(self, prompts: Sequence[str], seed: int = 0, **options) -> Tensor:
         """All three, one after the other. options: of `small`; the others work by their defaults."""
+        for stage in (1, 2):
+            self.stage(stage)  # before the first has worked for nothing
         return self.larger(self.more(self.small(prompts, seed, **options), prompts, seed), prompts, seed)
+
+    def stage(self, number: int) -> Stage:
+        """Stage 0, 1 or 2. Raises ValueError, with its name, for one that this cascade has not."""
+        name = ("base", "time", "space")[number]
+        if (found := getattr(self, name)) is None:
+            raise ValueError(f"{name} is missing; this takes a cascade with that stage")
+        return found
 
     def _film(
         self, stage: int, prompts: Sequence[str], seed: int, scales: list[float], frames: int, side: int,
         low: Tensor | None = None, level: float = 0.0,
     ) -> Tensor:  # fmt: skip
-        model, by = (self.base, self.time, self.space)[stage], self.folds[stage]
+        model, by, scales = self.stage(stage), self.folds[stage], [check_scale(scale) for scale in scales]
         where = next(model.parameters()).device
-        ids = word_ids(list(prompts), model.config.words).to(where)
+        ids = word_ids(prompts, model.config.words).to(where)
         seed = seed + stage * 10**6  # each stage's noise is its own, and so is that which augments
         z = noise(seed, len(prompts), (frames, 3 * by**2, side // by, side // by)).to(where)
         low = None if low is None else fold(low.to(where), by)

@@ -16,9 +16,8 @@ by vector quantisation has chapter 05's codebook.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from einops import rearrange
@@ -50,8 +49,7 @@ class Codebook(VectorQuantizer):
 def build_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     """A fresh first stage: with vector quantisation if `config.codes`, else with the KL term.
 
-    The codebook learns by moving averages, and codes that nobody uses are placed anew (chapter 05).
-    """
+    The codebook learns by moving averages, and codes that nobody uses are placed anew (chapter 05)."""
     codebook = Codebook(config.codes, config.latent, decay=0.99, revive=0.5) if config.codes else None
     return Autoencoder(config, codebook)
 
@@ -131,8 +129,7 @@ class Layers(nn.ModuleList):
 class UNet(nn.Module):
     """eps_theta: noisy latents, a time and a condition in, the noise out.
 
-    The layers are numbered as in the official code: `down` and `up` have one entry for each skip connection.
-    """
+    The layers are numbered as in the official code: `down` and `up` have one entry for each skip connection."""
 
     def __init__(self, config: UNetConfig = UNetConfig()):
         super().__init__()
@@ -168,9 +165,7 @@ class UNet(nn.Module):
                 layers = block(dim + skips.pop(), level)
                 dim = dims[level]
                 self.up.append(Layers(layers + ([Upsample(dim)] if level and k == config.blocks else [])))
-        self.head = nn.Sequential(
-            nn.GroupNorm(config.groups, dim), nn.SiLU(), nn.Conv2d(dim, config.out, 3, padding=1)
-        )
+        self.head = nn.Sequential(nn.GroupNorm(config.groups, dim), nn.SiLU(), nn.Conv2d(dim, config.out, 3, padding=1))
         nn.init.zeros_(self.head[-1].weight)
         nn.init.zeros_(self.head[-1].bias)
 
@@ -183,10 +178,11 @@ class UNet(nn.Module):
         context [batch, keys, context] is read by cross-attention, where mask [batch, keys] is True. concat [batch, rest
         of the channels, height, width] is a condition that lies place by place over z: a mask and the known part
         for inpainting, a small picture for super-resolution. after: what is laid behind every layer, where later
-        chapters put theirs for films. told [batch, 4 width] is added to the embedded time. ValueError for a misfit.
-        """
+        chapters put theirs for films. told [batch, 4 width] is added to the embedded time. ValueError for a misfit."""
+        if concat is not None and concat.shape[:1] + concat.shape[2:] != z.shape[:1] + z.shape[2:]:
+            raise ValueError(f"concat is {list(concat.shape)}; it takes z's {list(z.shape)} but for the channels")
         z = z if concat is None else torch.cat([z, concat], dim=1)
-        self.check(z, context)
+        self.check(z, t, context)
         time, kept = self.time(t) if told is None else self.time(t) + told, []
         for layers in self.down:
             z = layers(z, time, context, mask, after)
@@ -212,8 +208,8 @@ class UNet(nn.Module):
                 elif isinstance(layer, nn.Conv2d) and layer.stride[0] > 1:
                     level += 1
 
-    def check(self, z: Tensor, context: Tensor | None) -> None:
-        """Raise ValueError if z, with what is concatenated to it, or the context is not what this network takes."""
+    def check(self, z: Tensor, t: Tensor, context: Tensor | None) -> None:
+        """Raise ValueError if z, with what is concatenated to it, t or context is not what this network takes."""
         c = self.config
         if z.ndim != 4 or z.shape[1] != c.channels:
             raise ValueError(f"z with concat is {list(z.shape)}; it takes [batch, {c.channels}, height, width]")
@@ -223,6 +219,10 @@ class UNet(nn.Module):
         if (context is None) != (c.context is None):
             raise ValueError(f"context is {'missing' if context is None else 'given'}; this network takes "
                              + ("none" if c.context is None else f"[batch, keys, {c.context}]"))  # fmt: skip
+        if context is not None and (context.ndim != 3 or len(context) != len(z) or context.shape[-1] != c.context):
+            raise ValueError(f"context is {list(context.shape)}; it takes [{len(z)}, keys, {c.context}]")
+        if t.shape != z.shape[:1]:
+            raise ValueError(f"t is {list(t.shape)}; it takes a time for each of z, [{len(z)}]")
 
     @classmethod
     def from_stable_diffusion(cls, state: Mapping[str, Tensor]) -> UNet:
@@ -266,8 +266,7 @@ class LatentDiffusion(nn.Module):
 class Painter:
     """Everything between a prompt and a picture. `Painter.load("latent_diffusion")` gives the shipped one.
 
-    Without an autoencoder it paints in pixels, as Eq. (1) does.
-    """
+    Without an autoencoder it paints in pixels, as Eq. (1) does."""
 
     model: LatentDiffusion
     autoencoder: Autoencoder | None
@@ -277,8 +276,8 @@ class Painter:
     @classmethod
     def load(cls, name: str = "latent_diffusion", device: torch.device | str = "cpu") -> Painter:
         """Load and verify a shipped checkpoint, and the autoencoder that its card names. Raises CheckpointError."""
-        sizes = partial(config_of, LatentDiffusionConfig)
-        model, card = load_model(name, lambda c: LatentDiffusion(sizes(c)), "LatentDiffusion")
+        model, card = load_model(name, lambda c: LatentDiffusion(config_of(LatentDiffusionConfig, c)),
+                                 "LatentDiffusion")  # fmt: skip
         first = card.get("autoencoder")
         return cls(model.to(device), load_autoencoder(first).to(device) if first else None)
 
@@ -298,8 +297,7 @@ class Painter:
         comes from `seed`. Both are drawn on the CPU, so a seed is the same picture on any device; the pictures are
         where the model is. guidance: the scale of classifier-free guidance, from 0 (1: the prompt alone). size:
         (height, width), by default as trained. options: the sampler's own, such as eta of "ddim". Raises ValueError for
-        a prompt that cannot be read, and for a number that is out of range.
-        """
+        a prompt that cannot be read, and for a number that is out of range."""
         ids = word_ids(prompts, self.model.config.words).to(self.model.text.positional_embedding.device)
         network = guide(self.model, {"ids": ids}, {"ids": torch.zeros_like(ids)}, check_scale(guidance), batched=True)
         options.setdefault("generator", torch.Generator().manual_seed(seed))
@@ -338,8 +336,10 @@ def check_scale(guidance: float) -> float:
     return guidance
 
 
-def word_ids(prompts: list[str], words: int) -> Tensor:
-    """Prompts to ids [prompts, words], 0 for padding; "" is the null prompt. ValueError: an unknown word, no prompt."""
+def word_ids(prompts: Sequence[str], words: int) -> Tensor:
+    """Prompts to ids [prompts, words], 0 for padding; "" is none. ValueError: an unknown word, no list, none in it."""
+    if isinstance(prompts, str):
+        raise ValueError(f"prompts is the text {prompts!r}; it takes a list of texts")
     if not prompts:
         raise ValueError("prompts is empty; it takes one or more")
     return torch.tensor([encode(text, words, PROMPT_WORDS) if text else [0] * words for text in prompts])

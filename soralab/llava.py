@@ -317,6 +317,8 @@ class Assistant:
 
     def answers(self, Z: Tensor, questions: Sequence[str], first: bool = True, chunk: int = 256) -> list[str]:
         """Answers to one question about each row of Z [n, pictures, tokens, width]; the questions in its words."""
+        if len(questions) != len(Z):
+            raise ValueError(f"questions are {len(questions)}; it takes one for each row of Z, which has {len(Z)}")
         rows = [template([(self.ids(q), None)], Z.shape[1], first) for q in questions]
         alike, found = defaultdict(list), [""] * len(rows)
         for k, row in enumerate(rows):

@@ -33,7 +33,7 @@ from soralab.blocks import Attention, SpatialTransformer, TimestepEmbedding, sin
 from soralab.blocks.convolution import ResBlock
 from soralab.diffusion import Cosine, ddim, diffusion_loss, guide, sample_times
 from soralab.diffusion.process import noise_like
-from soralab.latent_diffusion import PROCESS, UNet, noise
+from soralab.latent_diffusion import PROCESS, UNet, check_scale, noise
 
 # --------------------------------------------------------------------------------- pseudo-3-D layers, section 3.2
 
@@ -181,6 +181,9 @@ class FilmDecoder(nn.Module):
         frames, unet = z.shape[1], self.picture.unet
         if rate is not None and not (rate > 0).all():
             raise ValueError(f"rate reaches {float(rate.min())}; it takes numbers above 0")
+        want = (*z.shape[:2], z.shape[2] + 1, *z.shape[3:])
+        if known is not None and known.shape != want:
+            raise ValueError(f"known is {list(known.shape)}; with z {list(z.shape)} it takes {list(want)}")
         for module in unet.modules():
             if isinstance(module, PseudoConv):
                 module.frames = frames
@@ -284,7 +287,7 @@ class Filmmaker:
         rates = None if rate is None else torch.full((len(noise),), float(rate), device=noise.device)
         known = None if given is None else given_frames(z, given)
         condition = {"seen": seen, "rate": rates, "known": known}
-        network = guide(self.model, condition, {**condition, "seen": seen * 0}, guidance)
+        network = guide(self.model, condition, {**condition, "seen": seen * 0}, check_scale(guidance))
         filmed = ddim(PROCESS.denoiser(network, "v"), noise, PROCESS, steps)
         return filmed if given is None else torch.where(given[:, :, None, None, None], z, filmed)
 

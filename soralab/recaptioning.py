@@ -31,7 +31,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from soralab.blocks import search
 from soralab.blocks.search import Writer
-from soralab.clip import CLIP, CLIPConfig, contrastive_loss
+from soralab.clip import CLIP, CLIPConfig, _unit, contrastive_loss
 from soralab.files.checkpoints import config_of, load_model
 from soralab.training.data import beside
 from soralab.transformer import (
@@ -96,26 +96,28 @@ class Captioner(Transformer):
         self.tower.eval()
         return self
 
-    def see(self, pixels: Tensor) -> Tensor:
+    def see(self, pixels: Tensor, states: list[Tensor] | None = None) -> Tensor:
         """F(i): pixels [n, 3, image, image] to what is read of each [n, places, channels].
 
         Each place of the last stage but one, and above it the last stage's, which is half as wide and as high. Or the
-        one vector of CLIP, [n, 1, embed].
+        one vector of CLIP, [n, 1, embed]. states: of the tower, if it has seen the pixels already.
         """
+        states = self.tower.states(pixels) if states is None else states
         if not self.config.places:
-            return self.tower(pixels)[:, None]
-        *_, fine, coarse = self.tower.states(pixels)
+            return self.tower.attnpool(states[-1])[:, None]
+        *_, fine, coarse = states
         both = torch.cat([fine, coarse.repeat_interleave(2, 2).repeat_interleave(2, 3)], dim=1)
         return rearrange(both, "n c h w -> n (h w) c")
 
-    def encode(self, source: Tensor) -> Tensor:
+    def encode(self, source: Tensor, states: list[Tensor] | None = None) -> Tensor:
         """A film [batch, time, 3, image, image] to the memory [batch, time * places, d_model], frame after frame.
 
-        A frame's moment is its share of the film, so that films of any number of frames have one clock.
+        A frame's moment is its share of the film, so that films of any number of frames have one clock. states: as in
+        `see`, of all frames.
         """
         self._check_film(source)
         batch, time = source.shape[:2]
-        seen = self.into(self.see(source.flatten(0, 1))) + self.place
+        seen = self.into(self.see(source.flatten(0, 1), states)) + self.place
         moments = sinusoid(CLOCK * torch.arange(time, device=seen.device) / time, self.config.d_model).to(seen)
         x = rearrange(seen, "(b t) p d -> b t p d", b=batch) + moments[:, None]
         x = self.norm(rearrange(x, "b t p d -> b (t p) d"))
@@ -123,9 +125,9 @@ class Captioner(Transformer):
             x = layer(x, None)
         return x
 
-    def begin(self, source: Tensor, copies: int = 1) -> Writing:
+    def begin(self, source: Tensor, copies: int = 1, states: list[Tensor] | None = None) -> Writing:
         """Begin to write captions of films; `copies` of each, one after another. Every place may be attended to."""
-        return Writing(self, self.encode(source).repeat_interleave(copies, 0), None)
+        return Writing(self, self.encode(source, states).repeat_interleave(copies, 0), None)
 
     def _check_film(self, film: Tensor) -> None:
         side = self.config.clip.image
@@ -183,21 +185,25 @@ class CoCa(nn.Module):
         [batch, words], and as CLIP reads them, ids [batch, tokens]. What is minimised is
         CONTRASTIVE L_Con + CAPTIONING L_Cap (CoCa's Eq. 4).
         """
-        I_e, T_e = self.clip.encode_image(film[:, 0]), self.clip.encode_text(ids)
-        return contrastive_loss(I_e, T_e, self.clip.scale), caption_loss(self.captioner, film, target)
+        states = self.captioner.tower.states(film[:, 0])  # once, for both losses
+        I_e, T_e = _unit(self.clip.image.pool(states[-1])), self.clip.encode_text(ids)
+        logits = self.captioner.decode(shifted(target), self.captioner.begin(film, states=states))
+        return contrastive_loss(I_e, T_e, self.clip.scale), label_smoothing_loss(logits, target, epsilon=0.0)
 
 
 # ------------------------------------------------------------------------------------------- captions, and their blend
 
 
 def to_ids(texts: Sequence[str], tokens: Sequence[str] = TOKENS, end: bool = True) -> Tensor:
-    """Texts to ids [texts, longest], PAD behind them, and END after each if `end`. Raises ValueError for other words.
-    """
+    """Texts to ids [texts, longest], PAD behind them, and END after each if `end`. Raises ValueError for other words,
+    and for no text at all."""
+    if not texts:
+        raise ValueError("texts is empty; it takes one or more")
     index = {word: id for id, word in enumerate(tokens)}
     told = [words(text) for text in texts]
     if new := next((word for said in told for word in said if word not in index), None):
         raise ValueError(f"texts has the word '{new}'; it takes the {len(tokens) - 3} words of the world")
-    rows = [torch.tensor([index[word] for word in said] + [END] * end) for said in told]
+    rows = [torch.tensor([index[word] for word in said] + [END] * end, dtype=torch.long) for said in told]
     return pad_sequence(rows, batch_first=True)
 
 
@@ -217,8 +223,10 @@ class Recaptioner:
     @torch.no_grad()
     def __call__(self, films: Tensor, chunk: int = 100) -> list[str]:
         """The likeliest caption, word by word, of each picture [n, 3, image, image] or film [n, time, 3, image, image],
-        in [-1, 1].
+        in [-1, 1]. Raises ValueError for no picture at all.
         """
+        if not len(films):
+            raise ValueError("films is empty; it takes one picture or film, or more")
         films = films[:, None] if films.ndim == 4 else films
         found = []
         for part in films.split(chunk):
@@ -249,6 +257,8 @@ class Drawn:
     """
 
     def __init__(self, writer: Writer, temperature: float, generator: torch.Generator):
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}; it takes a number above 0")
         self.writer, self.temperature, self.generator = writer, temperature, generator
 
     def next(self, words: Tensor) -> Tensor:

@@ -81,8 +81,7 @@ class TransformerConfig:
 def sinusoid(positions: Tensor, d_model: int) -> Tensor:
     """PE(pos, 2i) = sin(pos / 10000^(2i / d_model)), PE(pos, 2i + 1) = cos(the same); section 3.5.
 
-    positions [...] to [..., d_model]: sines in the even channels, cosines in the odd ones. d_model must be even.
-    """
+    positions [...] to [..., d_model]: sines in the even channels, cosines in the odd ones. d_model must be even."""
     cosines, sines = sincos(positions, d_model).chunk(2, dim=-1)
     return rearrange([sines, cosines], "two ... i -> ... (i two)")
 
@@ -105,8 +104,7 @@ class MultiHeadAttention(nn.Module):
     def forward(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """x [b, m, d_model] attends to keys and values of `keys_values`; returns [b, m, d_model].
 
-        mask broadcastable to [b, h, m, n], True = may attend.
-        """
+        mask broadcastable to [b, h, m, n], True = may attend."""
         return self.W_O(rearrange(attention(self._heads(self.W_Q(x)), k, v, mask), "b h m d -> b m (h d)"))
 
     def weights(self, x: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -160,8 +158,7 @@ class DecoderLayer(nn.Module):
 class Writing:
     """A translation in the making: what it reads, and the keys and values of the words written so far.
 
-    These never change, since no word attends to a later one. It is a `search.Writer`; `Transformer.begin` makes it.
-    """
+    These never change, since no word attends to a later one. It is a `search.Writer`; `Transformer.begin` makes it."""
 
     def __init__(self, model: Transformer, memory: Tensor, mask: Tensor):
         self.model, self.mask = model, mask  # [b, 1, 1, n], True = may attend
@@ -187,7 +184,8 @@ class Writing:
 
 
 class Transformer(nn.Module):
-    """The 2017 encoder-decoder. Ids 0, 1, 2 are PAD, START, END; padding is never attended to."""
+    """The 2017 encoder-decoder. Ids 0, 1, 2 are PAD, START, END. A source's padding is never attended to; a target's
+    stands behind its words, and only padding looks there."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -273,8 +271,7 @@ def label_smoothing_loss(logits: Tensor, target: Tensor, epsilon: float = 0.1) -
     """Cross-entropy with q(k) = (1 - epsilon) [k = target] + epsilon / vocabulary (5.4; 1512.00567, section 7).
 
     logits [b, m, vocabulary], target [b, m]; the mean over target's words, PAD left out. The paper's own code gives
-    the right word 1 - e and the others e / (vocabulary - 1): that is ours for e = epsilon (1 - 1 / vocabulary).
-    """
+    the right word 1 - e and the others e / (vocabulary - 1): that is ours for e = epsilon (1 - 1 / vocabulary)."""
     if logits.shape[:-1] != target.shape:
         raise ValueError(f"target is {list(target.shape)}; it takes the shape {list(logits.shape[:-1])} of the logits")
     log_p = logits.float().log_softmax(-1)
@@ -299,8 +296,12 @@ def beam_search(
 ) -> list[search.Hypothesis]:
     """The best translation that a beam finds (6.1) for each row of source [b, n]; max_length is n + 50 by default."""
     max_length = source.shape[1] + 50 if max_length is None else max_length
-    start = source.new_full((len(source),), START)
-    return search.beam_search(model.begin(source, beam), start, END, max_length, beam, alpha)
+    start, was_training = source.new_full((len(source),), START), model.training
+    model.eval()  # a search among words that drop out by lot would find others each time
+    try:
+        return search.beam_search(model.begin(source, beam), start, END, max_length, beam, alpha)
+    finally:
+        model.train(was_training)
 
 
 # ------------------------------------------------------------------------------------------ from Hindi to English
@@ -320,7 +321,9 @@ class Translator:
         return cls(model, tuple(card["tokens"]))
 
     def source(self, texts: list[str]) -> Tensor:
-        """Hindi texts to ids [texts, longest], PAD at the end. Raises ValueError as `read_hindi` does."""
+        """Hindi texts to ids [texts, longest], PAD at the end. Raises ValueError as `read_hindi` does, and for none."""
+        if isinstance(texts, str) or not texts:
+            raise ValueError(f"texts is {texts!r}; it takes a list of one text or more")
         index = {word: id for id, word in enumerate(self.tokens)}
         told = [read_hindi(text) for text in texts]
         if new := [word for said in told for word in said if word not in index]:
@@ -340,8 +343,7 @@ def translate(texts: list[str], checkpoint: str = "transformer") -> list[str]:
     sentence takes it less time than a GPU takes to start.
 
     Raises ValueError for words that are not the world's (`read_hindi`), and for a translation that does not say what
-    the Hindi says (`check_translation`).
-    """
+    the Hindi says (`check_translation`)."""
     found = Translator.load(checkpoint)(texts)
     for hindi, english in zip(texts, found, strict=True):
         check_translation(hindi, english)

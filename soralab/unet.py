@@ -322,8 +322,10 @@ def overlap_tile(model: UNet, image: Tensor, tile: int) -> Tensor:
     was_training = model.training
     model.eval()
     rows = []
-    for top in range(0, height, step):
-        row = [model(padded[..., top : top + tile, left : left + tile]) for left in range(0, width, step)]
-        rows.append(torch.cat([piece[..., :step, :step] for piece in row], dim=-1))
-    model.train(was_training)
+    try:
+        for top in range(0, height, step):
+            row = [model(padded[..., top : top + tile, left : left + tile]) for left in range(0, width, step)]
+            rows.append(torch.cat([piece[..., :step, :step] for piece in row], dim=-1))
+    finally:
+        model.train(was_training)
     return torch.cat(rows, dim=-2)[..., :height, :width]

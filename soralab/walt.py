@@ -33,7 +33,7 @@ from soralab.diffusion import LinearBeta, ddim, diffusion_loss, guide, sample_ti
 from soralab.diffusion.process import noise_like
 from soralab.files.checkpoints import load_model
 from soralab.kernels import attention, windows
-from soralab.latent_diffusion import word_ids
+from soralab.latent_diffusion import check_scale, word_ids
 
 # ----------------------------------------------------------------------------------- the causal autoencoder (4.1)
 
@@ -95,6 +95,8 @@ class CausalAutoencoder(FilmCodec):
 
     def check(self, film: Tensor) -> None:
         """Raise ValueError if the film's size is not one that can be encoded."""
+        if film.ndim != 5 or film.shape[2] != 3:
+            raise ValueError(f"film is {list(film.shape)}; it takes [batch, time, 3, height, width], also of a picture")
         t, _, h, w = film.shape[1:]
         if t % 4 != 1 or h % 4 or w % 4:
             raise ValueError(f"film is {t}x{h}x{w}; it takes 1, 5, 9, ... frames and sides that 4 divides")
@@ -227,6 +229,8 @@ class Walt(nn.Module):
         are given and where, [batch, time, channel + 1, height, width], or None. Raises ValueError for sizes that do
         not fit.
         """
+        if x.ndim != 5 or x.shape[2] != self.config.channels:
+            raise ValueError(f"x is {list(x.shape)}; it takes [batch, time, {self.config.channels}, height, width]")
         p, (frames, _, *sides) = self.config.patch, x.shape[1:]
         if frames > len(self.frames) or any(side % p for side in sides):
             raise ValueError(f"x is {frames}x{sides[0]}x{sides[1]} (time, height, width); it takes at most "
@@ -266,8 +270,7 @@ def walt_loss(
     """Squared error of v for each film or picture of x0 [batch, time, channel, height, width]: [batch].
 
     With probability p_sc a film is shown what the model itself believed before, at the same x_t. With probability p_fp
-    a film is given its first latent frame or its first two. (Section 4.3; Chen et al. 2208.04202 for the first.)
-    """
+    a film is given its first latent frame or its first two. (Section 4.3; Chen et al. 2208.04202 for the first.)"""
     n, device = len(x0), x0.device
     t = sample_times(n, generator, device=device)
     eps = noise_like(x0, generator)
@@ -307,8 +310,7 @@ class Filmmaker:
     def latents(self, ids: Tensor, noise: Tensor, start: Tensor | None = None, steps: int = 50, guidance: float = 3.0):
         """From noise [batch, time, channel, height, width] to latents; start: given first latents, kept as they are.
 
-        Guidance is away from no prompt and no given frames together.
-        """
+        Guidance is away from no prompt and no given frames together."""
         known = start.shape[1] if start is not None else 0
         z = noise * 0 if not known else torch.cat([start, noise[:, known:] * 0], dim=1)
         frames = given_frames(z, torch.full((len(z),), known, device=z.device))
@@ -316,7 +318,7 @@ class Filmmaker:
 
         def network(x, t, previous):
             shown = {"previous": previous if self.opinions else None}
-            return guide(self.walt, {**condition, **shown}, {**null, **shown}, guidance)(x, t)
+            return guide(self.walt, {**condition, **shown}, {**null, **shown}, check_scale(guidance))(x, t)
 
         z = ddim(remembering(network), noise, PROCESS, steps)
         return torch.cat([start, z[:, known:]], dim=1) if known else z

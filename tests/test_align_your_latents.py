@@ -528,6 +528,12 @@ def test_the_judge_sees_time():
     (lambda m: animator(m).between(films()[:, :1], ["a", "a"]), "z has 1 frames; it takes at least 2 to film between"),
     (lambda m: given_frames(films(), torch.zeros(2, 4).bool()), r"given is \[2, 4\]; .* it takes \[2, 5\]"),
     (lambda m: given_frames(films(), torch.tensor([[True] * 5, [False] * 5])), "given covers every frame of a film"),
+    (lambda m: animator(m).film([]), "prompts is empty; it takes one or more"),
+    (lambda m: animator(m).film("a"), "prompts is the text 'a'; it takes a list of texts"),
+    (lambda m: animator(m).latents("aa", films()), "prompts is the text 'aa'"),
+    (lambda m: animator(m).latents(["a", "a"], films(), steps=1, guidance=float("nan")), "guidance is nan; it takes"),
+    (lambda m: animator(m).latents(["a", "a"], films(), films(), torch.eye(2, 5) > 0, steps=1,
+                                   context_guidance=float("nan")), "guidance is nan; it takes a number from 0"),
     (lambda m: animator(m).go_on(films(), ["a", "a"], 9), "z, frames: got 5 and 9; takes 1 or 2"),
     (lambda m: animator(m).go_on(films()[:, :2], ["a", "a"], 2), "z, frames: got 2 and 2; takes 1 or 2"),
 ])  # fmt: skip

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from card import Card
 from tiny_models import numbers, randomise
 
 from soralab import world
@@ -202,6 +203,17 @@ def test_the_decoder_is_trained_and_what_it_stands_on_is_not(tmp_path):
                for name, value in decoder.beside.named_parameters())  # fmt: skip
     last = json.loads(result.log.read_text().splitlines()[-1])
     assert last["lambda"] > 0 and last["misfit"] > 0 and not decoder.training
+
+
+def test_what_a_fit_was_given_and_what_it_gives_lie_where_it_was_called_from(tmp_path, batches, monkeypatch):
+    monkeypatch.setattr(recipe, "CONFIG", VideoConfig(2, VOCABULARY, 16, recipe.CONFIG.words, 1))
+    training = replace(recipe.DECODER_TRAINING, steps=1, warmup=1)
+    with Card(pytest.MonkeyPatch()):
+        decoder, _ = recipe.fit_decoder(Autoencoder(FIRST), training, recipe.DecoderBatches(1, 2), tmp_path / "decoder")
+        model = painter()
+        phi, _ = recipe.fit(model, training, batches, tmp_path / "phi")
+        places = {tensor.device.type for part in (decoder, model, phi) for tensor in part.state_dict().values()}
+    assert places == {"cpu"}
 
 
 def test_the_decoders_batches():

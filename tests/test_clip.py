@@ -21,6 +21,7 @@ from soralab.clip import (
     contrastive_loss,
     zero_shot,
 )
+from soralab.recipes import clip as recipe
 from soralab.training.muon import decay_groups
 
 TINY = CLIPConfig(embed=12, image=16, layers=2, width=16, patch=4, context=9, vocabulary=40, text_width=24,
@@ -242,6 +243,15 @@ def test_the_scale_is_clipped_at_100_and_finds_its_way_back():
     assert model.t.item() == -3.0
 
 
+def test_a_training_step_clips_the_scale_first():
+    """Section 2.5: what the loss multiplies by, reports and learns from is at most 100."""
+    model, batch = CLIP(TINY), {"pixels": numbers(3, 3, 16, 16, dtype=torch.float32), "ids": some_ids(3)}
+    model.t.data.fill_(7.0)
+    value, told = recipe.loss(model, batch, torch.Generator())
+    assert model.scale.item() == pytest.approx(MOST_SCALE, rel=1e-5)
+    assert told["scale"].item() == pytest.approx(MOST_SCALE, rel=1e-5) and value.item() < 2 * MOST_SCALE
+
+
 def test_gains_biases_and_t_are_not_decayed():
     model = CLIP(TINY_RESNET)
     decayed, plain = decay_groups(model, 0.2)
@@ -313,7 +323,7 @@ def test_a_tiny_model_learns_which_text_belongs_to_which_picture():
 def test_initial_sizes():
     """The residual path: what a layer adds at first is smaller by (2 layers)^-1/2."""
     torch.manual_seed(0)
-    tower = VisionTransformer(CLIPConfig(width=256, layers=3, patch=4, head=64))
+    tower = VisionTransformer(CLIPConfig(width=256, layers=3, patch=4, head=64, text_width=64))
     block = tower.blocks[1]
     assert block.attention.to_q.weight.std().item() == pytest.approx(1 / 16, rel=0.03)
     assert block.attention.to_out.weight.std().item() == pytest.approx(1 / 16 / 6**0.5, rel=0.03)
@@ -348,6 +358,10 @@ def test_features_have_length_1_in_float32_however_the_towers_compute(dtype):
     (lambda: CLIPConfig(image=30), "image is 30; it takes a multiple of 16: the patch, or"),
     (lambda: CLIPConfig(layers=2, image=30, patch=4), "image is 30; it takes a multiple of 4"),
     (lambda: CLIPConfig(layers=2), "patch is 0; a ViT takes the side of its patches, in pixels, from 1"),
+    (lambda: CLIPConfig(head=0), "head is 0; it takes a number that divides text_width 96"),
+    (lambda: CLIPConfig(head=36), "head is 36; it takes a number that divides text_width 96"),
+    (lambda: CLIPConfig(head=48), "head is 48; it takes a number that divides the image tower's 1024"),
+    (lambda: CLIPConfig(layers=2, patch=4, width=24), "head is 16; it takes .* that divides the image tower's 24"),
     (lambda: CLIPConfig.published("ViT-B/8"), "name is 'ViT-B/8'; it takes one of RN50, .*ViT-L/14@336px"),
     (lambda: alive().encode_image(numbers(2, 3, 8, 16)), r"pixels are \[2, 3, 8, 16\]; it takes \[batch, 3, 16, 16\]"),
     (lambda: alive().encode_text(some_ids(1, 12)), r"ids are \[1, 12\]; it takes .* at most 9 tokens"),

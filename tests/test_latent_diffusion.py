@@ -569,6 +569,11 @@ def paint(painter, **options):
     return painter.paint([PROMPT], **{"steps": 2, **options})
 
 
+def told(painter, z=None, **changes):
+    z, rest = torch.zeros(2, 4, 4, 4) if z is None else z, {"t": torch.zeros(2), "context": torch.zeros(2, 2, 12)}
+    return painter.model.unet(z, **{**rest, **changes})
+
+
 @pytest.mark.parametrize("make, says", [
     (lambda p: paint(p, steps=0), "steps is 0; it takes a whole number from 1 to 1000"),
     (lambda p: paint(p, steps=1001), "steps is 1001; it takes a whole number from 1 to 1000"),
@@ -594,6 +599,18 @@ def paint(painter, **options):
     (lambda p: p.model.unet(torch.zeros(1, 4, 4, 4), torch.zeros(1)), r"context is missing; .* \[batch, keys, 12\]"),
     (lambda p: UNet(replace(UNET, context=None))(torch.zeros(1, 4, 4, 4), torch.zeros(1), torch.zeros(1, 2, 12)),
      "context is given; this network takes none"),
+    (lambda p: told(p, torch.zeros(2, 3, 4, 4), concat=torch.zeros(2, 1, 4, 2)),
+     r"concat is \[2, 1, 4, 2\]; it takes z's \[2, 3, 4, 4\] but for the channels"),
+    (lambda p: told(p, torch.zeros(2, 3, 4, 4), concat=torch.zeros(1, 1, 4, 4)),
+     r"concat is \[1, 1, 4, 4\]; it takes z's \[2, 3, 4, 4\]"),
+    (lambda p: told(p, context=torch.zeros(1, 2, 12)),
+     r"context is \[1, 2, 12\]; it takes \[2, keys, 12\]"),
+    (lambda p: told(p, context=torch.zeros(2, 2, 8)), r"context is \[2, 2, 8\]"),
+    (lambda p: told(p, context=torch.zeros(2, 12)), r"context is \[2, 12\]"),
+    (lambda p: told(p, t=torch.zeros(1)),
+     r"t is \[1\]; it takes a time for each of z, \[2\]"),
+    (lambda p: p.paint(PROMPT), "prompts is the text '.*'; it takes a list of texts"),
+    (lambda p: p.paint([]), "prompts is empty; it takes one or more"),
     (lambda p: UNetConfig(width=30), "width is 30; it takes a multiple of groups, which is 32"),
     (lambda p: Autoencoder(replace(FIRST, codes=16)), "quantiser is missing; with 16 codes it takes a codebook"),
     (lambda p: AutoencoderConfig(width=30), "width is 30; it takes a multiple of groups, which is 8"),

@@ -480,5 +480,7 @@ def test_a_picture_and_a_film_are_asked_by_calling(assistant):
     assert assistant(film[0], "What moves?") == assistant.answers(assistant.see(film[:1])[None], ["What moves?"])[0]
     Z = assistant.see(film[[0, 2, 4, 6]])[None]
     assert assistant(film, "What moves?") == assistant.answers(Z, ["What moves?"])[0]
+    with pytest.raises(ValueError, match="questions are 2; it takes one for each row of Z, which has 1"):
+        assistant.answers(Z, ["What moves?", "first"])
     with pytest.raises(ValueError, match="text has the word 'blue', which this model has not learnt"):
         assistant(film, "What moves blue?")

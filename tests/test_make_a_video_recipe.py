@@ -17,7 +17,7 @@ from soralab.experiments import make_a_video_scores as scores
 from soralab.experiments import publish
 from soralab.experiments.sora_scores import prompts
 from soralab.latent_diffusion import UNet, UNetConfig
-from soralab.make_a_video import Decoder, DecoderConfig, FilmDecoder, Filmmaker, Prior, same_noise
+from soralab.make_a_video import Decoder, DecoderConfig, FilmDecoder, Filmmaker, Prior, PseudoConv, same_noise
 from soralab.recipes import Trained
 from soralab.recipes import make_a_video as recipe
 from soralab.recipes.make_a_video import FINE, FRAMES, WINDOW
@@ -175,6 +175,12 @@ def test_every_weight_is_trained_once_and_layers_over_time_at_the_full_rate():
     assert len(where) == len(names) == sum(len(group["params"]) for group in groups)
     assert where["over_time.0.attention.to_q.weight"] == where["picture.unet.down.1.0.conv1.time.weight"] == (True, 1.0)
     assert where["picture.unet.down.1.0.conv1.space.weight"] == (True, 0.3)
+    assert where["picture.unet.down.1.0.time.weight"] == (True, 0.3)  # of the diffusion time, not over time
+    assert where["picture.unet.down.1.0.time.bias"] == (False, 0.06)
+    full = {name for name, (muon, scale) in where.items() if scale == (1.0 if muon else 0.2)}
+    over_time = {f"{name}.time.{of}" for name, layer in model.named_modules() if isinstance(layer, PseudoConv)
+                 for of in ("weight", "bias")}  # fmt: skip
+    assert full == over_time | {name for name in where if name.startswith(("over_time.", "rate.", "known."))}
     assert where["known.weight"] == where["rate.mlp.2.weight"] == (False, 0.2)
     assert where["picture.tokens.weight"] == where["picture.unet.head.2.space.weight"] == (False, 0.06)
 

@@ -63,3 +63,9 @@ def test_all_its_weights_learn(encoder):
     tokens, mask, whole = encoder(torch.tensor([[5, 9, 3, 7], [2, 0, 0, 0]]))
     (tokens[mask].square().sum() + whole.square().sum() + whole.sum()).backward()
     assert all(p.grad.abs().sum() > 0 for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("shape", [(2, 13), (3,)])
+def test_prompts_that_are_too_long_are_named(encoder, shape):
+    with pytest.raises(ValueError, match=r"ids are \[.*\]; it takes \[batch, words\], at most 12 words"):
+        encoder(torch.ones(shape, dtype=torch.long))

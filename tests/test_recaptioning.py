@@ -173,12 +173,17 @@ def test_what_it_does_not_take():
         CaptionerConfig(clip=CLIPConfig(layers=2, patch=8))
     with pytest.raises(ValueError, match="texts has the word 'tomato'"):
         to_ids(["a red tomato"])
+    with pytest.raises(ValueError, match="texts is empty; it takes one or more"):
+        to_ids([])
+    with pytest.raises(ValueError, match="films is empty; it takes one picture or film, or more"):
+        Recaptioner(MODEL)(films()[:0])
 
 
 def test_texts_as_ids():
     ids = to_ids(["Red, circle!", "a"])
     assert ids.tolist() == [[TOKENS.index("red"), TOKENS.index("circle"), END], [TOKENS.index("a"), END, PAD]]
     assert to_ids(["a red"], end=False).shape == (1, 2)
+    assert to_ids(["a", ""], end=False).dtype == to_ids([""], end=False).dtype == torch.long
     assert shifted(ids).tolist() == [[START, *ids[0, :2].tolist()], [START, ids[1, 0].item(), END]]
     assert len(set(TOKENS)) == len(TOKENS) and TOKENS[PAD] == "<pad>"
 
@@ -196,6 +201,11 @@ def test_cocas_two_losses_and_their_one_tower():
     I_e, T_e = F.normalize(pooled, dim=-1), clip.encode_text(ids)
     torch.testing.assert_close(con, contrastive_loss(I_e, T_e, clip.t.exp()))
     torch.testing.assert_close(cap, caption_loss(captioner, film, TARGET))
+    seen, look = [], captioner.tower.states
+    captioner.tower.states = lambda pixels: seen.append(len(pixels)) or look(pixels)
+    joint(film, TARGET, ids)
+    del captioner.tower.states
+    assert seen == [3]  # each picture is looked at once, for both losses
     names = [id(p) for p in joint.parameters()]
     assert len(names) == len(set(names))
     assert not joint.train().captioner.tower.bn1.training and joint.clip.text.training
@@ -316,5 +326,8 @@ def test_draws_follow_the_seed():
     rows = [longer.draw(["a red circle"] * 3, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert rows[0] == rows[1] != rows[2] and len(set(rows[0])) == 3  # each prompt by a lot of its own
     assert Counter(longer(["a red circle"], seed=1)) == {"a red circle": 1}  # an untrained one never fits
+    for temperature in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="temperature is .*; it takes a number above 0"):
+            longer(["a red circle"], temperature=temperature)
     cold = longer.draw(["a red circle"] * 2, torch.Generator().manual_seed(3), temperature=1e-4)
     assert cold[0] == cold[1]

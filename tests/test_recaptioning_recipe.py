@@ -11,6 +11,7 @@ import torch
 from tiny_models import numbers
 
 from soralab import world
+from soralab.clip import MOST_SCALE
 from soralab.datasets import recaptions, stills
 from soralab.diffusion import diffusion_loss
 from soralab.experiments import recaptioning as experiment
@@ -85,6 +86,16 @@ def test_the_base_learns_by_both_losses(clip, tmp_path, monkeypatch):
     assert all(row["loss"] == pytest.approx(row["contrastive"] + 2 * row["captioning"], rel=1e-5) for row in rows)
     assert rows[0]["captioning"] == pytest.approx(math.log(len(TOKENS)), rel=0.3) and not model.training
     assert all(torch.equal(p, result.ema.shadow[f"captioner.{name}"]) for name, p in model.named_parameters())
+
+
+def test_a_step_of_the_base_clips_the_scale_first(clip):
+    """As CLIP's own training does (2103.00020, section 2.5): exp(t) is at most 100."""
+    joint = recipe.CoCa(small(clip), clip[0].__class__(clip[0].config))
+    joint.clip.t.data.fill_(7.0)
+    batch = {"film": numbers(2, 1, 3, 32, 32), "target": to_ids(["a red circle", "a"])}
+    ids = torch.full((2, 3), joint.clip.text.end)
+    recipe.joint_loss(joint, batch | {"ids": ids}, torch.Generator())
+    assert joint.clip.scale.item() == pytest.approx(MOST_SCALE, rel=1e-5)
 
 
 def test_two_voices_are_tuned_from_one_base(clip, tmp_path, monkeypatch):

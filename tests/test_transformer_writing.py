@@ -194,6 +194,17 @@ def test_a_translation_is_as_long_as_it_may_be_by_default():
     assert [len(one.ids) for one in found] == [53, 53]
 
 
+def test_a_model_in_training_searches_without_dropout_and_goes_on_training():
+    model = tiny(2, P_drop=0.5)
+    source = some_ids(2, 5)
+    quiet = beam_search(model.eval(), source, max_length=5)
+    assert not model.training
+    assert beam_search(model.train(), source, max_length=5) == quiet and model.training
+    with pytest.raises(ValueError, match="beam is 0"):
+        beam_search(model, source, beam=0)
+    assert model.training and model.encoder[0].dropout.training
+
+
 class Tree:
     """A writer for one sentence whose next word depends on the last one alone: {word: {next word: probability}}."""
 

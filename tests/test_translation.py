@@ -136,6 +136,9 @@ def test_only_the_last_checkpoints_count(tmp_path):
     for step in (100, 350, 351, 400, 600, 650):
         save_checkpoint(tmp_path / "kept" / f"{step:07d}", {"x": torch.tensor([float(step)])}, {"step": step})
     assert [state["x"].item() for state in recipe.kept(tmp_path, 600)] == [351, 400, 600]
+    for step in (380, 390, 500, 550):  # an earlier, shorter training left more than it would itself
+        save_checkpoint(tmp_path / "kept" / f"{step:07d}", {"x": torch.tensor([float(step)])}, {"step": step})
+    assert [state["x"].item() for state in recipe.kept(tmp_path, 600)] == [390, 400, 500, 550, 600]
     assert recipe.kept(tmp_path, 100)[-1]["x"] == 100 and not recipe.kept(tmp_path / "nothing", 600)
 
 
@@ -255,6 +258,12 @@ def test_what_the_world_cannot_say_is_refused(said, named):
     with pytest.raises(ValueError, match=f"^Hindi that was not understood: {named}") as error:
         translate([said])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("texts", [[], "एक लाल वृत्त"])
+def test_no_list_of_texts_is_refused(texts):
+    with pytest.raises(ValueError, match="texts is .*; it takes a list of one text or more"):
+        Translator(None, recipe.TOKENS_OF_WORLD)(texts)
 
 
 def test_one_wrong_translation_among_right_ones_is_refused():

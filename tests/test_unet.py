@@ -385,6 +385,9 @@ def test_overlap_tile_drops_nothing_out_and_leaves_the_model_as_it_was():
     model = net().train()
     picture = numbers(1, 1, 40, 40)
     assert torch.equal(overlap_tile(model, picture, 60), overlap_tile(model, picture, 60)) and model.training
+    with pytest.raises(ValueError, match=r"x is \[1, 2, 60, 60\]; it takes \[batch, 1, height, width\]"):
+        overlap_tile(model, picture.repeat(1, 2, 1, 1), 60)
+    assert model.training
 
 
 # ------------------------------------------------------------------------------------------------------- the cells

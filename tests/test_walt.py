@@ -185,6 +185,16 @@ def test_alone_in_its_window_a_token_gets_its_own_value():
     torch.testing.assert_close(InWindows((1, 4, 4), (1, 1, 1), "torch")(q, k, v), v)
 
 
+def test_a_picture_without_its_time_is_named():
+    with pytest.raises(ValueError, match=r"film is \[1, 3, 8, 8\]; it takes \[batch, time, 3, height, width\]"):
+        tiny_autoencoder().encode(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"film is \[1, 1, 4, 8, 8\]; it takes \[batch, time, 3,"):
+        tiny_autoencoder().encode(torch.zeros(1, 1, 4, 8, 8))
+    for shape in ((2, 4, 4, 4), (2, 1, 3, 4, 4)):
+        with pytest.raises(ValueError, match=r"x is \[2, .*4, 4\]; it takes \[batch, time, 4, height, width\]"):
+            tiny_walt()(torch.zeros(shape), torch.rand(2), IDS)
+
+
 def test_a_window_larger_than_the_film_is_named():
     with pytest.raises(ValueError, match=r"window is \(3, 2, 2\) tokens; it takes at most the film's, \(2, 4, 4\)"):
         segments((2, 4, 4), (3, 2, 2), 1, torch.device("cpu"))
@@ -540,6 +550,8 @@ def test_a_picture_is_continued_from_itself_and_other_beginnings_are_named():
     start = maker.autoencoder.encode(picture)
     z = maker.latents(word_ids(["a red circle slides right"], 48), maker.noise(3, 1), start, steps=2)
     torch.testing.assert_close(film[:, 1:], maker.autoencoder.decode(z)[:, 1:].clamp(-1, 1))
+    with pytest.raises(ValueError, match="guidance is nan; it takes a number from 0"):
+        maker.film(["a red circle slides right"], steps=2, guidance=float("nan"))
     with pytest.raises(ValueError, match="film is 3x16x16"):
         maker.extend(film[:, :3], ["a red circle slides right"])
 

@@ -60,9 +60,10 @@ class AttentionPool(nn.Module):
 
 
 class ModifiedResNet(nn.Module):
-    """Pictures of `image` pixels a side to `embed` numbers: stem, four stages of bottlenecks, attention pooling.
+    """Pictures of `image` pixels a side to `embed` numbers: stem, stages of bottlenecks, attention pooling.
 
-    layers: how many bottlenecks each stage has. width: of the stem's end; the last stage has 32 times as many channels.
+    layers: how many bottlenecks each stage has. width: of the stem's end; the last stage has 4 * 2^(stages - 1) times
+    as many channels, 32 with CLIP's four.
     Raises ValueError for an image whose side cannot be halved by the stem, twice, and by every stage but the first.
     """
 

@@ -158,8 +158,12 @@ def fit(
     """Train phi behind a painter that stays as it is, or go on with it: the averaged weights, and the result."""
     torch.manual_seed(training.seed)
     phi = TemporalLayers(painter.unet, CONFIG)
-    groups = parameters(phi)
-    result = loop.train(phi, loss(painter.to(device())), batches, training, folder, parameters=groups, probes=probes)
+    groups, home = parameters(phi), next(painter.parameters()).device
+    try:  # the loop takes phi alone to the device and back
+        seen = loss(painter.to(device()))
+        result = loop.train(phi, seen, batches, training, folder, parameters=groups, probes=probes)
+    finally:
+        painter.to(home)
     result.ema.copy_to(phi)
     return phi.eval(), result
 
@@ -223,6 +227,7 @@ def fit_decoder(
 ) -> tuple[TemporalDecoder, TrainResult]:
     """Train the layers over time of a decoder, or go on with them: the averaged weights, and the result."""
     torch.manual_seed(training.seed)
+    home = autoencoder.scale.device
     decoder = TemporalDecoder(autoencoder.to(device()))
     pair = DecoderPair(decoder)
 
@@ -232,16 +237,22 @@ def fit_decoder(
     kernels = [p for p in pair.beside.parameters() if p.ndim > 1]
     rest = [p for p in pair.parameters() if all(p is not kernel for kernel in kernels)]
     groups = [{"params": kernels, "muon": True}, {"params": rest, "scale": 0.2}]
-    result = loop.train(pair, of, batches, training, folder, parameters=groups)
+    try:  # the loop takes the pair alone to the device and back
+        result = loop.train(pair, of, batches, training, folder, parameters=groups)
+    finally:
+        autoencoder.to(home)
     result.ema.copy_to(pair)
-    return decoder.eval(), result
+    return decoder.to(home).eval(), result
 
 
 # ----------------------------------------------------------------------------------------------- train, and load
 
 
 def train(name: str = PHI, steps: int | None = None) -> Trained:
-    """Train one of the two, or go on with it, in runs/NAME; both need the checkpoints of `film_painter`'s recipe."""
+    """Train one of the two, or go on with it, in runs/NAME; both need the checkpoints of `film_painter`'s recipe.
+
+    `steps` move the switch, from coarse films to fine ones or to where the discriminator joins: a run that is
+    lengthened is not one that was long at once."""
     full = TRAINING if name == PHI else DECODER_TRAINING
     training = replace(full, steps=steps or by_profile(smoke=2, laptop=full.steps, gpu=full.steps))
     if name != PHI:

@@ -51,7 +51,10 @@ def prompts_of(scenes: list[world.Scene]) -> Callable[[int, Random], Tensor]:
 
 
 def train(name: str = SECOND, steps: int | None = None) -> Trained:
-    """Train one of the two models, or go on with it, in runs/NAME; the second needs the first one's checkpoint."""
+    """Train one of the two models, or go on with it, in runs/NAME; the second needs the first one's checkpoint.
+
+    `steps` move the first one's switch, at which the discriminator joins: a run that is lengthened is not one that was
+    long at once."""
     full = FIRST_TRAINING if name == FIRST else TRAINING
     training = replace(full, steps=steps or by_profile(smoke=2, laptop=full.steps, gpu=full.steps))
     scenes, pictures = library(by_profile(smoke=100, laptop=PICTURES, gpu=4 * PICTURES))

@@ -256,7 +256,8 @@ def taught(base: Stage, training: TrainConfig, batches: Callable, folder: Path) 
 
 def train(name: str = BASE, steps: int | None = None) -> Trained:
     """Train one of the four, or go on with it, in runs/NAME. The student needs the base's checkpoint, and trains so
-    many steps a round."""
+    many steps a round. `steps` move the base's switch from coarse films to whole ones: a run of the base that is
+    lengthened is not one that was long at once."""
     full = TAUGHT if name == STUDENT else TRAININGS[name]
     training = replace(full, steps=steps or by_profile(smoke=2, laptop=full.steps, gpu=full.steps))
     count = by_profile(smoke=16, laptop=FILMS, gpu=4 * FILMS)

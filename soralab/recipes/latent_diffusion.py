@@ -218,7 +218,10 @@ def short_run(seed: int, steps: int = 150, folder: str | Path | None = None) -> 
 
 
 def train(name: str = SECOND, steps: int | None = None) -> Trained:
-    """Train one of the two models, or go on with it, in runs/NAME; the second needs the first one's checkpoint."""
+    """Train one of the two models, or go on with it, in runs/NAME; the second needs the first one's checkpoint.
+
+    `steps` move the first one's switch, at which the discriminator joins: a run that is lengthened is not one that was
+    long at once."""
     run, full = (train_first, FIRST_TRAINING) if name == FIRST else (train_second, TRAINING)
     training = replace(full, steps=steps or by_profile(smoke=2, laptop=full.steps, gpu=full.steps))
     return run(training, RUNS / name)

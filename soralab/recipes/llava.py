@@ -269,7 +269,7 @@ def train(name: str = "llava", steps: int | None = None) -> Trained:
     stages = {stage: {"steps": result.steps, "seconds": round(result.seconds)} for stage, result in results.items()}
     trained = Trained.of(
         model, CONFIG, results["stage_2"], tokens=TOKENS, tower=TOWER, layer=LAYER, data_seed=SEED,
-        pictures=len(shown["picture"].told), films=len(shown["film"].told), batch=BATCH, stages=stages,
+        pictures=len(shown["picture"].told), films=len(shown["film"].told), batch=larger(BATCH, 4), stages=stages,
     )  # fmt: skip
     trained.card["seconds"] = sum(stage["seconds"] for stage in stages.values())
     return trained

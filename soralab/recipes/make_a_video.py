@@ -26,7 +26,7 @@ from soralab.diffusion import diffusion_loss
 from soralab.figures import Watched
 from soralab.files.checkpoints import config_of, load_model
 from soralab.latent_diffusion import PROCESS, Painter, UNet, UNetConfig, load_autoencoder, noise
-from soralab.make_a_video import Decoder, DecoderConfig, FilmDecoder, Filmmaker, Prior, film_loss
+from soralab.make_a_video import Decoder, DecoderConfig, FilmDecoder, Filmmaker, Prior, PseudoConv, film_loss
 from soralab.recipes import RUNS, Trained
 from soralab.recipes import clip as chapter_04
 from soralab.recipes.align_your_latents import picture_decoder
@@ -175,10 +175,12 @@ def loss(model: FilmDecoder, batch: dict[str, Tensor], generator: torch.Generato
 
 def parameters(model: nn.Module, old: float = 1.0) -> list[dict]:
     """Matrices and kernels train with Muon, all else with AdamW, more slowly; what is no layer over time at `old` of
-    its rate."""
+    its rate. In the shipped model's training the residual blocks' projections of the diffusion time, old too, learned
+    at the full rate."""
+    over_time = {id(p) for layer in model.modules() if isinstance(layer, PseudoConv) for p in layer.time.parameters()}
     groups: dict[tuple[bool, bool], list] = {(muon, new): [] for muon in (True, False) for new in (True, False)}
     for name, p in model.named_parameters():
-        new = name.startswith(("over_time", "rate", "known")) or ".time.weight" in name or ".time.bias" in name
+        new = name.startswith(("over_time", "rate", "known")) or id(p) in over_time
         groups[p.ndim > 1 and not any(part in name for part in EDGE), new].append(p)
     scale = {True: 1.0, False: 0.2}
     return [{"params": some, "muon": muon, "scale": scale[muon] * (1.0 if new else old)}
@@ -263,7 +265,8 @@ def space_loss(network: UNet, batch: dict[str, Tensor], generator: torch.Generat
 
 def train(name: str = FILM, steps: int | None = None) -> Trained:
     """Train one of the three, or go on with it, in runs/NAME. The film decoder's `steps` are those with films; its
-    lesson with frames comes before them, with as large a share as in the whole training."""
+    lesson with frames comes before them, with as large a share as in the whole training. They also move the switch from
+    short windows to nine frames, a share of them: a run that is lengthened is not one that was long at once."""
     clip = chapter_04.load()[0].to(device())
     full = {FILM: TRAINING, PRIOR: PRIOR_TRAINING, SPACE: SPACE_TRAINING}[name]
     training = replace(full, steps=steps or by_profile(smoke=2, laptop=full.steps, gpu=full.steps))

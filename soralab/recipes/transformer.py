@@ -141,14 +141,15 @@ def train_and_keep(model: Transformer, batches, config: TrainConfig, folder: Pat
 def kept(folder: Path, steps: int) -> list[dict[str, Tensor]]:
     """The states that `train_and_keep` left in `folder` by the end of a training of so many steps, in order."""
     paths = [folder / "kept" / f"{step:07d}" for step in range(max(1, steps - KEPT * EVERY + 1), steps + 1)]
-    return [load_checkpoint(path)[0] for path in paths if path.with_suffix(".json").exists()]
+    return [load_checkpoint(path)[0] for path in paths if path.with_suffix(".json").exists()][-KEPT:]
 
 
 # -------------------------------------------------------------------------------------------- the notebook's runs
 
 SHORT = TransformerConfig.small(len(TOKENS_OF_WORLD), N=2, d_model=64, d_ff=256, d_k=16, d_v=16)
 SHORT_STEPS, SHORT_PAIRS, SHORT_TOKENS = 400, 4000, 1500
-PROBED = 128  # unseen sentences that a short run is probed with
+# Sentences of scenes that no training sees; but the world has few words, and a tenth of these are also said there.
+PROBED = 128
 
 
 def short_run(
@@ -156,6 +157,7 @@ def short_run(
 ) -> tuple[dict, Transformer]:
     """Train a small translator for `steps` steps: its log as columns {"step", "loss", ...}, and the model.
 
+    What it is probed with is of unseen scenes; about a tenth of these sentences are in the training too.
     Float32 on any machine, so that the band holds on any machine.
     """
     torch.manual_seed(seed)

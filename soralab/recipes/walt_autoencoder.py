@@ -27,13 +27,18 @@ def build() -> CausalAutoencoder:
     return CausalAutoencoder(AutoencoderConfig())
 
 
+def films_of(side: int) -> int:
+    """How many films of so many pixels on a side are a batch."""
+    return by_profile(smoke=4, laptop=SIDES[side], gpu=4 * SIDES[side])
+
+
 def batch(step: int) -> Tensor:
     """Batch number `step`: films [batch, 9, 3, side, side]; half of them crowded, most others simple, the rest clouds.
 
     Every fourth batch is of larger films.
     """
     side = 48 if step % 4 == 3 else 32
-    size = by_profile(smoke=4, laptop=SIDES[side], gpu=4 * SIDES[side])
+    size = films_of(side)
     full, simple = (size + 1) // 2, 7 * size // 16
     films = [
         world.clips(SEED, range(step * full, (step + 1) * full), FRAMES, side, side, "full")[0],
@@ -60,4 +65,4 @@ def train(name: str = NAME, steps: int | None = None) -> Trained:
     result.ema.copy_to(model)
     films = by_profile(smoke=16, laptop=256, gpu=256)
     model.eval().fit_scale(world.clips(SEED, range(films), FRAMES, level="full")[0])
-    return Trained.of(model, model.config, result, data_seed=SEED, batch=SIDES[32])
+    return Trained.of(model, model.config, result, data_seed=SEED, batch=films_of(32))

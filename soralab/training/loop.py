@@ -74,7 +74,8 @@ def train(model: nn.Module, loss_fn: Callable, batch_fn: Callable[[int], Any], c
         among processes, where `distributed.cut` cannot.
     resume: go on from the state in `folder` if there is one; False removes it and begins anew. config may
         differ from the saved one in steps, log_every and save_every only. More steps lengthen the run: it
-        goes on from where the old learning rate began to fall, as if it had been long at once.
+        goes on from where the old learning rate began to fall, as if it had been long at once, where batch_fn does
+        not depend on `steps`.
     on_log: called with each record of the log. parameters: what is trained, as tensors or as groups; by default
         all parameters that require gradients. A group trains with AdamW, with `muon=True` with Muon (see
         soralab.training.muon), at the learning rate times its `scale`.

@@ -16,7 +16,7 @@ transformers = pytest.importorskip("transformers")
 
 D, WIDTH, WORDS = 32, 128, 40
 TEXT = TransformerConfig(vocabulary=WORDS, N=3, d_model=D, d_ff=48, h=4, d_k=8, d_v=8, P_drop=0.0)
-TOWER = CLIPConfig(embed=16, image=32, layers=3, width=WIDTH, patch=8, head=64)
+TOWER = CLIPConfig(embed=16, image=32, layers=3, width=WIDTH, patch=8, head=64, text_width=64)
 
 
 def numbers(*shape, seed=0):
