@@ -289,7 +289,7 @@ def test_the_nearest_sizes(size, near):
 
 def test_larger_films_have_their_times_bent_further():
     """Esser et al., Eq. 23: by the root of how many more values there are."""
-    assert shift_of(48) == 2.0 and shift_of(4 * 48) == pytest.approx(4.0) and shift_of(12) == pytest.approx(1.0)
+    assert shift_of(48) == 3.0 and shift_of(4 * 48) == pytest.approx(6.0) and shift_of(12) == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize("changes, says", [
