@@ -3,7 +3,7 @@
 Both learn the same captions of the same world (`simple`: one thing, a plain background). `sora` films in the latents of
 the spacetime autoencoder; `sora_pixels`, the baseline, has the same transformer and films in pixels. It predicts the
 clean film with the loss in velocity space, because noise does not fit through its width (64 pixels x 3 colours = 192).
-In the last part of its training half of what `sora` sees is hard: squares, triangles and crosses that spin.
+From a share of its steps on (`--steps` moves it) half of what `sora` sees is hard: shapes with corners that spin.
 """
 
 from __future__ import annotations
