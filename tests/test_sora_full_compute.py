@@ -70,12 +70,14 @@ def test_the_average_of_the_weights_is_measured_and_rows_are_added_in_the_order_
         assert rows["40"][kind]["all"][1] == 2  # of the smoke profile
     assert capsys.readouterr().out.splitlines()[-2].split()[0] == "200"
     # The films are those of the average, from the same noise at every stage.
-    made = compute.FullFilmmaker(tiny_full(), tiny_codec()).film(compute.shown(), seed=compute.SEED)
+    made = compute.FullFilmmaker(tiny_full(), tiny_codec()).film(
+        compute.shown(), seed=compute.SEED, sampler=compute.SAMPLER
+    )
     want = ((made + 1) * 127.5).round().to(torch.uint8)
     assert films["40"].dtype == torch.uint8 and (films["40"].int() - want.int()).abs().max() <= 1
     assert torch.equal(films["40"], films["200"])
     maker = compute.FullFilmmaker(tiny_full(), tiny_codec())
-    assert rows["40"]["full, two things"] == compute.measure(maker, "full, two things", 2)
+    assert rows["40"]["full, two things"] == compute.measure(maker, "full, two things", 2, sampler=compute.SAMPLER)
     assert "background" in rows["40"]["full, two things"] and "background" not in rows["40"]["simple"]
 
 
