@@ -173,6 +173,10 @@ def test_what_the_whole_model_s_scores_say(said, found):
         of - right for right, of in (found[title]["size"] for title in (
             "portrait 64 x 48, never seen", "48 x 48, never seen")))) in GUIDE
     assert "films 13 frames as well as 9" in GUIDE
+    cards = [read_card(name) for name in ("sora", BEGUN / "sora_full")]
+    seen = [card["steps"] * card["batch"] / 1e6 for card in cards]
+    assert "saw {:.2f} million films of one size, this one {:.2f} million of eleven kinds".format(*seen) in said
+    assert len(KINDS) == 11
     right, films = found["simple"]["everything"]
     low = wilson(right, films)[0]
     for title in ("17 frames", "5 frames, never seen", "13 frames, never seen"):
