@@ -276,3 +276,15 @@ def test_a_run_is_judged_on_the_way_where_it_has_a_band_and_something_was_measur
         for step in (4, 5, 10):  # at the last step the curve itself says it
             run({"step": step, "loss": 1.0}, None, None)
         assert judged == steps
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_any_more_is_wrong(band, lost):
+    log = run_of(np.random.default_rng(8))
+    log["loss"] = np.where(log["step"] > 100, lost, log["loss"])
+    said = verdict(log, band)
+    assert said.right is False and "after it the loss is no finite number, to step 200" in str(said)
+    assert verdict(log, band, after=0.5).right  # up to there it was right
+    one = run_of(np.random.default_rng(8))
+    one["loss"] = np.where(one["step"] == 100, math.nan, one["loss"])
+    assert verdict(one, band).right  # a single hole is none

@@ -597,6 +597,22 @@ def test_patches_of_a_short_film_take_what_there_is(here, capsys, there, taken):
     assert f"the {drawn} patches of {max(min(taken - 1, 8), 1)} of its frames" in out
 
 
+def test_patches_do_not_replace_the_film(here, capsys):
+    save_film("clip.png", world.clip(0, 7, frames=3, height=32, width=32)[0])
+    before = (here / "clip.png").read_bytes()
+    assert "which is what you give" in refused(capsys, "patches", "clip.png", "-o", "clip.png")
+    assert (here / "clip.png").read_bytes() == before
+
+
+def test_an_empty_checkpoint_is_not_the_shipped_one(here, capsys):
+    assert "--checkpoint is empty" in refused(capsys, "evaluate", "vqvae", "--checkpoint", "")
+
+
+def test_a_closed_output_is_no_error(here, monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["session", "1"]) == 0
+
+
 def test_patches_of_a_film_that_is_too_narrow(here, capsys):
     """400 high, 20 wide: at the height asked for it is narrower than one patch."""
     from PIL import Image
@@ -689,10 +705,10 @@ def test_doctor_tells_of_a_package_that_does_not_import(here, capsys, monkeypatc
 
     real = importlib.import_module
 
-    def broken(module):
+    def broken(module, package=None):
         if module == name:
             raise ImportError("libx.so: cannot open\nmore")
-        return real(module)
+        return real(module, package)
 
     monkeypatch.setattr(doctor.importlib, "import_module", broken)
     assert main(["doctor"]) == 2

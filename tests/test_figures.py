@@ -484,6 +484,13 @@ def test_the_patches_diagram_counts_tokens_and_numbers():
     assert orange.sum() > 1000, "the disc is not to be seen"
 
 
+def test_nothing_to_draw_is_refused_by_name():
+    with pytest.raises(ValueError, match="run: got no log"):
+        figures.loss_curve({})
+    with pytest.raises(ValueError, match="n"):
+        figures.bars_with_intervals({"a": (0, 0)})
+
+
 def test_the_same_input_gives_the_same_bytes():
     film, run = moving_disc(4), run_of([3, 2, 1])
     for draw in (

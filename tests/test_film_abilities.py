@@ -479,3 +479,24 @@ def test_contradictions_are_told_before_a_checkpoint_is_looked_for(monkeypatch, 
     monkeypatch.setenv("SORALAB_CHECKPOINTS", "nowhere")
     assert "two films" in refused(capsys, PROMPT, "--loop", "a.png", "--edit", "a.png")
     assert "--by goes with" in refused(capsys, PROMPT, "--by", "4")
+
+
+@pytest.mark.parametrize("words", [
+    ["--edit", "a.png"], ["--extend", "./a.png"], ["--loop", "a.png"], ["--join", "b.png", "a.png"],
+    ["--from", "picture.png"],
+])  # fmt: skip
+def test_what_is_given_is_not_replaced(here, capsys, words):
+    """Not by its own name, and not by another name of the same file."""
+    path = here / words[-1]
+    before = path.read_bytes()
+    for output in (words[-1], str(path)):
+        assert main(["film", PROMPT, *words, "-o", output]) == 2
+        assert "which is what you give: name another file, or yours is lost" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_more_than_memory_holds_is_refused(here, capsys):
+    assert main(["film", PROMPT, "--size", "256x256", "--frames", "65", "--n", "64", "--steps", "1"]) == 2
+    said = capsys.readouterr().err
+    assert f"64 of 65 frames of 256x256 are over {film.MOST:,} pixels: ask for fewer (--n)" in said
+    assert not (here / "film.gif").exists()

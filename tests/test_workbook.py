@@ -510,3 +510,14 @@ def test_what_is_watched_has_the_answers_name_if_it_has_one():
     watched = Watched(answer, abs)
     assert (watched.__name__, watched.__doc__, watched(2)) == ("answer", "Twice.", 4)
     assert Watched(functools.partial(answer, 3), abs)() == 6
+
+
+def test_an_answer_that_cannot_be_compared_is_told_and_not_thrown():
+    """A number beyond floats, a list that holds itself."""
+    itself = []
+    itself.append(itself)
+    for name, answer in (("vit.count_parameters", 10**400), ("unet.lifted", itself)):
+        task = toy() if name == "unet.lifted" else importlib.import_module("soralab.exercises").exercise(name)
+        verdict = task.judge(lambda *_, answer=answer, **__: answer)
+        assert verdict.state == "wrong" and verdict.message
+    assert "cannot be compared" in told(lambda x, amount: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -31,3 +33,10 @@ def check_png(path: str) -> None:
     if Path(path).suffix.lower() != ".png":
         raise ValueError(f"--output is {path!r}; it takes a name that ends in .png")
     check_writable(path)
+
+
+def check_other(output: str, given: Iterable[str]) -> None:
+    """Raises ValueError where --output is one of the files that are `given`: what is made of it would replace it."""
+    for path in given:
+        if os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
+            raise ValueError(f"--output is {output!r}, which is what you give: name another file, or yours is lost")

@@ -19,6 +19,8 @@ def run(options) -> None:
     from soralab.datasets.registry import SWITCH, chosen
     from soralab.experiments import experiment
 
+    if options.checkpoint == "":
+        raise ValueError("--checkpoint is empty: give a name or a path, or leave it out")
     if options.all:
         other = "--checkpoint" if options.checkpoint else SWITCH if chosen() else None
         if other:

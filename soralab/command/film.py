@@ -7,7 +7,7 @@ import math
 import sys
 import time
 
-from soralab.command.arguments import count, verb
+from soralab.command.arguments import check_other, count, verb
 
 
 def declare(verbs):
@@ -57,6 +57,7 @@ BELONGS = {"by": ("extend", "join", "loop"), "backwards": ("extend",), "strength
 WHOLE, USUAL_SIZE, USUAL_FRAMES, USUAL_BY = "sora_full", (32, 32), 9, 8
 STILL, SMALLEST = 4, 16  # frames and pixels a side that the referee needs; a picture is shown to it as often
 TOLD = 3  # things that it names
+MOST = 2**23  # pixels of all films of a call: a few gigabytes of memory
 
 
 def check_options(options) -> str | None:
@@ -98,6 +99,7 @@ def run(options) -> None:
     began = time.perf_counter()
     way = check_options(options)
     check_film_path(options.output)
+    check_other(options.output, given_paths(options, way))
     prompt = read_prompt(english(options.prompt))
     if words(prompt.text) != words(options.prompt):
         print(f"{'translated' if is_hindi(options.prompt) else 'read as'}: {prompt.text}")
@@ -111,7 +113,11 @@ def run(options) -> None:
     unlearnt = prompt.unlearnt(card.get("level", "simple"))
     if is_whole(card):
         maker.check(*size)
-        unlearnt += beyond(clips_of(options, way, [len(film) for film in given]), *size)
+        clips = clips_of(options, way, [len(film) for film in given])
+        unlearnt += beyond(clips, *size)
+        if options.n * sum(clips) * size[0] * size[1] > MOST:
+            raise ValueError(f"{options.n} of {sum(clips)} frames of {size[0]}x{size[1]} are over {MOST:,} pixels: "
+                             "ask for fewer (--n), shorter (--frames) or smaller ones (--size)")
     try_film(options.output, *size, options.n)
     if held_paths(checkpoint)[0].parent == BEGUN:
         print(f"soralab: {checkpoint} is still in training: this is what {card['steps']:,} steps made of it",
@@ -149,14 +155,19 @@ def judge(films, things: list[dict]) -> None:
             print(f"the referee saw {seen(report)}" + (f" in film {k + 1}" if len(films) > 1 else ""))
 
 
+def given_paths(options, way: str | None) -> list[str]:
+    """The names of the picture or the films that are given."""
+    named = getattr(options, way) if way else []
+    return [named] if isinstance(named, str) else named
+
+
 def read_given(options, way: str | None) -> list:
     """The picture or the films that the options name, [time, 3, height, width] each, at the size that is asked for, or
     at the one of those learnt whose shape is nearest to theirs. Prints what is done to them."""
     from soralab.files.films import read_film
     from soralab.files.upright import middle_part
 
-    named = getattr(options, way) if way else []
-    paths = [named] if isinstance(named, str) else named
+    paths = given_paths(options, way)
     shown = [tuple(read_film(path, 1).shape[2:]) for path in paths]
     height, width = options.size or (nearest_learnt(shown) if shown else USUAL_SIZE)
     for path, (h, w) in dict(zip(paths, shown, strict=True)).items():

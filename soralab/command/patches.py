@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from soralab.command.arguments import check_png, count, verb
+from soralab.command.arguments import check_other, check_png, count, verb
 
 
 def declare(verbs):
@@ -21,6 +21,7 @@ def run(options) -> None:
     from soralab.files.films import check_readable
 
     check_png(options.output)
+    check_other(options.output, [options.clip])
     if (options.frames or 1) % 2 == 0 or options.height % 8:
         raise ValueError(f"--frames {options.frames} --height {options.height}: it takes an odd number of frames and a "
                          "height that 8 divides")

@@ -229,6 +229,8 @@ def verdict(run: Log, band, after: float = 1.0, key: str = "loss") -> Verdict:
     last = int(min(curve(run, key)[0][-1], after * band.steps))
     if done.sum() < 2 and not marks:
         return Verdict(None, math.nan, f"step {last}: too early to say, before step {band.steps // 10}")
+    if lost := _lost(run, band.steps, after, key):
+        return Verdict(False, math.nan, f"step {last}: wrong; after it the {key} is no finite number, to step {lost}")
     low, high = band.limits()
     out = int(((curves < low - 1e-9) | (curves > high + 1e-9)).sum())
     share = 1 - out / done.sum() if done.any() else math.nan
@@ -237,6 +239,13 @@ def verdict(run: Log, band, after: float = 1.0, key: str = "loss") -> Verdict:
         return Verdict(False, share, f"step {last}: wrong; {_trace(marks, curves, band)} ({counted})")
     counted += f" of {band.runs} right run{'s' * (band.runs > 1)}" + ("" if marks else "; judged by its loss alone")
     return Verdict(True, share, f"step {last}: right so far, {counted}")
+
+
+def _lost(run: Log, steps: int, after: float, key: str) -> int:
+    """The last step of a run whose values ended, by NaN or infinity, a stretch or more before it; else 0."""
+    step = np.asarray(run["step"], float)
+    end = min(step[np.isfinite(step)].max(), after * steps)
+    return int(end) if end - curve(run, key)[0][-1] >= steps / STRETCHES else 0
 
 
 def inside_band(run: Log, band, key: str = "loss") -> float:

@@ -88,6 +88,8 @@ def loss_curve(
     stretches that the verdict compares, in place of the smoothed one. log: logarithmic axis for the loss.
     """
     runs = {"your run": run} if "step" in run else dict(run)
+    if not runs:
+        raise ValueError("run: got no log, takes columns with step and loss, or several such by name")
     samples = next((columns["samples"] for columns in runs.values() if columns.get("samples")), {})
     samples = {f"step {key}" if isinstance(key, int) else str(key): made for key, made in samples.items()}
     lines = _lines(samples)
@@ -234,8 +236,8 @@ def bars_with_intervals(
 
 def _bars(axes, places, counts, thick: float, number: int, name: str) -> list[str]:
     """Draw one series, (successes, trials) at each place; returns the numbers written beside its bars."""
+    limits = np.array([wilson(successes, n) for successes, n in counts])  # refuses 0 of 0 before it is divided
     shares = np.array([successes / n for successes, n in counts])
-    limits = np.array([wilson(successes, n) for successes, n in counts])
     colour = style.CYCLE[number % len(style.CYCLE)]
     axes.barh(places, shares, thick, color=colour, alpha=0.75, label=name or None)
     ends = np.abs(limits.T - shares)  # wilson's limits enclose the share, but for rounding at 0 and 1

@@ -52,7 +52,8 @@ class Layout:
     def __init__(self, batch, q_first, q_end, k_first, k_end, causal: bool, row_map: Tensor | None, device, family=""):
         self.batch, self.q_first, self.q_end, self.k_first, self.k_end = batch, q_first, q_end, k_first, k_end
         self.causal, self.device = causal, device
-        self.row_map = None if row_map is None else row_map.to(torch.int32).contiguous()
+        # A copy, dense whatever the map's stride is, and no view, which would keep its base alive.
+        self.row_map = None if row_map is None else row_map.to(torch.int32, copy=True)
         self.family = family or ("windows" if row_map is not None else "causal" if causal else "packed")
         self.prepared = {}  # by the launcher
         self._tiles = {}
@@ -216,7 +217,6 @@ def packed(cu_q: Tensor, cu_k: Tensor | None, row_map: Tensor | None, queries: i
         raise ValueError(f"cu_seqlens_k is None and k has {keys} tokens, q {queries}; it takes bounds of its own")
     if row_map is not None:
         check_permutation(row_map, queries)
-        row_map = row_map.clone()  # no view either, which would keep its base alive
     entry = torch.zeros(len(q) - 1, dtype=torch.long)
     layout = Layout(entry, q[:-1], q[1:], k[:-1], k[1:], causal, row_map, cu_q.device)
     while len(kept) >= REMEMBERED:  # bounds that are written to anew for every batch

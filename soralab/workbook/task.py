@@ -271,7 +271,10 @@ class Exercise:
             return f"it stops with {words.error(want)}"
         if got is None and want is not None:
             return "it returns None: is there a `return` at its end?"
-        return difference(got, want, self.tolerance)
+        try:
+            return difference(got, want, self.tolerance)
+        except Exception as error:  # a nested tensor, a number beyond floats, a list in itself
+            return f"it returns a {type(got).__name__} that cannot be compared ({words.error(error)})."
 
     def _words(self, case: Case) -> str:
         """A case's arguments: "skip [1, 2, 9, 9] and x [1, 3, 4, 4] (an odd difference)"."""
