@@ -62,3 +62,13 @@ def test_two_ways_to_go_on_differ_in_their_loss_alone(monkeypatch, tmp_path):
     for (_, shown), (_, same) in zip(one, other, strict=True):
         assert set(shown) == set(same) and all(torch.equal(shown[key], same[key]) for key in shown)
     assert not torch.equal(one[0][1]["ids"], one[1][1]["ids"])
+
+
+def test_no_exchanged_text_can_be_refused_without_its_picture():
+    """A combination that training holds out is wrong for any picture."""
+    scenes = [scene for scene in (sample(4, k, "test") for k in range(600)) if len(scene.objects) == 2]
+    fit = [scene for scene in scenes if clip_scores.exchangeable(scene)]
+    assert len(fit) > 50 and not any(clip_scores.swapped(scene).held_out for scene in fit)
+    assert any(clip_scores.swapped(scene).held_out for scene in scenes)
+    for a, b in (scene.objects for scene in fit):
+        assert a.shape != b.shape and a.colour != b.colour
