@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from soralab.blocks import TimestepEmbedding, grid_positions, patchify, rotary_angles, sincos, sincos_grid, unpatchify
 from soralab.blocks.clips import LATENT, clip_for, latents, moments, nearest
 from soralab.blocks.dit import Block, initialise
+from soralab.blocks.film_codec import decoded_by
 from soralab.clip import PromptEncoder
 from soralab.diffusion import SAMPLERS, RectifiedFlow, guide, invert
 from soralab.diffusion.process import noise_like, seeded
@@ -165,16 +166,15 @@ def _bounds(lengths: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------- prompt to film
 
 PROCESS = RectifiedFlow()
+DECODER = "sora_full_decoder"  # the autoencoder again; its decoder has seen what the transformer makes
 STEPS, FRESH = 20, 8  # of the sampler, and from how many on noise of its own helps it
 SHIFT, USUAL = 3.0, 48  # of the times of a film of so many tokens (Esser et al. 2403.03206, section 5.3.2)
+MEMORY, EDGE = 9, 5  # frames that an extension remembers, and that a join sees of either film
 
 
 def shift_of(tokens: int) -> float:
     """How far the times of a film of so many tokens are bent towards the noise, which a larger film hides better."""
     return SHIFT * math.sqrt(tokens / USUAL)
-
-
-MEMORY, EDGE = 9, 5  # frames that an extension remembers, and that a join sees of either film
 
 
 def remembered(frames: int, most: int) -> int:
@@ -206,9 +206,10 @@ class FullFilmmaker:
 
     @classmethod
     def load(cls, name: str = "sora_full", device: torch.device | str = "cpu") -> FullFilmmaker:
-        """Load and verify a checkpoint, and the autoencoder that its card names. Raises CheckpointError."""
+        """Load and verify a checkpoint and its card's autoencoder (see `decoded_by`). Raises CheckpointError."""
         sora, card = load_model(name, lambda c: FullSora(config_of(FullConfig, c)), "FullSora", ("autoencoder",))
-        autoencoder, sha = load_autoencoder(first := str(card["autoencoder"])), read_card(first)["sha256"]
+        sha = read_card(first := str(card["autoencoder"]))["sha256"]
+        autoencoder = load_autoencoder(decoded_by(DECODER, first))
         if card.get("autoencoder_sha256", sha) != sha or autoencoder.config.latent != sora.config.channels:
             raise CheckpointError(f"{name} was trained with another {first} than this one: bring that back")
         return cls(sora.to(device), autoencoder.to(device))

@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from soralab.blocks.first_stage import draw, kl_divergence, misfit
+from soralab.files.checkpoints import held_paths, read_card
 
 
 class FilmCodec(nn.Module):
@@ -49,3 +50,11 @@ def autoencoder_loss(model: FilmCodec, film: Tensor, generator: torch.Generator,
     divergence = kl_divergence(mean.float(), logvar.float()).mean() / mean[0].numel()
     psnr = 10 * torch.log10(4 / error.detach().square().mean())
     return misfit(error) + kl * divergence, {"psnr": psnr.item(), "kl": divergence.item()}
+
+
+def decoded_by(decoder: str, first: str) -> str:
+    """The checkpoint that shows a transformer's films: `decoder` where it is held and, by its card, was trained on from
+    the autoencoder `first`; else `first`. Raises CheckpointError where a card is missing or damaged."""
+    own = read_card(first)["sha256"]
+    there = held_paths(decoder)[1].exists() and read_card(decoder).get("autoencoder_sha256") == own
+    return decoder if there else first

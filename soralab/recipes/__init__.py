@@ -22,6 +22,7 @@ RECIPES = {  # checkpoint: the chapter's file, here and in `soralab.experiments`
     "sora_autoencoder": "sora_autoencoder",
     "sora_full": "sora_full",
     "sora_full_autoencoder": "sora_full_autoencoder",
+    "sora_full_decoder": "sora_full_decoder",
     "transformer": "transformer",
     "unet": "unet",
     "unet_denoiser": "unet",

@@ -1,0 +1,86 @@
+"""How the decoder of chapter 16's whole model is trained on: `soralab train sora_full_decoder`.
+
+It begins as the autoencoder that the transformer learned in, and sees films of all sizes that the transformer took
+back (`soralab.recipes.decoder`). They are made once, kind by kind, and kept in runs/NAME/pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor
+
+from soralab import world
+from soralab.files.checkpoints import load_checkpoint, read_card, save_checkpoint
+from soralab.recipes import RUNS, Trained
+from soralab.recipes import decoder as shared
+from soralab.recipes.sora import wordings
+from soralab.recipes.sora_full import KINDS, Kind, encode, first_stage, render, scenes, still
+from soralab.recipes.sora_full import NAME as SORA
+from soralab.sora_full import FullFilmmaker
+from soralab.training import loop
+from soralab.training.profiles import by_profile, device
+from soralab.training.progress import progress
+
+NAME, SEED = "sora_full_decoder", 26
+FILMS = {"9_32x32": (8000, 12), "9_32x48": (500, 1), "9_48x32": (500, 1), "9_32x32_of_18": (600, 1),
+         "17_32x32": (500, 1), "9_48x64": (400, 1), "17_48x64": (150, 1), "1_32x32": (400, 1),
+         "1_48x64": (200, 1)}  # kind: films in its library, and of 20 batches how many it has  # fmt: skip
+TRAINING = replace(shared.TRAINING, steps=2500, seed=SEED)
+
+
+def taken_back(maker: FullFilmmaker, kind: Kind, some: list[world.Scene], film: Tensor, rng: Random) -> Tensor:
+    """The latents of films of a kind, noised and taken back by the whole model: [batch, latent frames, ...]."""
+    z = encode(maker.autoencoder, film, kind.clips).float()
+    told = [wordings(still(scene) if kind.frames == 1 else scene)[1 + (rng.random() < 0.5)] for scene in some]
+    rate = (kind.rate or kind.frames) if kind.frames > 1 else 0
+    nothing = torch.full_like(z, torch.nan)
+
+    def velocity(scale: float):
+        return maker.network(nothing, kind.clips, told, scale, rate)
+
+    return shared.taken_back(velocity, z, rng, maker.shift(z), "ddpm")
+
+
+def pairs(kind: Kind, maker: FullFilmmaker, folder: Path, films: int) -> dict[str, Tensor]:
+    """The first `films` films of a kind's library, and their latents as `taken_back` has them; those that `folder`
+    holds, of the same transformer, are taken from there."""
+    of = {"films": films, "seed": SEED, "sora": read_card(SORA)["sha256"]}
+    path = folder / kind.name
+    mend = f"remove {path}.json, and its films are made again"
+    if path.with_suffix(".json").exists() and read_card(path, mend).get("of") == of:
+        return load_checkpoint(path, mend=mend)[0]
+    source, made, shown = scenes(kind, KINDS.index(kind)), [], []
+    for first in progress(range(0, films, shared.CHUNK), desc=f"taking back {kind.name}", unit="batch"):
+        some = list(islice(source, min(shared.CHUNK, films - first)))
+        film = render(kind, some, first)
+        rng = Random(f"{SEED}/{kind.name}/{first}")
+        made.append(taken_back(maker, kind, some, film, rng).cpu().half())
+        shown.append(shared.to_bytes(film))
+    found = {"latents": torch.cat(made), "film": torch.cat(shown)}
+    save_checkpoint(path, found, {"of": of})
+    return found
+
+
+def train(name: str = NAME, steps: int | None = None) -> Trained:
+    """Train the decoder, or go on with it, in runs/NAME."""
+    torch.manual_seed(SEED)
+    full, maker = TRAINING.steps, FullFilmmaker.load(SORA, device())
+    model, config = first_stage(), replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
+    few = by_profile(smoke=4, laptop=None, gpu=None)
+    kinds = [(kind, *FILMS[kind.name]) for kind in KINDS if kind.name in FILMS]
+    libraries = [pairs(kind, maker, RUNS / name / "pairs", few or films) for kind, films, _ in kinds]
+    batches = shared.Pairs(libraries, [share for _, _, share in kinds], SEED)
+    result = loop.train(model, shared.loss, batches, config, RUNS / name, parameters=shared.parameters(model))
+    result.ema.copy_to(model)
+    return Trained.of(model, model.config, result, data_seed=SEED, **_of())
+
+
+def _of() -> dict[str, str]:
+    """What the decoder reads: the latents of this autoencoder, written by this transformer."""
+    card = read_card(SORA)
+    return {"autoencoder_sha256": card["autoencoder_sha256"], "sora_sha256": card["sha256"]}
