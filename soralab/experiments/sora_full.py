@@ -7,9 +7,11 @@ and writes that on its card.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from soralab.blocks.film_codec import decoded_by
 from soralab.experiments import sora_full_abilities as abilities
 from soralab.experiments.sora_full_scores import ASKED, measure, percent, shares, true_films
 from soralab.figures.curves import wilson
@@ -17,18 +19,21 @@ from soralab.files.atomic import kept
 from soralab.files.checkpoints import BEGUN, load_checkpoint, save_checkpoint
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.sora_full import NAME, begun, first_stage
-from soralab.sora_full import FullFilmmaker
+from soralab.sora_full import DECODER, FullFilmmaker
 from soralab.training.profiles import by_profile, device
+from soralab.walt import load_autoencoder
 
 STRENGTHS, FEW = (0.6, 0.7, 0.8), (4, 8)  # of edits; steps of the sampler in the place of 20
 PLAIN = "simple, without fresh noise"  # as DPM-Solver++ goes, in as many steps as the usual sampler
+FIRST = "simple, by the first decoder"  # that of the autoencoder, which saw true films alone
 TRUE = "true films, "  # before a kind of prompt: what the referee reads in the world's own films of it
 
 
 def metrics(name: str, trained: Trained, folder: Path | None = None) -> dict[str, dict]:
     """The card's: for each kind of prompt and each ability {what: [films right, films]}. What is measured is kept in
     runs/NAME/metrics_STEPS_FILMS, so that a measuring which is stopped goes on."""
-    maker, count = FullFilmmaker(trained.model, first_stage().to(device())), by_profile(smoke=2, laptop=200, gpu=400)
+    autoencoder = load_autoencoder(decoded_by(DECODER, str(trained.card["autoencoder"]))).to(device())
+    maker, count = FullFilmmaker(trained.model, autoencoder), by_profile(smoke=2, laptop=200, gpu=400)
     folder = folder or RUNS / name / f"metrics_{trained.card['steps']}_{count}"
     found = {}
     for title, work in work_on(maker, count).items():
@@ -46,6 +51,7 @@ def work_on(maker: FullFilmmaker, count: int) -> dict:
     work |= {f"simple, in {steps} steps": partial(measure, maker, "simple", count, steps=steps) for steps in FEW}
     work |= {
         PLAIN: partial(measure, maker, "simple", count, sampler="dpm_solver_pp"),
+        FIRST: lambda: measure(replace(maker, autoencoder=first_stage().to(device())), "simple", count),
         "brought to life": partial(abilities.animated, maker, some),
         "extended": partial(abilities.extended, maker, some, False),
         "extended backwards": partial(abilities.extended, maker, some, True),
