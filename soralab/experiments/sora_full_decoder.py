@@ -81,13 +81,17 @@ def taken_back(maker: FullFilmmaker, scenes: list[world.Scene], t: float, seed: 
 
 
 def table(found: dict[str, dict], films: int) -> str:
-    """A line for each decoder: what is right at each of TIMES, in percent; the last with its 95 % interval."""
-    wide, lines = max(map(len, found)) + 1, []
-    lines.append(f"{'noised to':{wide}s}" + "".join(f"{t:6g}" for t in TIMES))
+    """A line for each decoder: what is right at each of TIMES, in percent, the last with its 95 % interval; and of the
+    last films, in percent, how many show each of SHAPES."""
+    wide, columns = max(map(len, found)) + 1, "".join(f"  {which}" for which in SHAPES)
+    lines = [f"{'noised to':{wide}s}" + "".join(f"{t:6g}" for t in TIMES) + f"{'':10s}  shape{columns}"]
     for whose, rows in found.items():
         low, high = wilson(rows["right"][-1], films)
+        interval = f"  ({100 * low:.0f}\u2013{100 * high:.0f})"
         shares = "".join(f"{100 * right / films:6.0f}" for right in rows["right"])
-        lines.append(f"{whose:{wide}s}{shares}  ({100 * low:.0f}\u2013{100 * high:.0f})")
+        shapes = zip(rows["shapes"], SHAPES, strict=True)
+        shapes = "".join(f"{100 * many / films:{len(which) + 2}.0f}" for many, which in shapes)
+        lines.append(f"{whose:{wide}s}{shares}{interval:10s}{'':7s}{shapes}")
     return "\n".join(lines)
 
 
