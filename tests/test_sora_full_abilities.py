@@ -200,15 +200,18 @@ def test_all_abilities_compute_on_the_card():
 def test_what_is_measured_is_kept_and_told_in_a_table(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(sora_full, "work_on", lambda maker, count: {"a, b": lambda: calls.append(1) or {"all": [3, 4]}})
-    monkeypatch.setattr(sora_full, "first_stage", lambda: torch.nn.Identity())
+    monkeypatch.setattr(sora_full, "decoded_by", lambda decoder, first: f"{decoder} of {first}")
+    monkeypatch.setattr(sora_full, "load_autoencoder", lambda name: torch.nn.Identity())
+    hashes = {"sora_full_decoder of one": "1" * 64, "sora_full_decoder of another": "2" * 64}
+    monkeypatch.setattr(sora_full, "read_card", lambda name: {"sha256": hashes[name]})
     monkeypatch.setattr(sora_full, "RUNS", tmp_path)
-    for steps in (5, 5, 6):  # of a model that was trained on, anew
-        trained = SimpleNamespace(model=None, card={"steps": steps})
+    for steps, first in ((5, "one"), (5, "one"), (6, "one"), (6, "another")):  # trained on, or shown by another: anew
+        trained = SimpleNamespace(model=None, card={"steps": steps, "autoencoder": first})
         assert sora_full.metrics("sora_full", trained) == {"a, b": {"all": [3, 4]}}
-    assert len(calls) == 2
+    assert len(calls) == 3
     monkeypatch.setenv("SORALAB_PROFILE", "laptop")  # of more films, anew
     sora_full.metrics("sora_full", trained)
-    assert len(calls) == 3
+    assert len(calls) == 4
     assert "a, b" in (line := sora_full.table({"a, b": {"all": [3, 4]}})) and "of 4: all 75 (30\u201395)" in line
 
 
@@ -232,11 +235,23 @@ def test_true_films_stand_beside_every_kind_of_prompt():
         assert found["all"] == [8, 8] and list(work)[list(work).index(kind) + 1] == f"{sora_full.TRUE}{kind}"
 
 
+def test_the_first_decoder_shows_the_same_films(monkeypatch):
+    """The row that tells what the decoder of its own is worth: all else is the same."""
+    maker, plain, asked = tiny_filmmaker(), torch.nn.Identity(), []
+    monkeypatch.setattr(sora_full, "first_stage", lambda: plain)
+    monkeypatch.setattr(sora_full, "measure", lambda *a, **options: asked.append((*a, options)))
+    sora_full.work_on(maker, 8)[sora_full.FIRST]()
+    ((other, kind, count, options),) = asked
+    assert other.autoencoder is plain and other.sora is maker.sora and (kind, count, options) == ("simple", 8, {})
+
+
 def test_what_the_repository_holds_is_measured_and_its_card_says_so(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sora_full, "BEGUN", tmp_path)
     monkeypatch.setattr(sora_full, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(sora_full, "begun", lambda: (tiny_filmmaker().sora, {}))
-    monkeypatch.setattr(sora_full, "first_stage", lambda: tiny_filmmaker().autoencoder)
+    monkeypatch.setattr(sora_full, "decoded_by", lambda decoder, first: first)
+    monkeypatch.setattr(sora_full, "load_autoencoder", {"x": (own := tiny_filmmaker().autoencoder)}.get)
+    monkeypatch.setattr(sora_full, "read_card", lambda name: {"sha256": "0123456789"})
     seen = []
     monkeypatch.setattr(sora_full, "work_on", lambda maker, count: {"a": lambda: seen.append(maker) or {"all": [3, 4]}})
     weights = {"weight": torch.randn(3, 4)}
@@ -246,7 +261,8 @@ def test_what_the_repository_holds_is_measured_and_its_card_says_so(monkeypatch,
     after, card = load_checkpoint(tmp_path / "sora_full")
     torch.testing.assert_close(after["weight"], before["weight"], rtol=1e-6, atol=0)
     assert card["metrics"] == {"a": {"all": [3, 4]}} and card["steps"] == 7 and not seen[0].sora.training
-    assert "of 4: all 75" in capsys.readouterr().out and (tmp_path / "runs" / "sora_full" / "metrics_7_2").is_dir()
+    assert "of 4: all 75" in capsys.readouterr().out and seen[0].autoencoder is own
+    assert (tmp_path / "runs" / "sora_full" / "metrics_7_2_01234567").is_dir()
 
 
 @pytest.mark.parametrize("run", [("latents", "v", "x"), ("pixels", "eps", "v")])

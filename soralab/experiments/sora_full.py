@@ -16,7 +16,7 @@ from soralab.experiments import sora_full_abilities as abilities
 from soralab.experiments.sora_full_scores import ASKED, measure, percent, shares, true_films
 from soralab.figures.curves import wilson
 from soralab.files.atomic import kept
-from soralab.files.checkpoints import BEGUN, load_checkpoint, save_checkpoint
+from soralab.files.checkpoints import BEGUN, load_checkpoint, read_card, save_checkpoint
 from soralab.recipes import RUNS, Trained
 from soralab.recipes.sora_full import NAME, begun, first_stage
 from soralab.sora_full import DECODER, FullFilmmaker
@@ -31,10 +31,11 @@ TRUE = "true films, "  # before a kind of prompt: what the referee reads in the 
 
 def metrics(name: str, trained: Trained, folder: Path | None = None) -> dict[str, dict]:
     """The card's: for each kind of prompt and each ability {what: [films right, films]}. What is measured is kept in
-    runs/NAME/metrics_STEPS_FILMS, so that a measuring which is stopped goes on."""
-    autoencoder = load_autoencoder(decoded_by(DECODER, str(trained.card["autoencoder"]))).to(device())
-    maker, count = FullFilmmaker(trained.model, autoencoder), by_profile(smoke=2, laptop=200, gpu=400)
-    folder = folder or RUNS / name / f"metrics_{trained.card['steps']}_{count}"
+    runs/NAME/metrics_STEPS_FILMS_DECODER, so that a measuring which is stopped goes on."""
+    shows = decoded_by(DECODER, str(trained.card["autoencoder"]))
+    maker = FullFilmmaker(trained.model, load_autoencoder(shows).to(device()))
+    count, by = by_profile(smoke=2, laptop=200, gpu=400), read_card(shows)["sha256"][:8]
+    folder = folder or RUNS / name / f"metrics_{trained.card['steps']}_{count}_{by}"
     found = {}
     for title, work in work_on(maker, count).items():
         found[title] = kept(folder / f"{title.replace(' ', '_').replace(',', '')}.json", work)

@@ -83,7 +83,7 @@ def taken_back(maker: FullFilmmaker, scenes: list[world.Scene], t: float, seed: 
 def table(found: dict[str, dict], films: int) -> str:
     """A line for each decoder: what is right at each of TIMES, in percent, the last with its 95 % interval; and of the
     last films, in percent, how many show each of SHAPES."""
-    wide, columns = max(map(len, found)) + 1, "".join(f"  {which}" for which in SHAPES)
+    wide, columns = max(map(len, ("noised to", *found))) + 1, "".join(f"  {which}" for which in SHAPES)
     lines = [f"{'noised to':{wide}s}" + "".join(f"{t:6g}" for t in TIMES) + f"{'':10s}  shape{columns}"]
     for whose, rows in found.items():
         low, high = wilson(rows["right"][-1], films)

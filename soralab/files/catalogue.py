@@ -16,7 +16,7 @@ IN_TRAINING = ("sora_full", "sora_full_decoder")
 """Those whose recipe stands and whose training is not done: neither card nor tensors yet."""
 IN_EIGHT_BITS = (
     "imagen_base", "imagen_space", "imagen_student", "imagen_time", "llava", "make_a_video", "make_a_video_prior",
-    "make_a_video_space", "recaptioning", "recaptioning_expander", "sora_full", "sora_full_autoencoder", "sora_full_decoder",
-    "transformer", "vivit",
+    "make_a_video_space", "recaptioning", "recaptioning_expander", "sora_full", "sora_full_autoencoder",
+    "sora_full_decoder", "transformer", "vivit",
 )  # fmt: skip
 """Those whose matrices and kernels are stored in a byte a weight: they are measured as they are stored."""
