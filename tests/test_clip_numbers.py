@@ -90,3 +90,36 @@ def test_what_is_said_of_photographs():
     hits = [round(found["pool"] * found["new"][way]) for way in ("text of picture", "picture of text")]
     assert (found["pool"], hits) == (60, [3, 2])
     assert "Of the 60 new photographs three find their text and two are found by it, where luck would" in prose()
+
+
+def cell_of(start: str) -> tuple[str, str]:
+    """A code cell of the page: its source and what it printed."""
+    cells = json.loads((ROOT / "notebooks" / "04_clip.ipynb").read_text(encoding="utf-8"))["cells"]
+    cell, = (cell for cell in cells if cell["id"].startswith(start))
+    return "".join(cell["source"]), "".join(part for output in cell["outputs"] for part in output.get("text", ()))
+
+
+def test_what_the_model_had_before_any_text_was_exchanged():
+    own, after = (CARD["metrics"]["binding"]["colours"], CARD["metrics"]["exchanged texts"]["with exchanged texts"])
+    assert default(clip_scores.binding, "count") == default(clip_binding.exchanged, "count") == 500
+    assert f"the model had {own:.1%} of the same five hundred".replace("%", " %") in prose()
+    assert sum(share < own for share in after["colours"]) == 1 and "One seed of three ends below that" in prose()
+    assert f"the shipped model      colours {own:.1%}\n" in cell_of("d13771d4")[1]
+
+
+def test_what_is_left_of_the_loss_without_twins():
+    wrong, right = (float(loss) for loss in re.findall(r"loss ([\d.]+)", cell_of("0fdc2a01")[1]))
+    assert f"Half of it: {right:.2f} of {wrong:.2f} are left" in prose() and 0.45 < right / wrong < 0.55
+
+
+def test_what_is_said_of_three_ways_to_say_a_class():
+    source, printed = cell_of("7502c381")
+    ways = re.findall(r'"([^"]*)"', source.splitlines()[0])
+    new = [way for way in ways if way not in still_captions.TEMPLATES]
+    assert len(ways) == 3 and len(new) == 2 and "Two of these three were in no text of training" in prose()
+    assert "a nice {}".format("a red circle") in prose() and "a nice {}" in new
+    cells = json.loads((ROOT / "notebooks" / "04_clip.ipynb").read_text(encoding="utf-8"))["cells"]
+    cell, = (cell for cell in cells if 'title="Right among 48 classes"' in "".join(cell["source"]))
+    page, = re.findall(r"all templates averaged ([\d.]+) %", "".join(cell["outputs"][0]["data"]["text/plain"]))
+    own, = re.findall(r"your ensemble: ([\d.]+)% of 1,000", printed)
+    assert f"The page's templates reach {page} % of the same frames" in prose() and float(own) < float(page)

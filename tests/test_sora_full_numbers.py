@@ -200,6 +200,7 @@ def test_what_the_whole_model_s_abilities_say(said, found):
             of(found, "brought to life", "seam")),
     ):
         assert sentence in said, sentence
+    assert said.count("of fifty pictures that it brings to life") == 1
     both = sorted(int(of(found, title, "both")) for title in found if title.startswith("edited"))
     assert len(both) == 6 and f"it is there in {both[0]} to {both[-1]} %. All six are above the 85" in said
     lows = [wilson(*found[title]["both"])[0] for title in found if title.startswith("edited")]

@@ -113,10 +113,11 @@ def over_seeds(rows: Sequence[Mapping], column: str) -> str:
 
 def table(found: Mapping) -> str:
     """The page's table of the four ways."""
-    lines = [f"{'':16s}{'million adds':>14s}{'thousand weights':>18s}{'loss on unseen films':>28s}{'pairing':>9s}"]
+    lines = [f"{'':16s}{'million multiply-adds':>23s}{'thousand weights':>18s}{'loss on unseen films':>28s}"
+             f"{'pairing':>9s}"]  # fmt: skip
     for way, rows in found["conditioning"].items():
         heard = mean(row["marks"][-1]["pairing"] for row in rows)
-        lines.append(f"{way:16s}{rows[0]['multiply-adds'] / 1e6:14.1f}{rows[0]['parameters'] / 1e3:18.0f}"
+        lines.append(f"{way:16s}{rows[0]['multiply-adds'] / 1e6:23.1f}{rows[0]['parameters'] / 1e3:18.0f}"
                      f"{over_seeds(rows, 'held'):>28s}{heard:9.1f}")  # fmt: skip
     return "\n".join(lines)
 

@@ -93,8 +93,9 @@ EXERCISE = Exercise(
     minutes=10,
     statement="""
         The measure of the section above, *recall@1*, in both directions: for each picture, is the nearest of all texts
-        a right one? For each text, is the nearest of all pictures? A number k is not the question. Two pictures of the
-        same thing have the same text, and a model that finds the other one's has read both rightly.
+        a right one? For each text, is the nearest of all pictures? What is found for picture k need not be text number
+        k. Two pictures of the same thing have the same text, and a model that finds the other one's has read both
+        rightly.
         """,
     hints=(
         "One table of cosines answers both questions. Which axis is which?",

@@ -11,16 +11,16 @@ from soralab.workbook.task import Case, Exercise, Mistake
 
 
 def stub(x: Tensor, t: float, known: Tensor, noise: Tensor) -> Tensor:
-    """x [batch, time, channel, height, width] at time t with what is known of it in its place; another tensor.
+    """x [batch, time, channel, height, width] at time t with what is known of it in its place.
 
-    known [batch, k, channel, height, width] are the first k latents of the film, clean; noise, of the same shape, is
-    the noise that was drawn for them. t runs from 1 (noise) to 0 (film).
+    Returns a new tensor; x stays as it is. known [batch, k, channel, height, width] are the first k latents of the
+    film, clean; noise, of the same shape, is the noise that was drawn for them. t runs from 1 (noise) to 0 (film).
     """
     raise NotImplementedError
 
 
 def solution(x: Tensor, t: float, known: Tensor, noise: Tensor) -> Tensor:
-    """x [batch, time, channel, height, width] at time t with what is known of it in its place; another tensor."""
+    """x [batch, time, channel, height, width] at time t with what is known of it in its place: a new tensor."""
     there = (1 - t) * known + t * noise
     return torch.cat([there, x[:, known.shape[1] :]], dim=1)
 

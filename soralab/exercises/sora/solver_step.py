@@ -39,7 +39,7 @@ def cases() -> Iterator[Case]:
 
     x, x0, past = three(1, 1)
     yield Case((x, x0, 1.0, 0.9, None, None), "the first step, from pure noise")
-    yield Case((x, x0, 0.9, 0.8, past, 1.0), "the second step: at t = 1 the level is minus infinity")
+    yield Case((x, x0, 0.9, 0.8, past, 1.0), "the second step: at t = 1 log((1 - t) / t) is minus infinity")
     yield Case((x, x0, 0.1, 0.0, past, 0.3), "the last step, to s = 0")
     yield Case((x, x0, 1.0, 0.0, None, None), "one step for all")
     for _ in range(4):
@@ -122,13 +122,14 @@ EXERCISE = Exercise(
         $$x_s = \\frac{s}{t}\\,x_t + \\Big(1 - \\frac{s}{t}\\Big)\\,x_0 .$$
 
         But that guess moves as the noise falls. So look where it was one step ago, and put in place of $x_0$ the value
-        it will have **half a step from now** if it goes on moving as it did. What it moves along evenly is not $t$ but
-        the noise level $\\lambda = \\log\\big((1 - t)/t\\big)$: measure both steps in that. Where $\\lambda$ is
-        infinite (a step to $s = 0$, a past at $t = 1$) nothing can be extrapolated: take $x_0$ as it is.
+        it will have **half a step from now** if it goes on moving as it did. The guess moves more evenly in *film
+        against noise*, $\\lambda = \\log\\big((1 - t)/t\\big)$, than in $t$: measure both steps in that. ($\\lambda$
+        grows as the noise falls.) Where it is infinite (a step to $s = 0$, a past at $t = 1$) nothing can be
+        extrapolated: take $x_0$ as it is.
         """,
     hints=(
-        "Two points of a straight line are known: x0 at the level of t, x0_past at the level of t_past. Where is the "
-        "line half-way between the levels of t and s?",
+        "With level(t) = log((1 - t) / t), two points of a straight line are known: x0 at level(t), x0_past at "
+        "level(t_past). Where is the line half-way between level(t) and level(s)?",
         "With h = level(s) - level(t) and h_past = level(t) - level(t_past): go on from x0 by h / 2 times the slope "
         "(x0 - x0_past) / h_past.",
         "goal = x0 + h / (2 h_past) (x0 - x0_past), unless x0_past is None, s == 0 or t_past == 1; then the formula "
@@ -144,8 +145,8 @@ EXERCISE = Exercise(
                                  "of the noise is still there."),
         "first_order": Mistake(first_order, "you never look back: that is Euler's method. x0_past says where the guess "
                                "was one step ago."),
-        "in_plain_time": Mistake(in_plain_time, "you measure the steps in t. Near the end t hardly changes while the "
-                                 "noise level changes a lot: measure both in log((1 - t) / t)."),
+        "in_plain_time": Mistake(in_plain_time, "you measure the steps in t. Near the end t hardly changes while "
+                                 "log((1 - t) / t) changes a lot: measure both in that."),
         "in_plain_time_to_the_end": Mistake(in_plain_time_to_the_end, "you measure the steps in t, where nothing is "
                                             "infinite, so that you never meet the two exceptions either. Measure both "
                                             "in log((1 - t) / t)."),
