@@ -237,7 +237,7 @@ def test_how_the_whole_models_things_fall_and_come_out(said):
     before = there(found[HIDDEN][experiment.OURS]["kept"])
     small = f"where the small one kept it in {int(before.sum())} of {len(before)}"
     assert f"kept in {kept} of {went} films, {small}" in said
-    assert wilson(kept, went)[1] > before.mean() and "cannot tell the two models apart" in said
+    assert wilson(kept, went)[1] < before.mean() and "Behind the wall the whole model is worse" in said
     shape, late = int(rows[HIDDEN]["same_shape"].sum()), went - int(rows[HIDDEN]["on_time"].sum())
     assert f"the shape is the same in {shape}, and {late} things are early, late or gone" in said
 

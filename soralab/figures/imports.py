@@ -76,7 +76,7 @@ def made_of(files: Mapping[str, str], alt: str | None = None) -> Picture:
         says = (f"{path} takes from " + "; ".join(f"chapter {number:02d} {', '.join(names)}"
                 for number, names in chapters.items()) for path, chapters in taken.items())  # fmt: skip
         alt = "Chapters, and the files that are made of them, read from the imports. " + ". ".join(says) + "."
-    return picture(_draw(files, taken), alt, colours=48)
+    return picture(_draw(files, taken), alt, colours=24)
 
 
 @matplotlib.rc_context(style.STYLE)

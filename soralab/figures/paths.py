@@ -73,7 +73,7 @@ def marginal_paths(alt: str | None = None) -> Picture:
             f"{POINTS[0]}, and they bend: that from {near:.2f} first sinks to {way[turn, 6]:.2f}, at t = "
             f"{times[turn]:.2f}, and then rises. One step from any noise would end at 0, where there is no film."
         )
-    return picture(_draw(starts, times, way), alt, colours=64)
+    return picture(_draw(starts, times, way), alt, colours=32)
 
 
 @matplotlib.rc_context(style.STYLE)

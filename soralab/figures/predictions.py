@@ -26,7 +26,7 @@ def prediction_errors(found: Mapping, alt: str | None = None) -> Picture:
             for place in PLACES for kind in NAMES}  # fmt: skip
     if not any(runs.values()):
         raise ValueError(f"found has the runs {sorted(found['runs'])}; it takes such as latents_v_in_x")
-    return picture(_draw(found["times"], runs), alt or _said(found["times"], runs), colours=64)
+    return picture(_draw(found["times"], runs), alt or _said(found["times"], runs), colours=32)
 
 
 @matplotlib.rc_context(style.STYLE)
