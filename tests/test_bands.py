@@ -182,6 +182,46 @@ def test_one_stretch_outside_is_no_fault(band):
     assert figures.inside_band(log, band) == 1
 
 
+def rarer(log, count):
+    """A log's loss alone, at `count` of its lines evenly to the last."""
+    keep = np.linspace(len(log["step"]) / count, len(log["step"]), count).astype(int) - 1
+    return {key: log[key][keep] for key in ("step", "loss")}
+
+
+@pytest.mark.parametrize("known", [2, 5, 9])
+def test_a_band_of_sparse_logs_calls_no_run_right_and_tells_one_that_is_far_off(known):
+    rng = np.random.default_rng(11)
+    sparse = Band.of([rarer(run_of(rng), known) for _ in range(6)])
+    assert np.isfinite(sparse.mean).sum() == np.isfinite(sparse.limits()[0]).sum() == known
+    log = run_of(rng)
+    for run in (log, rarer(log, known)):
+        said = verdict(run, sparse)
+        assert said.right is None and said.share == figures.inside_band(run, sparse) >= 0.8
+        assert f"cannot tell; the band's runs were logged in {known} of 20 stretches" in str(said)
+    wrong = verdict(log | {"loss": 100 * log["loss"]}, sparse)
+    assert wrong.right is False and wrong.share == 0 and f"(0 of {known} stretches" in str(wrong)
+    picture = figures.loss_curve(log, sparse)
+    assert "cannot tell" in picture.alt and picture.data != figures.loss_curve(log).data
+    elsewhere = {key: log[key][20:26] for key in ("step", "loss")}  # steps 42 to 52
+    if known == 2:  # logged at 100 and 200: nothing to compare
+        assert verdict(elsewhere, sparse).right is None and math.isnan(verdict(elsewhere, sparse).share)
+
+
+def test_a_band_that_lacks_a_few_stretches_judges_by_the_others():
+    """As logged every 20 steps of 200 to the half, and densely from there."""
+    rng = np.random.default_rng(12)
+
+    def gaps(log):
+        keep = (log["step"] > 100) | (log["step"] % 20 == 0)
+        return {key: log[key][keep] for key in ("step", "loss")}
+
+    band = Band.of([gaps(run_of(rng)) for _ in range(6)])
+    assert np.isnan(band.mean).sum() == 5
+    said, slow = verdict(run_of(rng), band), verdict(run_of(rng, rate=0.1), band)
+    assert said.right and "15 of 15 stretches" in str(said)
+    assert slow.right is False and re.search("the loss falls about (9|10) times too slowly", str(slow))
+
+
 def test_stretches_are_means_of_the_logarithm():
     step = np.arange(1.0, 101)
     log = {"step": step, "loss": np.exp(step)}

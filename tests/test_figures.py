@@ -492,7 +492,10 @@ def test_nothing_to_draw_is_refused_by_name():
 
 
 def test_the_same_input_gives_the_same_bytes():
-    film, run = moving_disc(4), run_of([3, 2, 1])
+    film, run = moving_disc(4), run_of(np.geomspace(3, 1, 21))
+    assert "Verdict at step 200: right so far" in figures.loss_curve(run, [run, run]).alt
+    few = run_of([3, 2, 1])
+    assert "step 20: cannot tell; the band's runs were logged in 2 of 20" in figures.loss_curve(few, [few, few]).alt
     for draw in (
         lambda: figures.show_films(film[None], ["a"]),
         lambda: figures.film_strip(film, "a"),

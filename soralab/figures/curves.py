@@ -160,10 +160,11 @@ def _draw_samples(axes, samples: Mapping, lines: list[str]) -> str:
 
 
 def _draw_band(axes, band: Band) -> None:
-    middle = (np.arange(STRETCHES) + 0.5) * band.steps / STRETCHES
-    low, high = (np.exp(edge) for edge in band.limits())
+    known = np.isfinite(band.mean)  # a line through the stretches that were logged, where others were not
+    middle = ((np.arange(STRETCHES) + 0.5) * band.steps / STRETCHES)[known]
+    low, high = (np.exp(edge[known]) for edge in band.limits())
     axes.fill_between(middle, low, high, color=style.FAINT, alpha=0.7, linewidth=0, label="right runs")
-    axes.plot(middle, np.exp(band.mean), color=style.MUTED, linewidth=1.2, linestyle="--", label="their mean")
+    axes.plot(middle, np.exp(band.mean[known]), color=style.MUTED, linewidth=1.2, linestyle="--", label="their mean")
 
 
 def _means(run: Log, band: Band, key: str) -> tuple[np.ndarray, np.ndarray]:
