@@ -2,10 +2,12 @@
 legible."""
 
 import base64
+import hashlib
 import io
 import itertools
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 import matplotlib.text
@@ -15,7 +17,7 @@ import torch
 from PIL import Image
 
 from soralab import figures
-from soralab.figures import curves, diagrams, four_blocks, strip, style
+from soralab.figures import curves, diagrams, four_blocks, pictures, strip, style
 from soralab.figures.films import _padded
 from soralab.figures.grids import GAP, MARGIN, lay_out
 from soralab.figures.pictures import RAMP, Board
@@ -215,6 +217,25 @@ def test_a_film_can_be_stopped_without_a_script():
     assert getattr(still, "n_frames", 1) == 1 and still.width > 3 * 32
     other = figures.show_films(moving_disc(4)[None], ["a red circle"])
     assert Page(other.html())["details"][0]["name"] != playing["name"], "another film on the page is not closed"
+
+
+def test_what_is_shown_twice_on_a_page_has_two_names_and_the_same_ones_in_each_run(monkeypatch):
+    """Each film is stopped by its own fold, and each figure's script finds its own box. A first showing is named by
+    its bytes alone, as in the notebooks that are there."""
+    film = figures.show_films(moving_disc(3)[None], ["a red circle"])
+    sliders = figures.explorer(states(2, 1, 1, 3, 4, 4), {"t": (1, 0)}, "Noise.")
+
+    def page():
+        monkeypatch.setattr(pictures, "SHOWN", Counter())
+        html = [shown._repr_mimebundle_()["text/html"] for shown in (film, sliders, film, sliders, film)]
+        films = [Page(text)["details"] for text in html[::2]]
+        assert all(playing["name"] == stopped["name"] for playing, stopped in films)
+        boxes = [Page(text)["div"][0]["id"] for text in html[1::2]]
+        assert all(f'getElementById("{box}")' in text for box, text in zip(boxes, html[1::2], strict=True))
+        return [playing["name"] for playing, _ in films], boxes
+
+    first, second = (f"film-{hashlib.sha256(shown.data).hexdigest()[:8]}" for shown in (film, sliders))
+    assert page() == page() == ([first, f"{first}_2", f"{first}_3"], [second, f"{second}_2"])
 
 
 def test_a_stopped_film_of_several_sizes_shows_each_at_its_size():

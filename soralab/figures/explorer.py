@@ -7,7 +7,6 @@ trusted yet, a code host), the whole picture stands there with its words, and sa
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from html import escape
 
 import numpy as np
 
-from soralab.figures.pictures import encode, nearest, palette, to_array, to_pixels
+from soralab.figures.pictures import encode, named, nearest, palette, to_array, to_pixels
 
 COLOURS = 96  # of the picture's palette
 PAPER = 251  # grey between the parts
@@ -85,7 +84,7 @@ class Explorer:
 
     def html(self) -> str:
         """The figure as HTML: the picture of all states with its words, and the script that makes sliders of it."""
-        name = f"film-{hashlib.sha256(self.data).hexdigest()[:8]}"
+        name = named(self.data)
         source = base64.b64encode(self.data).decode("ascii")
         script = SCRIPT.replace("NAME", name).replace("OPTIONS", json.dumps(self.options).replace("<", "\\u003c"))
         return (

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -23,6 +24,7 @@ from soralab.figures import style
 SLACK = 1e-3  # pixels may leave [-1, 1] by rounding, no further
 RAMP = 8  # grey steps between paper and ink at the palette's start: what smooth type needs
 COLOURS = 120  # palette entries left for pixels
+SHOWN: Counter = Counter()  # how often this kernel has shown each film
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Picture:
         if self.strip is None:
             return image
         # Of details that share a name one is open at a time: opening the frames stops the film.
-        name = f"film-{hashlib.sha256(self.data).hexdigest()[:8]}"
+        name = named(self.data)
         return (
             f'<details name="{name}" open><summary>film</summary>{image}</details>\n'
             f'<details name="{name}"><summary>stopped: its frames side by side</summary>{self.strip.html()}</details>'
@@ -66,6 +68,17 @@ class Picture:
         """Write the PNG bytes to `path`. Raises OSError where the folder cannot be written."""
         with open(path, "wb") as file:
             file.write(self.data)
+
+
+def named(data: bytes) -> str:
+    """A name on the page for what has these bytes: "film-0a1b2c3d", and where it is shown again "film-0a1b2c3d_2".
+
+    The same whenever a notebook runs from its top. Two of one name would be one to the page: of two films one would
+    shut the other, of two figures with sliders one would have none.
+    """
+    name = f"film-{hashlib.sha256(data).hexdigest()[:8]}"
+    SHOWN[name] += 1
+    return name if SHOWN[name] == 1 else f"{name}_{SHOWN[name]}"
 
 
 def picture(fig, alt: str, colours: int = 96) -> Picture:
