@@ -362,6 +362,39 @@ def test_export_and_name(path, capsys):
     assert "does not exist" in refused(capsys, "progress", "--export", "missing/mine.json")
 
 
+@pytest.mark.parametrize("where, says", [
+    ("missing/x.json", "does not exist"), ("diary.json", "is no record"), (".", "is not a regular file"),
+])  # fmt: skip
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_export_that_fails_gives_no_other_name(path, capsys, where, says, damaged):
+    progress.write("own.json", Record("ada", {CROP: Entry(None, 2)}))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"{" if damaged else open("own.json", "rb").read())
+    open("diary.json", "w").close()
+    before = path.read_bytes()
+    assert says in refused(capsys, "progress", "--name", "Bo", "--export", where)
+    assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
+
+
+def test_a_name_that_cannot_be_recorded_is_not_exported(path, capsys, monkeypatch):
+    progress.write("x.json", Record("before"))
+    path.parent.parent.mkdir()
+    path.parent.write_text("a file where the folder should be")
+    assert "a file is in the way" in refused(capsys, "progress", "--name", "Bo", "--export", "x.json")
+    assert progress.read("x.json") == Record("before") and os.listdir() == ["x.json"]
+
+
+def test_a_damaged_record_is_kept_where_a_new_one_is_exported(path, capsys):
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    assert main(["progress", "--name", "Bo", "--export", "x.json"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "x.json: the record of Bo\n" and "it is kept as progress.damaged-1.json" in err
+    assert progress.read("x.json") == progress.own_record() == Record("Bo")
+    path.write_text("{")
+    assert "mend it" in refused(capsys, "progress", "--export", "x.json")
+
+
 def test_a_name_before_any_exercise(path, capsys):
     assert said(capsys, "progress", "--name", "Bo").startswith("Bo: 0 of 3")
     crop().check(mine)
