@@ -431,6 +431,28 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_training(here, capsys, 
     assert litter(here) == ["file.txt"]
 
 
+@pytest.mark.parametrize("more", [[], ["--folder", "one/two"], ["--folder", "there/two"]])
+@pytest.mark.parametrize("refusal", ["profile", "stream", "recipe"])
+def test_a_training_that_is_refused_leaves_no_folder(here, capsys, monkeypatch, short_training, more, refusal):
+    (here / "there").mkdir()
+    monkeypatch.setattr(short_training, "loss", lambda *_: pytest.fail("it trained"))
+    command = ["train", "sora_autoencoder", *more]
+    if refusal == "stream":
+        (here / "there" / "a.tar").write_bytes(b"none")
+        command += ["--stream", "there"]
+    elif refusal == "profile":
+        monkeypatch.setenv("SORALAB_PROFILE", "desktop")
+    else:  # what a recipe finds out itself
+
+        def refuse(*_, **__):
+            raise OSError("another training runs there")
+
+        monkeypatch.setattr(short_training, "train", refuse)
+    before = litter(here)
+    refused(capsys, *command)
+    assert litter(here) == before
+
+
 def test_a_disk_that_is_full_while_training(here, capsys, monkeypatch, short_training):
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
