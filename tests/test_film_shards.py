@@ -134,6 +134,17 @@ def test_damage_is_named(tmp_path, folder):
         FilmShards(folder, 1, 12, 32)(0)
 
 
+@pytest.mark.parametrize("where", ["missing", "a.tar"])
+def test_a_folder_that_there_is_not_is_told_as_missing(tmp_path, monkeypatch, capsys, where):
+    monkeypatch.chdir(tmp_path)
+    Path("a.tar").touch()
+    for name in ("sora_autoencoder", "sora_pixels"):
+        assert main(["train", name, "--stream", where]) == 2
+        line = capsys.readouterr().err
+        assert line == f"soralab: stream is {where}, and there is no such folder: name one with .tar files of films\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
+
+
 def test_words_that_nobody_knows_are_refused_before_the_training(tmp_path):
     write(tmp_path, [(FILMS[0], TEXTS[0]), (FILMS[1], "a small green zebra gallops")])
     with pytest.raises(ValueError, match="000001 cannot be taken .*zebra"):

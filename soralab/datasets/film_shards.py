@@ -82,11 +82,14 @@ class FilmShards:
     """Batches of films from a folder's shards, in a new order each epoch.
 
     Of each film the first `frames` are taken, their middle square averaged to side x side. Raises ValueError for a
-    folder without shards or with fewer films than a batch, and for a film or words that cannot be read, by their names.
+    folder that is missing, is without shards or has fewer films than a batch, and for a film or words that cannot be
+    read, by their names.
     """
 
     def __init__(self, folder: str | Path, batch: int, frames: int, side: int, seed: int = 0):
         self.folder, self.batch, self.frames, self.side, self.seed = Path(folder), batch, frames, side, seed
+        if not self.folder.is_dir():
+            raise ValueError(f"stream is {folder}, and there is no such folder: name one with .tar files of films")
         whole = (path for path in self.folder.glob("*.tar") if not path.name.startswith("."))  # and none half written
         self.shards = [table(path) for path in sorted(whole)]
         self.films = sum(map(len, self.shards))
