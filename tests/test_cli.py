@@ -297,7 +297,7 @@ def test_a_number_that_is_none(here, capsys, option, value):
 
 
 @pytest.mark.parametrize("argv, said", [
-    ([], "VERB"), (["flim", "x"], "invalid choice: 'flim'"), (["film"], "prompt"), (["session", "99"], "from 0 to 17"),
+    ([], "VERB"), (["flim", "x"], "invalid choice: 'flim'"), (["film"], "prompt"), (["session", "99"], "from 1 to 17"),
     (["film", PROMPT, "--tall", "64"], "unrecognized arguments: --tall 64"),
     (["film", PROMPT, "--two\nlines"], "--two lines"),
 ])  # fmt: skip

@@ -473,11 +473,11 @@ def test_session_and_slides_hand_their_arguments_on(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "soralab.sessions.guide", guide)
     monkeypatch.setitem(sys.modules, "soralab.sessions.slides", slides)
     assert said(capsys, "session", 1, "--part", "handout") == "the guide\n"
-    assert said(capsys, "session", 0) == "the guide\n"
+    assert said(capsys, "session", 17) == "the guide\n"
     assert said(capsys, "slides", 1, 2, "-o", "out") == "a.html\nb.html\n"
     assert said(capsys, "slides") == "a.html\nb.html\n"
-    assert asked == [(1, "handout"), (0, None), ([1, 2], "out"), ([], "slides")]
-    for argv in (["session"], ["session", "18"], ["session", "one"], ["slides", "99"]):
+    assert asked == [(1, "handout"), (17, None), ([1, 2], "out"), ([], "slides")]
+    for argv in (["session"], ["session", "0"], ["session", "18"], ["session", "one"], ["slides", "99"]):
         with pytest.raises(SystemExit):
             main(argv)
 
