@@ -407,6 +407,23 @@ def test_a_name_that_is_none(path, capsys, name):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("mark", [*"\u061c\u200e\u200f\u202a\u202d\u202e\u2066\u2069"])
+def test_a_name_with_a_mark_that_turns_letters_round(path, capsys, monkeypatch, mark):
+    """Typed it is refused; in a file, which an older course may have written, it is left out, and so of a login."""
+    line = refused(capsys, "progress", "--name", f"A{mark}da")
+    assert "a mark that turns the letters behind it round: leave it out" in line and mark not in line
+    assert not path.exists()
+    for file, name in (("a.json", f"{mark}Ada"), ("b.json", "Ada"), ("c.json", mark)):
+        with open(file, "w", encoding="utf-8") as opened:
+            json.dump(good(name=name), opened)
+    shown = said(capsys, "progress", "a.json", "b.json")
+    assert mark not in shown and shown.count("Ada") == 1
+    assert "its name is not" in refused(capsys, "progress", "c.json")
+    monkeypatch.setattr(progress.getpass, "getuser", lambda: f"b{mark}o")
+    assert progress.own_record().name == "bo"
+    assert said(capsys, "progress", "--name", "क्\u200dष").startswith("क्\u200dष: "), "a joiner is spelling"
+
+
 @pytest.mark.parametrize("option", [["--name", "Bo"], ["--export", "x.json"]])
 def test_options_that_do_not_go_together(capsys, option):
     progress.write("a.json", Record("ada"))

@@ -28,6 +28,7 @@ MAX_BYTES = 1_000_000
 MAX_EXERCISES = 2000
 MAX_TRIES = 1_000_000
 MAX_NAME = 40  # letters of a person's name
+TURNS = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # what turns the letters behind it round
 EXERCISE = re.compile(r"[a-z][a-z0-9_]{0,39}\.[A-Za-z][A-Za-z0-9_]{0,59}")
 
 
@@ -143,6 +144,8 @@ def rename(name: str) -> str:
 
 def _typed_name(name: str) -> str:
     clean = _clean_name(name)
+    if TURNS.search(name):
+        raise ValueError(f"--name is {name[:60]!r}, with a mark that turns the letters behind it round: leave it out")
     if clean is None:
         raise ValueError(f"--name is {name[:60]!r}; it takes 1 to {MAX_NAME} letters in one line")
     return clean
@@ -299,10 +302,11 @@ def _entry(exercise: str, data) -> Entry:
 
 def _clean_name(name) -> str | None:
     """A name with single spaces in Unicode's usual spelling, or None for what is none. No control characters:
-    they could write over a terminal."""
+    they could write over a terminal. Marks of a writing direction are left out: they would turn a board's line round,
+    and a record that an older course wrote may have one."""
     if not isinstance(name, str) or len(name) > 4 * MAX_NAME:
         return None
     if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
         return None
-    name = " ".join(unicodedata.normalize("NFC", name).split())
+    name = " ".join(unicodedata.normalize("NFC", TURNS.sub("", name)).split())
     return name if 0 < len(name) <= MAX_NAME else None
