@@ -321,7 +321,7 @@ def test_full_disk_while_writing_the_stamp_is_one_line(machine, monkeypatch, cap
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(course, "write_stamp", full)
+    monkeypatch.setattr(course, "write_json", full)
     assert "No space left" in stopped(capsys, course.main, ["lab"])
 
 
@@ -370,6 +370,25 @@ def test_jupyterlab_asks_the_network_for_nothing(machine):
     path = Path(course.ENV, "share", "jupyter", "lab", "settings", "overrides.json")
     settings = json.loads(path.read_text())["@jupyterlab/apputils-extension:notification"]
     assert settings == {"fetchNews": "false", "checkForUpdates": False}
+
+
+@pytest.mark.parametrize("file", ["soralab.json", "overrides.json"])
+def test_a_file_that_is_cut_off_while_it_is_written_is_not_there(machine, monkeypatch, file):
+    """And the next call writes it whole: of overrides.json half a one would stay for good, and stop JupyterLab."""
+    def cut(content, handle):
+        if file in handle.name:
+            handle.write("{")
+            handle.flush()
+            raise KeyboardInterrupt
+        dump(content, handle)
+
+    dump = json.dump
+    monkeypatch.setattr(course.json, "dump", cut)
+    assert course.main(["lab"]) == 130
+    assert [path.name for path in Path(course.ENV).rglob(file)] == []
+    monkeypatch.setattr(course.json, "dump", dump)
+    assert course.main(["lab"]) == 0
+    assert [path.name for path in Path(course.ENV).rglob(file + "*") if json.loads(path.read_text())] == [file]
 
 
 @pytest.mark.parametrize("tests, ruff, expected", [(0, 0, 0), (1, 0, 1), (5, 0, 5), (0, 1, 1), (3, 1, 3)])
