@@ -289,6 +289,8 @@ def test(arguments):
 
     Without arguments the tests run on several cores; with arguments pytest gets exactly those.
     """
+    if "--browser" in arguments and "--thorough" in arguments:
+        stop("--browser and --thorough are two runs: give one of them, and then the other.")
     for option, others in (("--browser", in_a_browser), ("--thorough", thoroughly)):
         if option in arguments:
             return others([argument for argument in arguments if argument != option])

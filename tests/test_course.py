@@ -119,6 +119,14 @@ def test_the_thorough_tests_need_nothing_more_and_run_on_all_cores(machine, monk
     assert course.main(["test", "--thorough"]) == 1
 
 
+def test_two_kinds_of_tests_at_once_are_refused_before_anything_is_installed(machine, monkeypatch, capsys):
+    monkeypatch.setattr(course, "chromium", lambda: "/usr/bin/chromium")
+    for both in (["--browser", "--thorough"], ["--thorough", "-x", "--browser"]):
+        message = stopped(capsys, course.main, ["test", *both])
+        assert message == "course: --browser and --thorough are two runs: give one of them, and then the other.\n"
+    assert machine.commands == []
+
+
 def test_without_a_browser_its_tests_are_skipped_and_nothing_is_installed(machine, monkeypatch, capsys):
     monkeypatch.setattr(course, "chromium", lambda: None)
     assert course.main(["test", "--browser"]) == 0 and machine.commands == []
