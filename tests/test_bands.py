@@ -133,6 +133,7 @@ def test_one_in_ten_right_runs_at_most_is_called_wrong(band):
 
 @pytest.mark.parametrize("changes, says", [
     ({"still": 2.0}, r"2 tensors of weights are what they were at the start: is a layer frozen\?"),
+    ({"still": 1.0}, r"1 tensor of weights is what it was at the start: is a layer frozen\?"),
     ({"lag": 0.0}, r"the average does not lie as far behind as in right runs: is it off, or never updated\?"),
     ({"lag": 1.0}, r"the average has stayed at the start: is it off, or never updated\?"),
     ({"way": 0.01}, r"the weights have gone 0.1 times as far as in right runs: is the learning rate too small\?"),
@@ -267,7 +268,7 @@ def test_what_is_no_band_is_refused(tmp_path):
         Band(100, 0, np.zeros(STRETCHES), np.zeros(STRETCHES))
     for wrong, says in (
         ({"step": [1]}, "takes one with step and loss"),
-        ({"step": [1, 2], "loss": [1]}, "2 steps and 1 values of loss"),
+        ({"step": [1, 2], "loss": [1]}, "2 steps and 1 value of loss"),
         ({"step": [1], "loss": [math.nan]}, "no finite value of loss"),
     ):
         with pytest.raises(ValueError, match=says):

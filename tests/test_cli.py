@@ -541,6 +541,8 @@ def test_world_draws_a_sheet(here, capsys):
     assert main(["world", "-o", "a.png", "--n", "4", "--level", "simple"]) == 0
     assert main(["world", "-o", "b.png", "--n", "8", "--level", "simple"]) == 0
     assert "b.png: 8 films of the simple world" in capsys.readouterr().out
+    assert main(["world", "-o", "c.png", "--n", "1"]) == 0
+    assert "c.png: 1 film of the full world" in capsys.readouterr().out
     heights = [Image.open(name).size[1] for name in ("a.png", "b.png")]
     assert heights[1] > heights[0]
 

@@ -21,6 +21,7 @@ from soralab.figures import curves, diagrams, four_blocks, pictures, strip, styl
 from soralab.figures.films import _padded
 from soralab.figures.grids import GAP, MARGIN, lay_out
 from soralab.figures.pictures import RAMP, Board
+from soralab.files.counts import counted
 
 
 def moving_disc(frames=6, height=32, width=32, colour=(0.9, -0.4, -1.0), speed=3.0):
@@ -258,6 +259,20 @@ def test_a_strip_lays_the_frames_side_by_side():
         left = MARGIN + number * (128 + 4)
         shown = frames[0, top : top + 128, left : left + 128].astype(int)
         assert np.abs(shown - expected[number]).max() <= 1
+
+
+def test_one_is_no_plural(tmp_path):
+    film, log = moving_disc(1), tmp_path / "log.jsonl"
+    assert figures.show_film(film).alt.startswith("A film of 1 frame")
+    assert figures.show_film(moving_disc(2)).alt.startswith("A film of 2 frames")
+    assert figures.film_strip(film).alt.startswith("A film as a strip of 1 frame")
+    assert figures.pairs_table(film, ["a"], torch.ones(1, 1)).alt.startswith("A table of 1 picture (rows)")
+    log.write_text('{"loss": 1.0}\n')
+    with pytest.raises(ValueError, match="got 1 line without a step, takes lines like .\"step\": 10, \"loss\": 0.7.$"):
+        figures.read_log(log)
+    assert [counted(n, "film") for n in (0, 1, 2)] == ["0 films", "1 film", "2 films"]
+    for said in (figures.show_film(film), figures.film_strip(film)):
+        assert "1 frames" not in said.alt
 
 
 def test_a_long_film_is_thinned_to_fit_the_page():

@@ -177,7 +177,7 @@ BREAK = {
     "its questions take 16": GOOD.replace("| 10–26", "| 10–25").replace("| 26–50", "| 25–50"),
     "ends at minute 55, not 60": GOOD.replace("| 50-60", "| 50-55"),
     "ends at minute 90, not 60": GOOD.replace("| 50-60", "| 50-90"),
-    "plans 1 questions": GOOD.replace("Questions 1 and 3", "Question 1"),
+    "plans 1 question;": GOOD.replace("Questions 1 and 3", "Question 1"),
     "no line for the Archaeologist": GOOD.replace("Sceptic, advocate, archaeologist", "Sceptic, advocate", 1),
     "found [1, 2, 3, 4]": GOOD.replace("gap 5? (think 2 minutes, talk 6)", "gap 5?"),
     "no minutes to think": GOOD.replace("(think 2", "(think 0", 1),

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from scipy.special import stdtrit
 
+from soralab.files.counts import counted
+
 Log = Mapping[str, np.ndarray]
 BANDS = Path(__file__).resolve().parents[2] / "data" / "bands"
 """Where the bands of the course's own reference runs lie, one file a chapter."""
@@ -53,7 +55,8 @@ def curve(log: Log, key: str) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"run: got a log with {', '.join(log) or 'nothing'}, takes one with step and {key}")
     step, value = np.asarray(log["step"], float), np.asarray(log[key], float)
     if step.shape != value.shape:
-        raise ValueError(f"run: got {len(step)} steps and {len(value)} values of {key}, takes as many of each")
+        raise ValueError(f"run: got {counted(len(step), 'step')} and {counted(len(value), 'value')} of {key}, takes "
+                         "as many of each")  # fmt: skip
     # The step of a finite entry only: a log may note its losses and its probes on lines of their own.
     keep = np.isfinite(step) & np.isfinite(value)
     if not keep.any():
@@ -92,7 +95,8 @@ class Band:
             if value.shape != (STRETCHES,):
                 raise ValueError(f"band: got {name} of shape {value.shape}, takes {STRETCHES} numbers")
         if self.runs < 1 or self.steps < 1:
-            raise ValueError(f"band: got {self.runs} runs of {self.steps} steps, takes one or more of each")
+            raise ValueError(f"band: got {counted(self.runs, 'run')} of {counted(self.steps, 'step')}, takes one or "
+                             "more of each")  # fmt: skip
 
     @classmethod
     def of(cls, logs: Sequence[Log], key: str = "loss") -> Band:
@@ -241,15 +245,15 @@ def verdict(run: Log, band, after: float = 1.0, key: str = "loss") -> Verdict:
     done, (low, high) = np.isfinite(curves), band.limits()
     out = int(((curves < low - 1e-9) | (curves > high + 1e-9)).sum())
     share = 1 - out / done.sum() if done.any() else math.nan
-    counted = f"{done.sum() - out} of {done.sum()} stretches inside the band"
+    inside = f"{done.sum() - out} of {done.sum()} stretches inside the band"
     if out >= max(2, OUTSIDE * done.sum()) or any(mark.outside for mark in marks):
-        return Verdict(False, share, f"step {last}: wrong; {_trace(marks, curves, band)} ({counted})")
+        return Verdict(False, share, f"step {last}: wrong; {_trace(marks, curves, band)} ({inside})")
     past = min(int(last * STRETCHES / band.steps + 1e-9), STRETCHES)
     if past >= 2 and known[:past].sum() < max(2, KNOWN * past) or not (done.any() or marks):
         few = f"the band's runs were logged in {known[:past].sum()} of {past} stretches"
         return Verdict(None, share, f"step {last}: cannot tell; {few}, too few to call a run right")
-    counted += f" of {band.runs} right run{'s' * (band.runs > 1)}" + ("" if marks else "; judged by its loss alone")
-    return Verdict(True, share, f"step {last}: right so far, {counted}")
+    inside += f" of {counted(band.runs, 'right run')}" + ("" if marks else "; judged by its loss alone")
+    return Verdict(True, share, f"step {last}: right so far, {inside}")
 
 
 def _lost(run: Log, steps: int, after: float, key: str) -> int:
@@ -273,7 +277,8 @@ def _trace(marks: list[Mark], curves: np.ndarray, band: Band) -> str:
     times, start = _slower(curves, band), band.mean[np.isfinite(band.mean)][:1].sum()
     if "still" in out:
         count = round(out["still"].value - out["still"].mean)
-        return f"{count} tensors of weights are what they were at the start: is a layer frozen?"
+        stayed = "is what it was" if count == 1 else "are what they were"
+        return f"{counted(count, 'tensor')} of weights {stayed} at the start: is a layer frozen?"
     if "lag" in out and (out["lag"].value > 0.9 or out["lag"].value < out["lag"].mean / 4):
         state = "has stayed at the start" if out["lag"].value > 0.9 else "does not lie as far behind as in right runs"
         return f"the average {state}: is it off, or never updated?"

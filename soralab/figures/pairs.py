@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from soralab.figures import style
 from soralab.figures.pictures import Picture, picture, to_array, to_pixels
+from soralab.files.counts import counted
 
 
 def pairs_table(pictures, texts: Sequence[str], values, words=None, alt: str | None = None) -> Picture:
@@ -36,4 +37,5 @@ def pairs_table(pictures, texts: Sequence[str], values, words=None, alt: str | N
     axes.set(xlim=(-1.2, count + 0.2 + 3.7 / side), ylim=(count + 0.1, -0.7), xticks=[], yticks=[], aspect="equal")
     axes.grid(False)
     axes.axis("off")
-    return picture(fig, alt=alt or f"A table of {count} pictures (rows) and texts (columns): {'; '.join(texts)}.")
+    shown = f"A table of {counted(count, 'picture')} (rows) and texts (columns): {'; '.join(texts)}."
+    return picture(fig, alt=alt or shown)
