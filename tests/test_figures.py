@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -14,6 +15,7 @@ import matplotlib.text
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import RendererAgg
 from PIL import Image
 
 from soralab import figures
@@ -583,6 +585,62 @@ def test_pairs_stand_beside_their_texts_and_every_cell_has_its_value(monkeypatch
 def test_pairs_that_do_not_fit_are_named(pictures, texts, shape):
     with pytest.raises(ValueError, match=f"values are .* and pictures {pictures}; {texts} texts take as many"):
         figures.pairs_table(torch.zeros(pictures, 3, 8, 8), ["text"] * texts, torch.zeros(shape))
+
+
+def test_pairs_may_be_lists_of_numbers_and_of_nothing_else():
+    frames, values = states(2, 3, 8, 8), [[0.9, -0.2], [0.1, 0.7]]
+    asked = [figures.pairs_table(frames, ["a", "b"], given).data for given in (values, np.array(values), torch.tensor(
+        values, dtype=torch.float64, requires_grad=True))]  # fmt: skip
+    assert asked[0] == asked[1] == asked[2]
+    with pytest.raises(ValueError, match=r"values are \[2, 1\] and pictures 2"):
+        figures.pairs_table(frames, ["a", "b"], [[1], [2]])
+    with pytest.raises(ValueError, match=r"values: got <U1 of shape \[2, 2\], takes numbers"):
+        figures.pairs_table(frames, ["a", "b"], [["1", "2"], ["3", "4"]])
+
+
+def test_dollars_are_written_and_set_no_mathematics(monkeypatch):
+    drawn = {}
+    draw = RendererAgg.draw_text
+
+    def remember(self, gc, x, y, text, prop, angle, ismath=False, mtext=None):
+        drawn[text] = drawn.get(text, False) or ismath
+        return draw(self, gc, x, y, text, prop, angle, ismath, mtext)
+
+    monkeypatch.setattr(RendererAgg, "draw_text", remember)
+    run, named = run_of([3, 2, 1]) | {"$k_$": np.ones(3)}, "{}: $5_ and $6^"
+    texts = [named.format(where) for where in ("run", "title", "row", "series", "base", "head", "text", "cell", "file")]
+    figures.loss_curve({texts[0]: run, "b": run}, title=texts[1])
+    figures.loss_curve(run | {"samples": {"$a_$": ["$b_$"]}}, key="$k_$")
+    figures.loss_curve(run | {"samples": {"$c_$": -np.ones((1, 3, 8, 8))}})
+    figures.bars_with_intervals({texts[3]: {texts[2]: (1, 2)}}, {texts[2]: 0.5}, texts[4], title=texts[5])
+    figures.pairs_table(states(1, 3, 8, 8), [texts[6]], [[1]], [[texts[7]]])
+    figures.made_of({"soralab/sora.py": texts[8]})
+    wanted = {*texts, "$k_$", "$a_$: $b_$", "$c_$"} - {texts[6]} | {f"T1  {texts[6]}"}
+    assert wanted <= set(drawn), sorted(wanted - set(drawn))
+    assert not any(drawn[text] for text in wanted)
+    fig, axes = figures.figure()
+    axes.set_title("$x$")
+    figures.picture(fig, "One's own may.")
+    assert drawn["$x$"], "a plot of one's own may set mathematics"
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, math.nan, math.inf, "2"])
+def test_an_enlargement_is_a_whole_number(wrong):
+    film, sliders = moving_disc(2), states(1, 1, 1, 3, 4, 4)
+    assert figures.show_film(film, scale=2.0).data == figures.show_film(film, scale=2).data
+    assert figures.show_films([film] * 3, columns=2.0).data == figures.show_films([film] * 3, columns=np.int64(2)).data
+    html = [figures.explorer(sliders, {"t": (1,)}, "x", scale=scale) for scale in (2, 2.0)]
+    assert html[0].options == html[1].options and "2.0" not in str(html[1].options)
+    for draw, name in ((lambda: figures.show_film(film, scale=wrong), "scale"),
+                       (lambda: figures.image_grid(film, columns=wrong), "columns"),
+                       (lambda: figures.explorer(sliders, {"t": (1,)}, "x", scale=wrong), "scale")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{name}: got {wrong}, takes a whole number from 1"):
+            draw()
+
+
+def test_a_plan_of_no_files_is_refused():
+    with pytest.raises(ValueError, match="files: got none, takes {path in the clone: what it is}"):
+        figures.made_of({})
 
 
 # ----------------------------------------------------------------------------------------------- figures with sliders

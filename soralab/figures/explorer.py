@@ -15,7 +15,7 @@ from html import escape
 
 import numpy as np
 
-from soralab.figures.pictures import encode, named, nearest, palette, to_array, to_pixels
+from soralab.figures.pictures import encode, named, nearest, palette, to_array, to_pixels, whole
 
 COLOURS = 96  # of the picture's palette
 PAPER = 251  # grey between the parts
@@ -115,7 +115,7 @@ def explorer(
     value of the first axis a sentence. start: where the sliders stand first. scale: screen pixels to a pixel.
     Raises ValueError where these do not fit together.
     """
-    lengths = [len(values) for values in axes.values()]
+    lengths, scale = [len(values) for values in axes.values()], whole(scale, "scale")
     tail = "rows frames channel height width"
     array = to_array(states, "states", f"{'one two' if len(lengths) == 2 else 'one'} {tail}")
     if len(lengths) not in (1, 2) or list(array.shape[: len(lengths)]) != lengths:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
+from numbers import Real
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -112,6 +113,13 @@ def to_array(value, name: str, ndim: str) -> np.ndarray:
     if not (low >= -1 - SLACK and high <= 1 + SLACK):
         raise ValueError(f"{name}: got values from {low:.4g} to {high:.4g}, takes [-1, 1] (clamp a sample)")
     return value
+
+
+def whole(value, name: str) -> int:
+    """A whole number from 1 as an int, also where it is given as 2.0. Raises ValueError, naming it, for another."""
+    if not (isinstance(value, Real) and value >= 1 and float(value).is_integer()):
+        raise ValueError(f"{name}: got {value}, takes a whole number from 1")
+    return int(value)
 
 
 def to_pixels(value: np.ndarray) -> np.ndarray:
