@@ -23,7 +23,7 @@ from soralab.figures import curves, diagrams, four_blocks, pictures, strip, styl
 from soralab.figures.films import _padded
 from soralab.figures.grids import GAP, MARGIN, lay_out
 from soralab.figures.pictures import RAMP, Board
-from soralab.files.counts import counted
+from soralab.files.counts import so_many
 
 
 def moving_disc(frames=6, height=32, width=32, colour=(0.9, -0.4, -1.0), speed=3.0):
@@ -272,7 +272,7 @@ def test_one_is_no_plural(tmp_path):
     log.write_text('{"loss": 1.0}\n')
     with pytest.raises(ValueError, match="got 1 line without a step, takes lines like .\"step\": 10, \"loss\": 0.7.$"):
         figures.read_log(log)
-    assert [counted(n, "film") for n in (0, 1, 2)] == ["0 films", "1 film", "2 films"]
+    assert [so_many(n, "film") for n in (0, 1, 2)] == ["0 films", "1 film", "2 films"]
     for said in (figures.show_film(film), figures.film_strip(film)):
         assert "1 frames" not in said.alt
 

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from soralab.files.atomic import atomic_write, make_folder
-from soralab.files.counts import counted
+from soralab.files.counts import so_many
 from soralab.files.films import read_film, save_film
 
 FILMS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".webp", ".png")
@@ -95,7 +95,7 @@ class FilmShards:
         self.shards = [table(path) for path in sorted(whole)]
         self.films = sum(map(len, self.shards))
         if self.films < batch:
-            raise ValueError(f"stream is {folder}, whose .tar files hold {counted(self.films, 'film')}; it "
+            raise ValueError(f"stream is {folder}, whose .tar files hold {so_many(self.films, 'film')}; it "
                              f"takes {batch} or more")
         self._order = lru_cache(maxsize=2)(self.order)
 
@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
             yield world.to_film(world.render([scene], 9, 32, 32))[0], short_caption(scene)
 
     paths = write(options.folder, films())
-    print(f"wrote {counted(options.films, 'film')} in {counted(len(paths), 'shard')} to {options.folder}")
+    print(f"wrote {so_many(options.films, 'film')} in {so_many(len(paths), 'shard')} to {options.folder}")
     return 0
 
 

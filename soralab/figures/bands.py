@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import stdtrit
 
-from soralab.files.counts import counted
+from soralab.files.counts import so_many
 
 Log = Mapping[str, np.ndarray]
 BANDS = Path(__file__).resolve().parents[2] / "data" / "bands"
@@ -55,7 +55,7 @@ def curve(log: Log, key: str) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"run: got a log with {', '.join(log) or 'nothing'}, takes one with step and {key}")
     step, value = np.asarray(log["step"], float), np.asarray(log[key], float)
     if step.shape != value.shape:
-        raise ValueError(f"run: got {counted(len(step), 'step')} and {counted(len(value), 'value')} of {key}, takes "
+        raise ValueError(f"run: got {so_many(len(step), 'step')} and {so_many(len(value), 'value')} of {key}, takes "
                          "as many of each")  # fmt: skip
     # The step of a finite entry only: a log may note its losses and its probes on lines of their own.
     keep = np.isfinite(step) & np.isfinite(value)
@@ -95,7 +95,7 @@ class Band:
             if value.shape != (STRETCHES,):
                 raise ValueError(f"band: got {name} of shape {value.shape}, takes {STRETCHES} numbers")
         if self.runs < 1 or self.steps < 1:
-            raise ValueError(f"band: got {counted(self.runs, 'run')} of {counted(self.steps, 'step')}, takes one or "
+            raise ValueError(f"band: got {so_many(self.runs, 'run')} of {so_many(self.steps, 'step')}, takes one or "
                              "more of each")  # fmt: skip
 
     @classmethod
@@ -252,7 +252,7 @@ def verdict(run: Log, band, after: float = 1.0, key: str = "loss") -> Verdict:
     if past >= 2 and known[:past].sum() < max(2, KNOWN * past) or not (done.any() or marks):
         few = f"the band's runs were logged in {known[:past].sum()} of {past} stretches"
         return Verdict(None, share, f"step {last}: cannot tell; {few}, too few to call a run right")
-    inside += f" of {counted(band.runs, 'right run')}" + ("" if marks else "; judged by its loss alone")
+    inside += f" of {so_many(band.runs, 'right run')}" + ("" if marks else "; judged by its loss alone")
     return Verdict(True, share, f"step {last}: right so far, {inside}")
 
 
@@ -278,7 +278,7 @@ def _trace(marks: list[Mark], curves: np.ndarray, band: Band) -> str:
     if "still" in out:
         count = round(out["still"].value - out["still"].mean)
         stayed = "is what it was" if count == 1 else "are what they were"
-        return f"{counted(count, 'tensor')} of weights {stayed} at the start: is a layer frozen?"
+        return f"{so_many(count, 'tensor')} of weights {stayed} at the start: is a layer frozen?"
     if "lag" in out and (out["lag"].value > 0.9 or out["lag"].value < out["lag"].mean / 4):
         state = "has stayed at the start" if out["lag"].value > 0.9 else "does not lie as far behind as in right runs"
         return f"the average {state}: is it off, or never updated?"

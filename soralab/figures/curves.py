@@ -19,7 +19,7 @@ from matplotlib.ticker import PercentFormatter
 from soralab.figures import style
 from soralab.figures.bands import STRETCHES, Band, Log, as_band, curve, stretches, verdict
 from soralab.figures.pictures import Picture, picture, to_array, to_pixels
-from soralab.files.counts import counted
+from soralab.files.counts import so_many
 
 WIDE, WIDER = 100, 112  # letters of a line of text below a curve, and of one in smaller type
 
@@ -50,7 +50,7 @@ def read_log(path) -> dict[str, np.ndarray]:
             continue
         rows.append({k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)})
     if not any("step" in row for row in rows):
-        raise ValueError(f'{path}: got {counted(len(rows), "line")} without a step, takes lines like '
+        raise ValueError(f'{path}: got {so_many(len(rows), "line")} without a step, takes lines like '
                          '{"step": 10, "loss": 0.7}')  # fmt: skip
     keys = dict.fromkeys(key for row in rows for key in row)
     return {key: np.array([row.get(key, math.nan) for row in rows]) for key in keys}

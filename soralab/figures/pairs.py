@@ -9,7 +9,7 @@ import numpy as np
 
 from soralab.figures import style
 from soralab.figures.pictures import Picture, picture, to_array, to_pixels
-from soralab.files.counts import counted
+from soralab.files.counts import so_many
 
 
 def pairs_table(pictures, texts: Sequence[str], values, words=None, alt: str | None = None) -> Picture:
@@ -42,5 +42,5 @@ def pairs_table(pictures, texts: Sequence[str], values, words=None, alt: str | N
     axes.set(xlim=(-1.2, count + 0.2 + 3.7 / side), ylim=(count + 0.1, -0.7), xticks=[], yticks=[], aspect="equal")
     axes.grid(False)
     axes.axis("off")
-    shown = f"A table of {counted(count, 'picture')} (rows) and texts (columns): {'; '.join(texts)}."
+    shown = f"A table of {so_many(count, 'picture')} (rows) and texts (columns): {'; '.join(texts)}."
     return picture(fig, alt=alt or shown)
