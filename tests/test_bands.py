@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -140,12 +141,26 @@ def test_one_in_ten_right_runs_at_most_is_called_wrong(band):
     ({"way": 1.0}, r"the weights have gone 10 times as far as in right runs: is the learning rate too large\?"),
     ({"pairing": 0.1}, r"a wrong label .* does less harm than in right runs: are they mixed up, or hardly learnt\?"),
     ({"held": 4.0}, r"the averaged network's loss on unseen examples is \d.\d\d times that of right runs"),
+    ({"way": 0.15}, r"wrong; the weights have gone 1\.\d+ times as far as in right runs \("),
     ({"rate": 0.1}, r"the loss falls about (9|10) times too slowly: is the learning rate too small\?"),
     ({"rate": -0.2}, r"the loss rises, or is not above zero: is a sign flipped\?"),
 ])  # fmt: skip
 def test_each_mistake_leaves_its_trace(band, changes, says):
     said = verdict(run_of(np.random.default_rng(3), **changes), band)
     assert said.right is False and re.search(says, str(said)), str(said)
+
+
+def test_what_is_measured_before_the_first_stretch_is_done_is_judged(band):
+    """No loss can be compared yet, and the line gives no number of one."""
+    early = replace(band, probes={name: {"runs": 6, "step": [4.0], "mean": [mean], "spread": [0.01]}
+                                  for name, mean in (("still", 0.0), ("held", 0.1))})  # fmt: skip
+    log = {"step": np.arange(1.0, 9), "loss": np.ones(8)}
+    nan = np.full(8, np.nan)
+    for name, value, says in (("still", 2.0, "2 tensors of weights"), ("held", 9.0, r"examples is \d+\.\d\d times")):
+        said = verdict(log | {name: np.where(log["step"] == 4, value, nan)}, early)
+        assert said.right is False and math.isnan(said.share) and re.search(f"step 8: wrong; .*{says}", str(said))
+    assert verdict(log | {"still": np.where(log["step"] == 4, 0.0, nan)}, early).right
+    assert verdict(log, early).right is None
 
 
 def test_a_loss_that_is_below_zero_is_wrong(band):

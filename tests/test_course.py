@@ -70,6 +70,55 @@ def stopped(capsys, function, *arguments):
     return capsys.readouterr().err
 
 
+def test_a_command_runs_in_the_courses_folder_and_its_exit_code_is_returned(monkeypatch, tmp_path):
+    monkeypatch.setattr(course, "ROOT", str(tmp_path))
+    code = "import os, sys; open('here', 'w').write(os.environ['WORD']); sys.exit(7)"
+    assert course.run([sys.executable, "-c", code], {**os.environ, "WORD": "said"}) == 7
+    assert (tmp_path / "here").read_text() == "said"
+
+
+def test_a_long_command_says_every_while_that_it_is_at_work(monkeypatch, capsys):
+    monkeypatch.setattr(course, "NOTE_EVERY_S", 0.05)
+    wait = [sys.executable, "-c", "import time; time.sleep(0.5)"]
+    assert course.run(wait, note="pip is still at work") == 0
+    assert capsys.readouterr().out.startswith("course: pip is still at work (0.0 minutes so far)\n")
+    assert course.run(wait) == 0 and capsys.readouterr().out == ""
+
+
+class Process:
+    """A process whose waiting ends in turn as `ends` says: an exit code, or what is raised."""
+
+    def __init__(self, *ends):
+        self.ends, self.returncode, self.terminated = list(ends), None, False
+
+    def wait(self, timeout=None):
+        end = self.ends.pop(0)
+        if not isinstance(end, int):
+            raise end
+        self.returncode = end
+
+    def poll(self):
+        return self.returncode
+
+    def terminate(self):
+        self.terminated = True
+
+
+@pytest.mark.parametrize("ends, expected", [
+    ((KeyboardInterrupt(), KeyboardInterrupt(), 0), 0), ((KeyboardInterrupt(), 2), KeyboardInterrupt),
+    ((2,), 2), ((SystemExit(143),), SystemExit),
+])
+def test_ctrl_c_is_the_commands_to_answer_and_what_ends_this_ends_it(monkeypatch, ends, expected):
+    process = Process(*ends)
+    monkeypatch.setattr(course.subprocess, "Popen", lambda *_, **__: process)
+    if isinstance(expected, int):
+        assert course.run(["jupyter"]) == expected
+    else:
+        with pytest.raises(expected):
+            course.run(["jupyter"])
+    assert process.terminated == (expected is SystemExit)
+
+
 def test_first_call_makes_and_installs_second_does_nothing(machine):
     assert course.main(["lab"]) == 0
     assert machine.steps() == ["venv", "pip", "jupyterlab"]

@@ -351,6 +351,18 @@ def test_a_log_is_read_and_an_interrupted_last_line_passed_over(tmp_path):
         figures.read_log(tmp_path / "none.jsonl")
 
 
+def test_empty_lines_of_a_log_are_passed_over_and_what_is_no_object_is_named(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 0, "loss": 2}\n\n   \n{"step": 1, "loss": 1}\n')
+    assert figures.read_log(path)["loss"].tolist() == [2, 1]
+    for wrong in ("[1, 2]", "5", "null", '"step"'):
+        path.write_text('{"step": 0}\n\n' + wrong + '\n{"step": 2}\n')
+        with pytest.raises(ValueError, match=f"line 3: got {re.escape(repr(wrong))}, takes one JSON object"):
+            figures.read_log(path)
+    path.write_text('{"step": 0}\n5')  # cut off: 50, perhaps
+    assert figures.read_log(path)["step"].tolist() == [0]
+
+
 def test_ema_is_corrected_at_the_start():
     assert figures.ema(np.full(5, 3.0), 0.9) == pytest.approx(np.full(5, 3.0))
     assert figures.ema([1.0, 3.0], 0.5) == pytest.approx([1.0, (0.25 * 1 + 0.5 * 3) / 0.75])
@@ -424,6 +436,16 @@ def test_the_names_of_bars_stay_on_the_page(names, monkeypatch):
     monkeypatch.setattr(curves, "picture", lambda fig, alt: drawn.append(fig))
     figures.bars_with_intervals({name: {"motion": (19, 20), "shape": (3, 20)} for name in names}, title="Right, of 20")
     assert set(names) <= set(assert_legible(drawn[0]))
+
+
+def test_bars_of_one_series_without_a_name_need_no_legend(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "picture", lambda fig, alt: drawn.append(fig))
+    figures.bars_with_intervals({"motion": (19, 20)})
+    figures.bars_with_intervals({"motion": (19, 20)}, {"motion": (1, 2)}, "chance")
+    figures.bars_with_intervals({"ours": {"motion": (19, 20)}})
+    shown = [[[text.get_text() for text in legend.get_texts()] for legend in fig.legends] for fig in drawn]
+    assert shown == [[], [["chance"]], [["ours"]]]
 
 
 @pytest.mark.parametrize("here", [None, 0, 7, 12, 16, 17])
