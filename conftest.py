@@ -49,7 +49,7 @@ LONGEST = ("test_kernels", "test_device_chapters")       # the files whose tests
 ON_DEMAND = {"browser": "where there is a browser", "thorough": "minutes, of what others try too"}
 
 PICTURE = re.compile(r"(\bdata:image/[\w+.-]+;base64,)[A-Za-z0-9+/=]+")
-FILM = re.compile(r"\bfilm-[0-9a-f]{8}\b")               # a film's name is made of its bytes
+FILM = re.compile(r"\bfilm-[0-9a-f]{8}(?:_\d+)?\b")      # a film's name is made of its bytes
 
 
 def snap(text: str, reference: str, rtol: float = RTOL) -> str:

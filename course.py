@@ -101,11 +101,11 @@ def read_stamp():
     return stamp if isinstance(stamp, dict) else {}
 
 
-def write_stamp(stamp):
-    """Write the stamp by renaming, so that a half-written one is never read."""
-    with open(STAMP + ".part", "w") as file:
-        json.dump(stamp, file)
-    os.replace(STAMP + ".part", STAMP)
+def write_json(path, content):
+    """Write a file by renaming, so that a half-written one is never read."""
+    with open(path + ".part", "w") as file:
+        json.dump(content, file)
+    os.replace(path + ".part", path)
 
 
 # Set-up
@@ -225,8 +225,7 @@ def quiet_lab():
         if not os.path.isdir(folder):
             os.makedirs(folder)
         no_news = {"fetchNews": "false", "checkForUpdates": False}
-        with open(path, "w") as file:
-            json.dump({"@jupyterlab/apputils-extension:notification": no_news}, file)
+        write_json(path, {"@jupyterlab/apputils-extension:notification": no_news})
 
 
 def set_up(extras=LAB):
@@ -250,10 +249,10 @@ def set_up(extras=LAB):
         else:
             say("the set-up of .venv was not finished: going on")
     # Without "pyproject" the stamp says "begun"; it is completed only after pip succeeded.
-    write_stamp({"extras": wanted["extras"], "python": wanted["python"], "place": ENV})
+    write_json(STAMP, {"extras": wanted["extras"], "python": wanted["python"], "place": ENV})
     install(wanted["extras"])
     quiet_lab()
-    write_stamp(wanted)
+    write_json(STAMP, wanted)
     say("the environment is ready")
 
 
@@ -290,6 +289,8 @@ def test(arguments):
 
     Without arguments the tests run on several cores; with arguments pytest gets exactly those.
     """
+    if "--browser" in arguments and "--thorough" in arguments:
+        stop("--browser and --thorough are two runs: give one of them, and then the other.")
     for option, others in (("--browser", in_a_browser), ("--thorough", thoroughly)):
         if option in arguments:
             return others([argument for argument in arguments if argument != option])

@@ -29,6 +29,7 @@ from soralab.blocks.perception import adaptive_weight, frozen, hinge_loss
 from soralab.blocks.temporal import Hint, TemporalConv, TemporalTransformer
 from soralab.clip import PromptEncoder
 from soralab.diffusion import ddim, diffusion_loss, guide
+from soralab.files.counts import so_many
 from soralab.latent_diffusion import PROCESS, LatentDiffusion, UNet, check_scale, noise, word_ids
 
 # ------------------------------------------------------------------------------------ layers over time, section 3.1
@@ -259,7 +260,7 @@ class Animator:
         film of any length is films as long as those of the training. Raises ValueError for fewer than two frames.
         """
         if z.shape[1] < 2:
-            raise ValueError(f"z has {z.shape[1]} frames; it takes at least 2 to film between")
+            raise ValueError(f"z has {so_many(z.shape[1], 'frame')}; it takes at least 2 to film between")
         parts = [z[:, :1]]
         for start in range(0, z.shape[1] - 1, window):
             whole = z[:, start : start + window + 1].repeat_interleave(2, 1)[:, :-1]

@@ -33,6 +33,7 @@ from soralab.blocks import Attention, SpatialTransformer, TimestepEmbedding, sin
 from soralab.blocks.convolution import ResBlock
 from soralab.diffusion import Cosine, ddim, diffusion_loss, guide, sample_times
 from soralab.diffusion.process import noise_like
+from soralab.files.counts import so_many
 from soralab.latent_diffusion import PROCESS, UNet, check_scale, noise
 
 # --------------------------------------------------------------------------------- pseudo-3-D layers, section 3.2
@@ -297,7 +298,8 @@ class Filmmaker:
         With the paper's 16 frames and a skip of 5 there are 76. rate, if given, is that of all of them.
         """
         if z.shape[1] < 2 or skip < 2:
-            raise ValueError(f"z, skip: got {z.shape[1]} frames and {skip}; takes two frames or more, and 2 or more")
+            raise ValueError(f"z, skip: got {so_many(z.shape[1], 'frame')} and {skip}; takes two frames or more, "
+                             "and 2 or more")  # fmt: skip
         frames = (z.shape[1] - 1) * skip + 1
         whole = z.repeat_interleave(skip, 1)[:, :frames]
         given = (torch.arange(frames, device=z.device) % skip == 0).expand(len(z), -1)

@@ -525,7 +525,7 @@ def test_the_judge_sees_time():
     (lambda m: m(films(), T, IDS, WORDS, moments=torch.arange(4)), r"moments, known: got \[4\] .* takes \[5\] and"),
     (lambda m: m(films(), T, IDS, WORDS, moments=torch.zeros(3, 5)), r"got \[3, 5\] and None; .* takes \[5\]"),
     (lambda m: m(films(), T, IDS, WORDS, films()), r"got \[5\] and \[2, 5, 4, 4, 4\]; .* \[2, 5, 5, 4, 4\]"),
-    (lambda m: animator(m).between(films()[:, :1], ["a", "a"]), "z has 1 frames; it takes at least 2 to film between"),
+    (lambda m: animator(m).between(films()[:, :1], ["a", "a"]), "z has 1 frame; it takes at least 2 to film between"),
     (lambda m: given_frames(films(), torch.zeros(2, 4).bool()), r"given is \[2, 4\]; .* it takes \[2, 5\]"),
     (lambda m: given_frames(films(), torch.tensor([[True] * 5, [False] * 5])), "given covers every frame of a film"),
     (lambda m: animator(m).film([]), "prompts is empty; it takes one or more"),

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -133,18 +134,33 @@ def test_one_in_ten_right_runs_at_most_is_called_wrong(band):
 
 @pytest.mark.parametrize("changes, says", [
     ({"still": 2.0}, r"2 tensors of weights are what they were at the start: is a layer frozen\?"),
+    ({"still": 1.0}, r"1 tensor of weights is what it was at the start: is a layer frozen\?"),
     ({"lag": 0.0}, r"the average does not lie as far behind as in right runs: is it off, or never updated\?"),
     ({"lag": 1.0}, r"the average has stayed at the start: is it off, or never updated\?"),
     ({"way": 0.01}, r"the weights have gone 0.1 times as far as in right runs: is the learning rate too small\?"),
     ({"way": 1.0}, r"the weights have gone 10 times as far as in right runs: is the learning rate too large\?"),
     ({"pairing": 0.1}, r"a wrong label .* does less harm than in right runs: are they mixed up, or hardly learnt\?"),
     ({"held": 4.0}, r"the averaged network's loss on unseen examples is \d.\d\d times that of right runs"),
+    ({"way": 0.15}, r"wrong; the weights have gone 1\.\d+ times as far as in right runs \("),
     ({"rate": 0.1}, r"the loss falls about (9|10) times too slowly: is the learning rate too small\?"),
     ({"rate": -0.2}, r"the loss rises, or is not above zero: is a sign flipped\?"),
 ])  # fmt: skip
 def test_each_mistake_leaves_its_trace(band, changes, says):
     said = verdict(run_of(np.random.default_rng(3), **changes), band)
     assert said.right is False and re.search(says, str(said)), str(said)
+
+
+def test_what_is_measured_before_the_first_stretch_is_done_is_judged(band):
+    """No loss can be compared yet, and the line gives no number of one."""
+    early = replace(band, probes={name: {"runs": 6, "step": [4.0], "mean": [mean], "spread": [0.01]}
+                                  for name, mean in (("still", 0.0), ("held", 0.1))})  # fmt: skip
+    log = {"step": np.arange(1.0, 9), "loss": np.ones(8)}
+    nan = np.full(8, np.nan)
+    for name, value, says in (("still", 2.0, "2 tensors of weights"), ("held", 9.0, r"examples is \d+\.\d\d times")):
+        said = verdict(log | {name: np.where(log["step"] == 4, value, nan)}, early)
+        assert said.right is False and math.isnan(said.share) and re.search(f"step 8: wrong; .*{says}", str(said))
+    assert verdict(log | {"still": np.where(log["step"] == 4, 0.0, nan)}, early).right
+    assert verdict(log, early).right is None
 
 
 def test_a_loss_that_is_below_zero_is_wrong(band):
@@ -180,6 +196,46 @@ def test_one_stretch_outside_is_no_fault(band):
         said = verdict(log | {"loss": np.where(bad, 3 * log["loss"], log["loss"])}, band)
         assert said.right is right and said.share == pytest.approx(1 - len(places) / 20)
     assert figures.inside_band(log, band) == 1
+
+
+def rarer(log, count):
+    """A log's loss alone, at `count` of its lines evenly to the last."""
+    keep = np.linspace(len(log["step"]) / count, len(log["step"]), count).astype(int) - 1
+    return {key: log[key][keep] for key in ("step", "loss")}
+
+
+@pytest.mark.parametrize("known", [2, 5, 9])
+def test_a_band_of_sparse_logs_calls_no_run_right_and_tells_one_that_is_far_off(known):
+    rng = np.random.default_rng(11)
+    sparse = Band.of([rarer(run_of(rng), known) for _ in range(6)])
+    assert np.isfinite(sparse.mean).sum() == np.isfinite(sparse.limits()[0]).sum() == known
+    log = run_of(rng)
+    for run in (log, rarer(log, known)):
+        said = verdict(run, sparse)
+        assert said.right is None and said.share == figures.inside_band(run, sparse) >= 0.8
+        assert f"cannot tell; the band's runs were logged in {known} of 20 stretches" in str(said)
+    wrong = verdict(log | {"loss": 100 * log["loss"]}, sparse)
+    assert wrong.right is False and wrong.share == 0 and f"(0 of {known} stretches" in str(wrong)
+    picture = figures.loss_curve(log, sparse)
+    assert "cannot tell" in picture.alt and picture.data != figures.loss_curve(log).data
+    elsewhere = {key: log[key][20:26] for key in ("step", "loss")}  # steps 42 to 52
+    if known == 2:  # logged at 100 and 200: nothing to compare
+        assert verdict(elsewhere, sparse).right is None and math.isnan(verdict(elsewhere, sparse).share)
+
+
+def test_a_band_that_lacks_a_few_stretches_judges_by_the_others():
+    """As logged every 20 steps of 200 to the half, and densely from there."""
+    rng = np.random.default_rng(12)
+
+    def gaps(log):
+        keep = (log["step"] > 100) | (log["step"] % 20 == 0)
+        return {key: log[key][keep] for key in ("step", "loss")}
+
+    band = Band.of([gaps(run_of(rng)) for _ in range(6)])
+    assert np.isnan(band.mean).sum() == 5
+    said, slow = verdict(run_of(rng), band), verdict(run_of(rng, rate=0.1), band)
+    assert said.right and "15 of 15 stretches" in str(said)
+    assert slow.right is False and re.search("the loss falls about (9|10) times too slowly", str(slow))
 
 
 def test_stretches_are_means_of_the_logarithm():
@@ -227,7 +283,7 @@ def test_what_is_no_band_is_refused(tmp_path):
         Band(100, 0, np.zeros(STRETCHES), np.zeros(STRETCHES))
     for wrong, says in (
         ({"step": [1]}, "takes one with step and loss"),
-        ({"step": [1, 2], "loss": [1]}, "2 steps and 1 values of loss"),
+        ({"step": [1, 2], "loss": [1]}, "2 steps and 1 value of loss"),
         ({"step": [1], "loss": [math.nan]}, "no finite value of loss"),
     ):
         with pytest.raises(ValueError, match=says):

@@ -297,7 +297,7 @@ def test_a_number_that_is_none(here, capsys, option, value):
 
 
 @pytest.mark.parametrize("argv, said", [
-    ([], "VERB"), (["flim", "x"], "invalid choice: 'flim'"), (["film"], "prompt"), (["session", "99"], "from 0 to 17"),
+    ([], "VERB"), (["flim", "x"], "invalid choice: 'flim'"), (["film"], "prompt"), (["session", "99"], "from 1 to 17"),
     (["film", PROMPT, "--tall", "64"], "unrecognized arguments: --tall 64"),
     (["film", PROMPT, "--two\nlines"], "--two lines"),
 ])  # fmt: skip
@@ -431,6 +431,28 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_training(here, capsys, 
     assert litter(here) == ["file.txt"]
 
 
+@pytest.mark.parametrize("more", [[], ["--folder", "one/two"], ["--folder", "there/two"]])
+@pytest.mark.parametrize("refusal", ["profile", "stream", "recipe"])
+def test_a_training_that_is_refused_leaves_no_folder(here, capsys, monkeypatch, short_training, more, refusal):
+    (here / "there").mkdir()
+    monkeypatch.setattr(short_training, "loss", lambda *_: pytest.fail("it trained"))
+    command = ["train", "sora_autoencoder", *more]
+    if refusal == "stream":
+        (here / "there" / "a.tar").write_bytes(b"none")
+        command += ["--stream", "there"]
+    elif refusal == "profile":
+        monkeypatch.setenv("SORALAB_PROFILE", "desktop")
+    else:  # what a recipe finds out itself
+
+        def refuse(*_, **__):
+            raise OSError("another training runs there")
+
+        monkeypatch.setattr(short_training, "train", refuse)
+    before = litter(here)
+    refused(capsys, *command)
+    assert litter(here) == before
+
+
 def test_a_disk_that_is_full_while_training(here, capsys, monkeypatch, short_training):
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -519,6 +541,8 @@ def test_world_draws_a_sheet(here, capsys):
     assert main(["world", "-o", "a.png", "--n", "4", "--level", "simple"]) == 0
     assert main(["world", "-o", "b.png", "--n", "8", "--level", "simple"]) == 0
     assert "b.png: 8 films of the simple world" in capsys.readouterr().out
+    assert main(["world", "-o", "c.png", "--n", "1"]) == 0
+    assert "c.png: 1 film of the full world" in capsys.readouterr().out
     heights = [Image.open(name).size[1] for name in ("a.png", "b.png")]
     assert heights[1] > heights[0]
 

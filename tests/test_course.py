@@ -70,6 +70,55 @@ def stopped(capsys, function, *arguments):
     return capsys.readouterr().err
 
 
+def test_a_command_runs_in_the_courses_folder_and_its_exit_code_is_returned(monkeypatch, tmp_path):
+    monkeypatch.setattr(course, "ROOT", str(tmp_path))
+    code = "import os, sys; open('here', 'w').write(os.environ['WORD']); sys.exit(7)"
+    assert course.run([sys.executable, "-c", code], {**os.environ, "WORD": "said"}) == 7
+    assert (tmp_path / "here").read_text() == "said"
+
+
+def test_a_long_command_says_every_while_that_it_is_at_work(monkeypatch, capsys):
+    monkeypatch.setattr(course, "NOTE_EVERY_S", 0.05)
+    wait = [sys.executable, "-c", "import time; time.sleep(0.5)"]
+    assert course.run(wait, note="pip is still at work") == 0
+    assert capsys.readouterr().out.startswith("course: pip is still at work (0.0 minutes so far)\n")
+    assert course.run(wait) == 0 and capsys.readouterr().out == ""
+
+
+class Process:
+    """A process whose waiting ends in turn as `ends` says: an exit code, or what is raised."""
+
+    def __init__(self, *ends):
+        self.ends, self.returncode, self.terminated = list(ends), None, False
+
+    def wait(self, timeout=None):
+        end = self.ends.pop(0)
+        if not isinstance(end, int):
+            raise end
+        self.returncode = end
+
+    def poll(self):
+        return self.returncode
+
+    def terminate(self):
+        self.terminated = True
+
+
+@pytest.mark.parametrize("ends, expected", [
+    ((KeyboardInterrupt(), KeyboardInterrupt(), 0), 0), ((KeyboardInterrupt(), 2), KeyboardInterrupt),
+    ((2,), 2), ((SystemExit(143),), SystemExit),
+])
+def test_ctrl_c_is_the_commands_to_answer_and_what_ends_this_ends_it(monkeypatch, ends, expected):
+    process = Process(*ends)
+    monkeypatch.setattr(course.subprocess, "Popen", lambda *_, **__: process)
+    if isinstance(expected, int):
+        assert course.run(["jupyter"]) == expected
+    else:
+        with pytest.raises(expected):
+            course.run(["jupyter"])
+    assert process.terminated == (expected is SystemExit)
+
+
 def test_first_call_makes_and_installs_second_does_nothing(machine):
     assert course.main(["lab"]) == 0
     assert machine.steps() == ["venv", "pip", "jupyterlab"]
@@ -117,6 +166,14 @@ def test_the_thorough_tests_need_nothing_more_and_run_on_all_cores(machine, monk
     assert machine.steps() == ["pytest", "pytest"]
     machine.fails["pytest"] = 1
     assert course.main(["test", "--thorough"]) == 1
+
+
+def test_two_kinds_of_tests_at_once_are_refused_before_anything_is_installed(machine, monkeypatch, capsys):
+    monkeypatch.setattr(course, "chromium", lambda: "/usr/bin/chromium")
+    for both in (["--browser", "--thorough"], ["--thorough", "-x", "--browser"]):
+        message = stopped(capsys, course.main, ["test", *both])
+        assert message == "course: --browser and --thorough are two runs: give one of them, and then the other.\n"
+    assert machine.commands == []
 
 
 def test_without_a_browser_its_tests_are_skipped_and_nothing_is_installed(machine, monkeypatch, capsys):
@@ -321,7 +378,7 @@ def test_full_disk_while_writing_the_stamp_is_one_line(machine, monkeypatch, cap
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(course, "write_stamp", full)
+    monkeypatch.setattr(course, "write_json", full)
     assert "No space left" in stopped(capsys, course.main, ["lab"])
 
 
@@ -370,6 +427,25 @@ def test_jupyterlab_asks_the_network_for_nothing(machine):
     path = Path(course.ENV, "share", "jupyter", "lab", "settings", "overrides.json")
     settings = json.loads(path.read_text())["@jupyterlab/apputils-extension:notification"]
     assert settings == {"fetchNews": "false", "checkForUpdates": False}
+
+
+@pytest.mark.parametrize("file", ["soralab.json", "overrides.json"])
+def test_a_file_that_is_cut_off_while_it_is_written_is_not_there(machine, monkeypatch, file):
+    """And the next call writes it whole: of overrides.json half a one would stay for good, and stop JupyterLab."""
+    def cut(content, handle):
+        if file in handle.name:
+            handle.write("{")
+            handle.flush()
+            raise KeyboardInterrupt
+        dump(content, handle)
+
+    dump = json.dump
+    monkeypatch.setattr(course.json, "dump", cut)
+    assert course.main(["lab"]) == 130
+    assert [path.name for path in Path(course.ENV).rglob(file)] == []
+    monkeypatch.setattr(course.json, "dump", dump)
+    assert course.main(["lab"]) == 0
+    assert [path.name for path in Path(course.ENV).rglob(file + "*") if json.loads(path.read_text())] == [file]
 
 
 @pytest.mark.parametrize("tests, ruff, expected", [(0, 0, 0), (1, 0, 1), (5, 0, 5), (0, 1, 1), (3, 1, 3)])

@@ -2,23 +2,28 @@
 legible."""
 
 import base64
+import hashlib
 import io
 import itertools
 import json
+import math
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 import matplotlib.text
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import RendererAgg
 from PIL import Image
 
 from soralab import figures
-from soralab.figures import curves, diagrams, four_blocks, strip, style
+from soralab.figures import curves, diagrams, four_blocks, pictures, strip, style
 from soralab.figures.films import _padded
 from soralab.figures.grids import GAP, MARGIN, lay_out
 from soralab.figures.pictures import RAMP, Board
+from soralab.files.counts import so_many
 
 
 def moving_disc(frames=6, height=32, width=32, colour=(0.9, -0.4, -1.0), speed=3.0):
@@ -217,6 +222,25 @@ def test_a_film_can_be_stopped_without_a_script():
     assert Page(other.html())["details"][0]["name"] != playing["name"], "another film on the page is not closed"
 
 
+def test_what_is_shown_twice_on_a_page_has_two_names_and_the_same_ones_in_each_run(monkeypatch):
+    """Each film is stopped by its own fold, and each figure's script finds its own box. A first showing is named by
+    its bytes alone, as in the notebooks that are there."""
+    film = figures.show_films(moving_disc(3)[None], ["a red circle"])
+    sliders = figures.explorer(states(2, 1, 1, 3, 4, 4), {"t": (1, 0)}, "Noise.")
+
+    def page():
+        monkeypatch.setattr(pictures, "SHOWN", Counter())
+        html = [shown._repr_mimebundle_()["text/html"] for shown in (film, sliders, film, sliders, film)]
+        films = [Page(text)["details"] for text in html[::2]]
+        assert all(playing["name"] == stopped["name"] for playing, stopped in films)
+        boxes = [Page(text)["div"][0]["id"] for text in html[1::2]]
+        assert all(f'getElementById("{box}")' in text for box, text in zip(boxes, html[1::2], strict=True))
+        return [playing["name"] for playing, _ in films], boxes
+
+    first, second = (f"film-{hashlib.sha256(shown.data).hexdigest()[:8]}" for shown in (film, sliders))
+    assert page() == page() == ([first, f"{first}_2", f"{first}_3"], [second, f"{second}_2"])
+
+
 def test_a_stopped_film_of_several_sizes_shows_each_at_its_size():
     films = [to_uint8(moving_disc(4, 32, 48)), to_uint8(moving_disc(2, 40, 24))]
     padded = _padded(films)
@@ -237,6 +261,20 @@ def test_a_strip_lays_the_frames_side_by_side():
         left = MARGIN + number * (128 + 4)
         shown = frames[0, top : top + 128, left : left + 128].astype(int)
         assert np.abs(shown - expected[number]).max() <= 1
+
+
+def test_one_is_no_plural(tmp_path):
+    film, log = moving_disc(1), tmp_path / "log.jsonl"
+    assert figures.show_film(film).alt.startswith("A film of 1 frame")
+    assert figures.show_film(moving_disc(2)).alt.startswith("A film of 2 frames")
+    assert figures.film_strip(film).alt.startswith("A film as a strip of 1 frame")
+    assert figures.pairs_table(film, ["a"], torch.ones(1, 1)).alt.startswith("A table of 1 picture (rows)")
+    log.write_text('{"loss": 1.0}\n')
+    with pytest.raises(ValueError, match="got 1 line without a step, takes lines like .\"step\": 10, \"loss\": 0.7.$"):
+        figures.read_log(log)
+    assert [so_many(n, "film") for n in (0, 1, 2)] == ["0 films", "1 film", "2 films"]
+    for said in (figures.show_film(film), figures.film_strip(film)):
+        assert "1 frames" not in said.alt
 
 
 def test_a_long_film_is_thinned_to_fit_the_page():
@@ -313,6 +351,18 @@ def test_a_log_is_read_and_an_interrupted_last_line_passed_over(tmp_path):
         figures.read_log(tmp_path / "none.jsonl")
 
 
+def test_empty_lines_of_a_log_are_passed_over_and_what_is_no_object_is_named(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 0, "loss": 2}\n\n   \n{"step": 1, "loss": 1}\n')
+    assert figures.read_log(path)["loss"].tolist() == [2, 1]
+    for wrong in ("[1, 2]", "5", "null", '"step"'):
+        path.write_text('{"step": 0}\n\n' + wrong + '\n{"step": 2}\n')
+        with pytest.raises(ValueError, match=f"line 3: got {re.escape(repr(wrong))}, takes one JSON object"):
+            figures.read_log(path)
+    path.write_text('{"step": 0}\n5')  # cut off: 50, perhaps
+    assert figures.read_log(path)["step"].tolist() == [0]
+
+
 def test_ema_is_corrected_at_the_start():
     assert figures.ema(np.full(5, 3.0), 0.9) == pytest.approx(np.full(5, 3.0))
     assert figures.ema([1.0, 3.0], 0.5) == pytest.approx([1.0, (0.25 * 1 + 0.5 * 3) / 0.75])
@@ -386,6 +436,16 @@ def test_the_names_of_bars_stay_on_the_page(names, monkeypatch):
     monkeypatch.setattr(curves, "picture", lambda fig, alt: drawn.append(fig))
     figures.bars_with_intervals({name: {"motion": (19, 20), "shape": (3, 20)} for name in names}, title="Right, of 20")
     assert set(names) <= set(assert_legible(drawn[0]))
+
+
+def test_bars_of_one_series_without_a_name_need_no_legend(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "picture", lambda fig, alt: drawn.append(fig))
+    figures.bars_with_intervals({"motion": (19, 20)})
+    figures.bars_with_intervals({"motion": (19, 20)}, {"motion": (1, 2)}, "chance")
+    figures.bars_with_intervals({"ours": {"motion": (19, 20)}})
+    shown = [[[text.get_text() for text in legend.get_texts()] for legend in fig.legends] for fig in drawn]
+    assert shown == [[], [["chance"]], [["ours"]]]
 
 
 @pytest.mark.parametrize("here", [None, 0, 7, 12, 16, 17])
@@ -492,7 +552,10 @@ def test_nothing_to_draw_is_refused_by_name():
 
 
 def test_the_same_input_gives_the_same_bytes():
-    film, run = moving_disc(4), run_of([3, 2, 1])
+    film, run = moving_disc(4), run_of(np.geomspace(3, 1, 21))
+    assert "Verdict at step 200: right so far" in figures.loss_curve(run, [run, run]).alt
+    few = run_of([3, 2, 1])
+    assert "step 20: cannot tell; the band's runs were logged in 2 of 20" in figures.loss_curve(few, [few, few]).alt
     for draw in (
         lambda: figures.show_films(film[None], ["a"]),
         lambda: figures.film_strip(film, "a"),
@@ -544,6 +607,62 @@ def test_pairs_stand_beside_their_texts_and_every_cell_has_its_value(monkeypatch
 def test_pairs_that_do_not_fit_are_named(pictures, texts, shape):
     with pytest.raises(ValueError, match=f"values are .* and pictures {pictures}; {texts} texts take as many"):
         figures.pairs_table(torch.zeros(pictures, 3, 8, 8), ["text"] * texts, torch.zeros(shape))
+
+
+def test_pairs_may_be_lists_of_numbers_and_of_nothing_else():
+    frames, values = states(2, 3, 8, 8), [[0.9, -0.2], [0.1, 0.7]]
+    asked = [figures.pairs_table(frames, ["a", "b"], given).data for given in (values, np.array(values), torch.tensor(
+        values, dtype=torch.float64, requires_grad=True))]  # fmt: skip
+    assert asked[0] == asked[1] == asked[2]
+    with pytest.raises(ValueError, match=r"values are \[2, 1\] and pictures 2"):
+        figures.pairs_table(frames, ["a", "b"], [[1], [2]])
+    with pytest.raises(ValueError, match=r"values: got <U1 of shape \[2, 2\], takes numbers"):
+        figures.pairs_table(frames, ["a", "b"], [["1", "2"], ["3", "4"]])
+
+
+def test_dollars_are_written_and_set_no_mathematics(monkeypatch):
+    drawn = {}
+    draw = RendererAgg.draw_text
+
+    def remember(self, gc, x, y, text, prop, angle, ismath=False, mtext=None):
+        drawn[text] = drawn.get(text, False) or ismath
+        return draw(self, gc, x, y, text, prop, angle, ismath, mtext)
+
+    monkeypatch.setattr(RendererAgg, "draw_text", remember)
+    run, named = run_of([3, 2, 1]) | {"$k_$": np.ones(3)}, "{}: $5_ and $6^"
+    texts = [named.format(where) for where in ("run", "title", "row", "series", "base", "head", "text", "cell", "file")]
+    figures.loss_curve({texts[0]: run, "b": run}, title=texts[1])
+    figures.loss_curve(run | {"samples": {"$a_$": ["$b_$"]}}, key="$k_$")
+    figures.loss_curve(run | {"samples": {"$c_$": -np.ones((1, 3, 8, 8))}})
+    figures.bars_with_intervals({texts[3]: {texts[2]: (1, 2)}}, {texts[2]: 0.5}, texts[4], title=texts[5])
+    figures.pairs_table(states(1, 3, 8, 8), [texts[6]], [[1]], [[texts[7]]])
+    figures.made_of({"soralab/sora.py": texts[8]})
+    wanted = {*texts, "$k_$", "$a_$: $b_$", "$c_$"} - {texts[6]} | {f"T1  {texts[6]}"}
+    assert wanted <= set(drawn), sorted(wanted - set(drawn))
+    assert not any(drawn[text] for text in wanted)
+    fig, axes = figures.figure()
+    axes.set_title("$x$")
+    figures.picture(fig, "One's own may.")
+    assert drawn["$x$"], "a plot of one's own may set mathematics"
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, math.nan, math.inf, "2"])
+def test_an_enlargement_is_a_whole_number(wrong):
+    film, sliders = moving_disc(2), states(1, 1, 1, 3, 4, 4)
+    assert figures.show_film(film, scale=2.0).data == figures.show_film(film, scale=2).data
+    assert figures.show_films([film] * 3, columns=2.0).data == figures.show_films([film] * 3, columns=np.int64(2)).data
+    html = [figures.explorer(sliders, {"t": (1,)}, "x", scale=scale) for scale in (2, 2.0)]
+    assert html[0].options == html[1].options and "2.0" not in str(html[1].options)
+    for draw, name in ((lambda: figures.show_film(film, scale=wrong), "scale"),
+                       (lambda: figures.image_grid(film, columns=wrong), "columns"),
+                       (lambda: figures.explorer(sliders, {"t": (1,)}, "x", scale=wrong), "scale")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{name}: got {wrong}, takes a whole number from 1"):
+            draw()
+
+
+def test_a_plan_of_no_files_is_refused():
+    with pytest.raises(ValueError, match="files: got none, takes {path in the clone: what it is}"):
+        figures.made_of({})
 
 
 # ----------------------------------------------------------------------------------------------- figures with sliders

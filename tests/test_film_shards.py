@@ -130,8 +130,22 @@ def test_damage_is_named(tmp_path, folder):
     (tmp_path / "a.tar").unlink()
     with pytest.raises(ValueError, match=r"whose \.tar files hold 0 films; it takes 1 or more"):
         FilmShards(tmp_path, 1, 9, 32)
+    write(tmp_path, [(FILMS[0], TEXTS[0])])
+    with pytest.raises(ValueError, match=r"whose \.tar files hold 1 film; it takes 2 or more"):
+        FilmShards(tmp_path, 2, 9, 32)
     with pytest.raises(ValueError, match="cannot be taken .*too few to take 12"):
         FilmShards(folder, 1, 12, 32)(0)
+
+
+@pytest.mark.parametrize("where", ["missing", "a.tar"])
+def test_a_folder_that_there_is_not_is_told_as_missing(tmp_path, monkeypatch, capsys, where):
+    monkeypatch.chdir(tmp_path)
+    Path("a.tar").touch()
+    for name in ("sora_autoencoder", "sora_pixels"):
+        assert main(["train", name, "--stream", where]) == 2
+        line = capsys.readouterr().err
+        assert line == f"soralab: stream is {where}, and there is no such folder: name one with .tar files of films\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
 def test_words_that_nobody_knows_are_refused_before_the_training(tmp_path):
@@ -192,7 +206,7 @@ def test_sora_in_pixels_learns_from_shards(tmp_path, folder, monkeypatch):
 
 def test_shards_of_the_world_are_written(tmp_path, capsys):
     assert film_shards.main([str(tmp_path / "films"), "--films", "3"]) == 0
-    assert "wrote 3 films in 1 shards" in capsys.readouterr().out
+    assert "wrote 3 films in 1 shard to" in capsys.readouterr().out
     once = (tmp_path / "films" / "000000.tar").read_bytes()
     film_shards.main([str(tmp_path / "again"), "--films", "3"])
     assert (tmp_path / "again" / "000000.tar").read_bytes() == once

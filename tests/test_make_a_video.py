@@ -349,7 +349,7 @@ def test_layers_attend_in_the_order_of_the_network():
     (lambda m: m(films()[0], T, looks()), r"z is \[5, 4, 4, 4\]; it takes \[batch, frames, channels, height, width\]"),
     (lambda m: m(films(), T, looks(), RATE - 2), "rate reaches 0.0; it takes numbers above 0"),
     (lambda m: m(films(), T, looks()[:, :4]), r"seen is \[2, 4\]; it takes \[batch, 6\]"),
-    (lambda m: Filmmaker(m, None).between(films()[:, :1], looks()), "z, skip: got 1 frames and 5; takes two frames"),
+    (lambda m: Filmmaker(m, None).between(films()[:, :1], looks()), "z, skip: got 1 frame and 5; takes two frames"),
     (lambda m: Filmmaker(m, None).between(films(), looks(), 1), "z, skip: got 5 frames and 1"),
     (lambda m: m(films(), T, looks(), known=films()), r"known is \[2, 5, 4, 4, 4\]; .* takes \[2, 5, 5, 4, 4\]"),
     (lambda m: Filmmaker(m, None).latents(looks(), films(), steps=1, guidance=float("nan")), "guidance is nan; it"),

@@ -10,6 +10,7 @@ import torch
 from soralab.datasets.native_sizes import size
 from soralab.experiments import navit_dropping as dropping
 from soralab.experiments import navit_positions as positions
+from soralab.experiments import navit_speed
 from soralab.navit import NaViT
 from soralab.recipes.navit import CONFIG, LENGTH, ROWS, Batches
 
@@ -127,3 +128,18 @@ def test_the_file_is_what_the_code_would_make(experiment, tmp_path, monkeypatch)
     assert made.pop("runs") == {"a": [1]} and {key: shipped[key] for key in made} == made
     assert set(shipped["runs"]) == set(getattr(experiment, "ARMS", ("absolute", "fractional")))
     assert {len(rows) for rows in shipped["runs"].values()} == {len(told[0]["seeds"])} == {3}
+
+
+@pytest.mark.parametrize("measured", [navit_speed.throughput, navit_speed.dropping])
+def test_measuring_speed_leaves_the_readers_draws_alone(measured, monkeypatch):
+    """And its own weights are the same each time."""
+    made, real = [], navit_speed.in_turns
+    monkeypatch.setattr(navit_speed, "in_turns", lambda works, times: made.append(works) or real(works, times))
+    torch.manual_seed(3)
+    wanted = torch.rand(4)
+    for before in (3, 4):
+        torch.manual_seed(before)
+        assert measured(count=2, times=1)
+        assert before == 4 or torch.equal(torch.rand(4), wanted)
+    first, second = (next(iter(works.values())).args[0].state_dict() for works in made)
+    assert all(torch.equal(first[key], second[key]) for key in first)

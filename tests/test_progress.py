@@ -362,6 +362,39 @@ def test_export_and_name(path, capsys):
     assert "does not exist" in refused(capsys, "progress", "--export", "missing/mine.json")
 
 
+@pytest.mark.parametrize("where, says", [
+    ("missing/x.json", "does not exist"), ("diary.json", "is no record"), (".", "is not a regular file"),
+])  # fmt: skip
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_export_that_fails_gives_no_other_name(path, capsys, where, says, damaged):
+    progress.write("own.json", Record("ada", {CROP: Entry(None, 2)}))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"{" if damaged else open("own.json", "rb").read())
+    open("diary.json", "w").close()
+    before = path.read_bytes()
+    assert says in refused(capsys, "progress", "--name", "Bo", "--export", where)
+    assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
+
+
+def test_a_name_that_cannot_be_recorded_is_not_exported(path, capsys, monkeypatch):
+    progress.write("x.json", Record("before"))
+    path.parent.parent.mkdir()
+    path.parent.write_text("a file where the folder should be")
+    assert "a file is in the way" in refused(capsys, "progress", "--name", "Bo", "--export", "x.json")
+    assert progress.read("x.json") == Record("before") and os.listdir() == ["x.json"]
+
+
+def test_a_damaged_record_is_kept_where_a_new_one_is_exported(path, capsys):
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    assert main(["progress", "--name", "Bo", "--export", "x.json"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "x.json: the record of Bo\n" and "it is kept as progress.damaged-1.json" in err
+    assert progress.read("x.json") == progress.own_record() == Record("Bo")
+    path.write_text("{")
+    assert "mend it" in refused(capsys, "progress", "--export", "x.json")
+
+
 def test_a_name_before_any_exercise(path, capsys):
     assert said(capsys, "progress", "--name", "Bo").startswith("Bo: 0 of 3")
     crop().check(mine)
@@ -372,6 +405,23 @@ def test_a_name_before_any_exercise(path, capsys):
 def test_a_name_that_is_none(path, capsys, name):
     assert "--name is" in refused(capsys, "progress", "--name", name)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("mark", [*"\u061c\u200e\u200f\u202a\u202d\u202e\u2066\u2069"])
+def test_a_name_with_a_mark_that_turns_letters_round(path, capsys, monkeypatch, mark):
+    """Typed it is refused; in a file, which an older course may have written, it is left out, and so of a login."""
+    line = refused(capsys, "progress", "--name", f"A{mark}da")
+    assert "a mark that turns the letters behind it round: leave it out" in line and mark not in line
+    assert not path.exists()
+    for file, name in (("a.json", f"{mark}Ada"), ("b.json", "Ada"), ("c.json", mark)):
+        with open(file, "w", encoding="utf-8") as opened:
+            json.dump(good(name=name), opened)
+    shown = said(capsys, "progress", "a.json", "b.json")
+    assert mark not in shown and shown.count("Ada") == 1
+    assert "its name is not" in refused(capsys, "progress", "c.json")
+    monkeypatch.setattr(progress.getpass, "getuser", lambda: f"b{mark}o")
+    assert progress.own_record().name == "bo"
+    assert said(capsys, "progress", "--name", "क्\u200dष").startswith("क्\u200dष: "), "a joiner is spelling"
 
 
 @pytest.mark.parametrize("option", [["--name", "Bo"], ["--export", "x.json"]])
@@ -440,11 +490,11 @@ def test_session_and_slides_hand_their_arguments_on(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "soralab.sessions.guide", guide)
     monkeypatch.setitem(sys.modules, "soralab.sessions.slides", slides)
     assert said(capsys, "session", 1, "--part", "handout") == "the guide\n"
-    assert said(capsys, "session", 0) == "the guide\n"
+    assert said(capsys, "session", 17) == "the guide\n"
     assert said(capsys, "slides", 1, 2, "-o", "out") == "a.html\nb.html\n"
     assert said(capsys, "slides") == "a.html\nb.html\n"
-    assert asked == [(1, "handout"), (0, None), ([1, 2], "out"), ([], "slides")]
-    for argv in (["session"], ["session", "18"], ["session", "one"], ["slides", "99"]):
+    assert asked == [(1, "handout"), (17, None), ([1, 2], "out"), ([], "slides")]
+    for argv in (["session"], ["session", "0"], ["session", "18"], ["session", "one"], ["slides", "99"]):
         with pytest.raises(SystemExit):
             main(argv)
 

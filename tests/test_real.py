@@ -203,6 +203,7 @@ def test_what_cannot_be_is_one_line(here, monkeypatch, capsys, argv, switch, sai
     assert main(argv) == 2
     err = capsys.readouterr().err
     assert said in err and len(err.splitlines()) == 1
+    assert not Path("runs").exists(), "a training that was refused leaves a folder"
 
 
 def test_the_arrow_of_time_is_judged_both_ways(here, monkeypatch):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from soralab.command import _parser, main
 from soralab.sessions import NOTEBOOKS, guide, numbered
 from soralab.sessions.formulas import readable
 from soralab.sessions.guide import show
@@ -176,7 +177,7 @@ BREAK = {
     "its questions take 16": GOOD.replace("| 10–26", "| 10–25").replace("| 26–50", "| 25–50"),
     "ends at minute 55, not 60": GOOD.replace("| 50-60", "| 50-55"),
     "ends at minute 90, not 60": GOOD.replace("| 50-60", "| 50-90"),
-    "plans 1 questions": GOOD.replace("Questions 1 and 3", "Question 1"),
+    "plans 1 question;": GOOD.replace("Questions 1 and 3", "Question 1"),
     "no line for the Archaeologist": GOOD.replace("Sceptic, advocate, archaeologist", "Sceptic, advocate", 1),
     "found [1, 2, 3, 4]": GOOD.replace("gap 5? (think 2 minutes, talk 6)", "gap 5?"),
     "no minutes to think": GOOD.replace("(think 2", "(think 0", 1),
@@ -300,6 +301,23 @@ def page(name: str) -> str:
         for output in cell.get("outputs", []):
             said += [*output.get("text", []), "\n", *output.get("data", {}).get("text/plain", []), "\n"]
     return re.sub(r"\s+", " ", "".join(said))
+
+
+def test_the_command_takes_the_chapters_that_have_a_guide_and_its_help_says_so(capsys):
+    there = list(numbered(FOLDER, ".md"))
+    for number in range(-1, 20):
+        if number in there:
+            assert _parser().parse_args(["session", str(number)]).number == number
+            continue
+        with pytest.raises(SystemExit) as stopped:
+            main(["session", str(number)])
+        assert stopped.value.code == 2
+        line, = capsys.readouterr().err.splitlines()
+        assert f"from {there[0]} to {there[-1]}" in line or number < 0
+    with pytest.raises(SystemExit):
+        main(["session", "--help"])
+    told = capsys.readouterr().out
+    assert f"of the chapter, {there[0]} to {there[-1]} (0, the road map, has none)" in " ".join(told.split())
 
 
 @pytest.mark.parametrize("chapter, told, shown", [

@@ -346,7 +346,7 @@ def test_of_two_states_the_later_one_is_gone_on_from(tmp_path):
 
 @pytest.mark.parametrize("entry", [
     {"step": "x"}, {"step": 10.5}, {"config": 5}, {"stretch": 5}, {"stretch": {"sums": {}}}, {"seconds": None},
-    {"config": {**CONFIG.card(), "of_a_later_version": 1}}, {"stretch": {"model": None}},
+    {"config": {**CONFIG.card(), "of_a_later_version": 1}}, {"stretch": {"model": None}}, {"trained": 3},
 ])  # fmt: skip
 def test_a_card_that_is_no_states_is_refused_in_one_line(tmp_path, entry):
     train(build(), loss_fn, batch_fn, dataclasses.replace(CONFIG, steps=8), tmp_path)
@@ -467,6 +467,41 @@ def test_another_configuration_or_model_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"model differs .* 1\.bias is \(16,\) there and \(20,\) here"):
         train(build(20), loss_fn, batch_fn, dataclasses.replace(CONFIG, steps=8), tmp_path)
     assert (tmp_path / "state.safetensors").read_bytes() == state
+
+
+def test_a_state_of_other_trained_parameters_is_refused_by_name(tmp_path):
+    """Their moments are kept by number: those of one would go on as another's, where the shapes are alike."""
+    config = dataclasses.replace(CONFIG, steps=8)
+
+    def trained(order):
+        model = build(8)
+        return train(model, loss_fn, batch_fn, config, tmp_path, parameters=[model.get_parameter(k) for k in order])
+
+    order = ["1.weight", "1.bias", "5.weight"]
+    trained(order)
+    state = (tmp_path / "state.safetensors").read_bytes()
+    for other, says in (
+        (["0.weight", "1.bias", "5.weight"], "parameter 1 is 1.weight there and 0.weight here"),
+        (["1.weight", "5.weight", "1.bias"], "parameter 2 is 1.bias there and 5.weight here"),
+        (order[:2], "parameter 3 is 5.weight there and none here"),
+        ([*order, "5.bias"], "parameter 4 is none there and 5.bias here"),
+    ):
+        with pytest.raises(ValueError, match=f"what is trained differs from the saved state: {says}; give the same"):
+            trained(other)
+    assert (tmp_path / "state.safetensors").read_bytes() == state
+    trained(order)
+
+
+def test_a_state_that_does_not_say_what_was_trained_goes_on(whole, tmp_path):
+    """As the course wrote them before."""
+    loss, batches = at_step(20, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train(build(), loss, batches, CONFIG, tmp_path)
+    card = json.loads((tmp_path / "state.json").read_text())
+    assert card.pop("trained") == [name for name, p in build().named_parameters() if p.requires_grad]
+    (tmp_path / "state.json").write_text(json.dumps(card))
+    model = build()
+    assert_same_run(model, train(model, loss_fn, batch_fn, CONFIG, tmp_path), whole)
 
 
 # ---------------------------------------------------------------- what goes wrong

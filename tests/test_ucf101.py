@@ -58,7 +58,7 @@ def test_what_is_missing_or_broken_is_named(few):
     with pytest.raises((ValueError, OSError), match="v_Archery_g01_c01.avi"):
         ucf101.load("train", frames=2)
     (few / "UCF-101" / LISTED[0]).unlink()
-    with pytest.raises(FileNotFoundError, match="none of the 1 films of train, fold 1, is in .*UCF-101: `soralab data"):
+    with pytest.raises(FileNotFoundError, match="none of the 1 film of train, fold 1, is in .*UCF-101: `soralab data"):
         ucf101.load("train")
     (few / "ucfTrainTestlist" / "classInd.txt").unlink()
     assert not ucf101.available()

@@ -1,5 +1,6 @@
 """Chapter 05's recipe: what the measures measure, what a batch holds, and what the two kinds of bits are."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 import torch
 
 from soralab import world
+from soralab.command import main
 from soralab.datasets.what_and_where import CELLS, frames, sample, to_pixels
+from soralab.experiments import vqvae as experiment
 from soralab.experiments import vqvae_rate_distortion as rate_distortion
 from soralab.experiments import vqvae_scores
-from soralab.files.checkpoints import read_card
+from soralab.files.checkpoints import CHECKPOINTS, read_card
 from soralab.recipes import vqvae
 from soralab.vqvae import VQVAE, VQVAEConfig
 
@@ -201,3 +204,19 @@ def test_the_experiments_are_labelled_as_the_notebook_reads_them(tmp_path, monke
     assert tables["codebooks"]["averages, revived"] is tables["codes"]["128"]
     assert all(row["learning"] and row["psnr"] > 0 for row in tables["codebooks"].values())
     assert list(tables["vae"]) == ["1.0"] and tables["vae"]["1.0"]["bits"] >= 0
+
+
+@pytest.mark.parametrize("name, other", [*itertools.permutations(("vqvae", "vqvae_films", "vqvae_prior"), 2)])
+def test_a_checkpoint_of_another_kind_is_told_by_what_measures_it(name, other, capsys, monkeypatch):
+    monkeypatch.setattr(experiment, "scores", lambda *_: pytest.fail("it was measured"))
+    assert main(["evaluate", name, "--checkpoint", other]) == 2
+    line = capsys.readouterr().err
+    assert len(line.splitlines()) == 1
+    assert f"--checkpoint is {other!r}, which `soralab evaluate {other}` measures: name another for {name}" in line
+
+
+def test_a_checkpoint_of_the_same_kind_is_measured(monkeypatch):
+    monkeypatch.setattr(experiment, "scores", lambda name, model: {"test": {"codes": model.config.codes}})
+    for name, codes in (("vqvae", 128), ("vqvae_films", 256), ("vqvae_prior", 128)):
+        for checkpoint in (None, str(CHECKPOINTS / name)):
+            assert experiment.evaluate(name, checkpoint).split() == ["test", "codes", str(codes)]

@@ -430,6 +430,8 @@ def test_the_same(got, want):
     (torch.zeros(1, 1, 9) + 2j, torch.zeros(1, 1, 9) + 9j, "9 of 9 numbers differ, most at [0, 0, 0]: it returns 2j"),
     (T([1.0], device="meta"), T([1.0]), "it returns a tensor [1] of float32 of a kind (float32) that cannot be"),
     (Fraction(1, 3), Fraction(1, 2), "it returns 0.333333, it should be 0.5."),
+    (torch.eye(9), torch.eye(9) + 2 * torch.eye(81)[4].view(9, 9), "1 of 81 numbers differs, most at [0, 4]: it"),
+    (torch.zeros(1, 1, 1), torch.ones(1, 1, 1), "1 of 1 number differs, most at [0, 0, 0]: it returns 0 there"),
     (torch.zeros(1, 1, 4), torch.ones(1, 1, 4), "4 of 4 numbers differ, most at [0, 0, 0]: it returns 0 there"),
 ])  # fmt: skip
 def test_a_difference_is_told(got, want, says):

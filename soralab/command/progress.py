@@ -27,13 +27,12 @@ def run(options) -> None:
         people = progress.merge([progress.read(path) for path in options.records])
         print(board.group_board(people, course()))
         return
-    if options.name is not None:
-        problem = progress.rename(options.name)
-        if problem:
-            print(f"soralab: {problem}", file=sys.stderr)
+    problem, said = "", None
     if options.export is not None:
-        record = progress.export(options.export)
-        print(f"{options.export}: the record of {record.name}")
-        return
-    record = progress.own_record()
-    print(board.own_table(record, course()))
+        record, problem = progress.export(options.export, options.name)
+        said = f"{options.export}: the record of {record.name}"
+    elif options.name is not None:
+        problem = progress.rename(options.name)
+    if problem:
+        print(f"soralab: {problem}", file=sys.stderr)
+    print(said or board.own_table(progress.own_record(), course()))

@@ -8,7 +8,7 @@ from soralab.command.arguments import count, verb
 def declare(verbs):
     """Its arguments; returns its parser."""
     session = verb(verbs, "session", "print the leader's guide to a chapter")
-    session.add_argument("number", type=count(0, 17), help="of the chapter, 0 to 17")
+    session.add_argument("number", type=count(1, 17), help="of the chapter, 1 to 17 (0, the road map, has none)")
     session.add_argument("--part", help="only that: read, 60, 90, questions, roles, board, 30 or handout")
     return session
 

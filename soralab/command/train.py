@@ -28,7 +28,7 @@ def run(options) -> None:
     """Train it, and say where the checkpoint lies. The first process measures and saves, the others only train."""
     from soralab.datasets.registry import chosen
     from soralab.experiments import EXPERIMENTS, finish
-    from soralab.files.atomic import check_writable, make_folder
+    from soralab.files.atomic import check_writable, new_folder
     from soralab.files.lock import alone
     from soralab.recipes import RECIPES, RUNS, recipe
     from soralab.training.distributed import team
@@ -46,7 +46,7 @@ def run(options) -> None:
         with team(options.accumulate, options.shard) as mine:
             if mine.leads:
                 for each in (folder, RUNS / name):
-                    check_writable(make_folder(each) / name)  # told now, not after hours of training
+                    check_writable(held.enter_context(new_folder(each)) / name)  # told now, not after hours of training
                 held.enter_context(alone(RUNS / name, "command"))
             trained = train(name, options.steps, **more)
         if mine.leads:
@@ -56,7 +56,7 @@ def run(options) -> None:
 def _on_real(options, real) -> str:
     """The table of a training on the set that SORALAB_DATASET names, by one process and in one part."""
     from soralab.experiments.real import chapter, make, place
-    from soralab.files.atomic import check_writable, make_folder
+    from soralab.files.atomic import check_writable, new_folder
     from soralab.files.lock import alone
     from soralab.training.distributed import processes
 
@@ -64,7 +64,7 @@ def _on_real(options, real) -> str:
         raise ValueError(f"SORALAB_DATASET is {real.name}, which one process learns from in one part: leave out "
                          "torchrun, --accumulate, --stream and --shard, or unset it")  # fmt: skip
     chapter(options.name, real)
-    folder = make_folder(options.folder or place(options.name, real))
-    check_writable(folder / "found.json")
-    with alone(folder, "command"):
-        return make(options.name, real, folder, options.steps)
+    with new_folder(options.folder or place(options.name, real)) as folder:
+        check_writable(folder / "found.json")
+        with alone(folder, "command"):
+            return make(options.name, real, folder, options.steps)

@@ -19,10 +19,11 @@ def declare(verbs):
 def run(options) -> None:
     """Draw it and save it."""
     from soralab.files.atomic import atomic_write
+    from soralab.files.counts import so_many
     from soralab.world.sheet import contact_sheet
 
     check_png(options.output)
     sheet = contact_sheet(options.seed, range(options.n), level=options.level, split=options.split)
     with atomic_write(options.output) as path:
         sheet.save(path, format="PNG")
-    print(f"{options.output}: {options.n} films of the {options.level} world")
+    print(f"{options.output}: {so_many(options.n, 'film')} of the {options.level} world")

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from soralab.files.atomic import atomic_write, make_folder
+from soralab.files.counts import so_many
 from soralab.files.films import read_film, save_film
 
 FILMS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".webp", ".png")
@@ -82,16 +83,20 @@ class FilmShards:
     """Batches of films from a folder's shards, in a new order each epoch.
 
     Of each film the first `frames` are taken, their middle square averaged to side x side. Raises ValueError for a
-    folder without shards or with fewer films than a batch, and for a film or words that cannot be read, by their names.
+    folder that is missing, is without shards or has fewer films than a batch, and for a film or words that cannot be
+    read, by their names.
     """
 
     def __init__(self, folder: str | Path, batch: int, frames: int, side: int, seed: int = 0):
         self.folder, self.batch, self.frames, self.side, self.seed = Path(folder), batch, frames, side, seed
+        if not self.folder.is_dir():
+            raise ValueError(f"stream is {folder}, and there is no such folder: name one with .tar files of films")
         whole = (path for path in self.folder.glob("*.tar") if not path.name.startswith("."))  # and none half written
         self.shards = [table(path) for path in sorted(whole)]
         self.films = sum(map(len, self.shards))
         if self.films < batch:
-            raise ValueError(f"stream is {folder}, whose .tar files hold {self.films} films; it takes {batch} or more")
+            raise ValueError(f"stream is {folder}, whose .tar files hold {so_many(self.films, 'film')}; it "
+                             f"takes {batch} or more")
         self._order = lru_cache(maxsize=2)(self.order)
 
     def order(self, epoch: int) -> list[Sample]:
@@ -183,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
             yield world.to_film(world.render([scene], 9, 32, 32))[0], short_caption(scene)
 
     paths = write(options.folder, films())
-    print(f"wrote {options.films} films in {len(paths)} shards to {options.folder}")
+    print(f"wrote {so_many(options.films, 'film')} in {so_many(len(paths), 'shard')} to {options.folder}")
     return 0
 
 

@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from soralab.datasets.registry import mend, place
+from soralab.files.counts import so_many
 from soralab.files.damage import damage_named, picture
 
 SENTENCES = 5  # of each picture
@@ -78,7 +79,7 @@ def load(split: str = "train", side: int = 32, name: str = "flickr8k") -> tuple[
         raise ValueError(f"{short[0]} has {len(said.get(short[0], ()))} sentences; it takes {SENTENCES}")
     pictures = [square(where / file, side, mend(name)) for file in there]
     if not pictures:
-        raise FileNotFoundError(f"none of the {len(listed)} pictures of {split} is in {where}: {mend(name)}")
+        raise FileNotFoundError(f"none of the {so_many(len(listed), 'picture')} of {split} is in {where}: {mend(name)}")
     return torch.stack(pictures), [said[file] for file in there]
 
 

@@ -124,7 +124,7 @@ def check(one: DataSet) -> tuple[list[str], list[str]]:
 def said(one: DataSet) -> str:
     """What of a set is in its folder, in words: "4 files, 11.6 MB"."""
     files = [path for path in place(one.name).rglob("*") if path.is_file()]
-    return f"{len(files):,} files, {human_bytes(sum(path.stat().st_size for path in files))}"
+    return f"{len(files):,} file{'s' * (len(files) != 1)}, {human_bytes(sum(path.stat().st_size for path in files))}"
 
 
 def _same(path: Path, digest: str) -> bool:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from soralab.datasets.registry import mend, place
+from soralab.files.counts import so_many
 from soralab.files.damage import damage_named
 from soralab.files.films import read_film
 
@@ -67,7 +68,7 @@ def paths(split: str = "train", fold: int = 1) -> dict[Path, str]:
         both = (films / FOLDERS[0] / class_ / file, films / FOLDERS[1] / file)
         there |= {path: class_ for path in both if path.is_file()}
     if not there:
-        raise FileNotFoundError(f"none of the {len(listed)} films of {split}, fold {fold}, is in "
+        raise FileNotFoundError(f"none of the {so_many(len(listed), 'film')} of {split}, fold {fold}, is in "
                                 f"{films / FOLDERS[0]}: {mend(NAME)}")  # fmt: skip
     return there
 

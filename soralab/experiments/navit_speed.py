@@ -7,7 +7,8 @@ elsewhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -83,11 +84,19 @@ def step(model: nn.Module, batch: dict[str, Tensor]) -> None:
     loss(model, batch, torch.Generator())[0].backward()
 
 
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Weights are drawn from a fixed seed inside; what the caller draws afterwards is as if nothing had been."""
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(SEED)  # torch.manual_seed would reach a GPU's generator too
+        yield
+
+
 def throughput(count: int = COUNT, times: int = 9) -> dict[str, dict[str, float]]:
     """{way: {"pictures a second", "padding"}} of a training step on the same `count` pictures; no optimizer."""
     shown, labels = pictures(SEED, range(count))
-    torch.manual_seed(SEED)
-    model, square = NaViT(CONFIG), ViT(ViTConfig(classes=CONFIG.classes, hidden=CONFIG.dim))
+    with seeded():
+        model, square = NaViT(CONFIG), ViT(ViTConfig(classes=CONFIG.classes, hidden=CONFIG.dim))
     batches = {"packed": packed(shown), "padded": padded(shown), "squares": {"pixels": squares(shown)}}
     models = {"packed": model, "padded": PaddedNaViT(model), "squares": square}
     works = {way: partial(step, models[way], batch | {"label": labels}) for way, batch in batches.items()}
@@ -102,8 +111,8 @@ def throughput(count: int = COUNT, times: int = 9) -> dict[str, dict[str, float]
 def dropping(count: int = COUNT, times: int = 9) -> dict[str, float]:
     """Pictures a second in a training step where this share of the tokens is dropped before packing, at RATES."""
     shown, labels = pictures(SEED, range(count))
-    torch.manual_seed(SEED)
-    model, generator = NaViT(CONFIG), torch.Generator().manual_seed(SEED)
+    with seeded():
+        model, generator = NaViT(CONFIG), torch.Generator().manual_seed(SEED)
     counts = [picture[0].numel() // CONFIG.patch**2 for picture in shown]
     works = {}
     for rate in RATES:

@@ -11,13 +11,18 @@ from soralab.experiments.vqvae_rate_distortion import experiments
 from soralab.experiments.vqvae_scores import TEST_FILMS, measure, measure_films, measure_prior
 from soralab.recipes import RUNS, Trained
 from soralab.training.profiles import by_profile, device
-from soralab.vqvae import load
+from soralab.vqvae import PixelCNN, load
 
 
 def metrics(name: str, trained: Trained) -> dict:
     """The card's: the rows of `scores`; of `vqvae` also the experiments, which are not run again if they were run."""
     more = experiments(RUNS / "vqvae_experiments") if name == "vqvae" else {}
     return {**scores(name, trained.model), **more}
+
+
+def kind(model: nn.Module) -> str:
+    """The shipped checkpoint whose like a model is."""
+    return "vqvae_prior" if isinstance(model, PixelCNN) else "vqvae_films" if model.config.films else "vqvae"
 
 
 def scores(name: str, model: nn.Module) -> dict[str, dict[str, float]]:
@@ -32,7 +37,11 @@ def scores(name: str, model: nn.Module) -> dict[str, dict[str, float]]:
 
 
 def evaluate(name: str = "vqvae", checkpoint: str | None = None) -> str:
-    """The table of a shipped model, measured now."""
-    rows = scores(name, load(checkpoint or name).to(device()))
+    """The table of a model, by default the shipped one, measured now. Raises ValueError for one of another kind."""
+    model = load(checkpoint or name)
+    if kind(model) != name:
+        raise ValueError(f"--checkpoint is {checkpoint!r}, which `soralab evaluate {kind(model)}` measures: name "
+                         f"another for {name}")  # fmt: skip
+    rows = scores(name, model.to(device()))
     return "\n".join(f"{split:10s}" + "".join(f"{key} {value:g}   " for key, value in row.items())
                      for split, row in rows.items())

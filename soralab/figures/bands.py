@@ -17,11 +17,14 @@ from pathlib import Path
 import numpy as np
 from scipy.special import stdtrit
 
+from soralab.files.counts import so_many
+
 Log = Mapping[str, np.ndarray]
 BANDS = Path(__file__).resolve().parents[2] / "data" / "bands"
 """Where the bands of the course's own reference runs lie, one file a chapter."""
 STRETCHES = 20
 OUTSIDE = 0.25  # share of the stretches outside, and two at least, that make a run wrong
+KNOWN = 0.5  # share of the stretches, and two at least, in which a band must be logged to call a run right
 RARE, RARER = 0.005, 0.002  # a right run's stretch, and its probe, lies beyond the limits this often
 LOGARITHMIC = ("held", "way")  # probes that are compared by their ratio
 # A spread known before, worth so many runs. Of the average's lag it is what the chapters' bands have, pooled: it has
@@ -52,7 +55,8 @@ def curve(log: Log, key: str) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"run: got a log with {', '.join(log) or 'nothing'}, takes one with step and {key}")
     step, value = np.asarray(log["step"], float), np.asarray(log[key], float)
     if step.shape != value.shape:
-        raise ValueError(f"run: got {len(step)} steps and {len(value)} values of {key}, takes as many of each")
+        raise ValueError(f"run: got {so_many(len(step), 'step')} and {so_many(len(value), 'value')} of {key}, takes "
+                         "as many of each")  # fmt: skip
     # The step of a finite entry only: a log may note its losses and its probes on lines of their own.
     keep = np.isfinite(step) & np.isfinite(value)
     if not keep.any():
@@ -72,8 +76,9 @@ def probed(log: Log, key: str) -> tuple[np.ndarray, np.ndarray]:
 class Band:
     """Where `runs` right runs of `steps` steps went.
 
-    mean, spread: of log(loss) in each stretch [STRETCHES]. probes: for each probe the marks' steps, means and spreads,
-    and how many of the runs were asked. The spreads are standard deviations over the runs.
+    mean, spread: of log(loss) in each stretch [STRETCHES], NaN where not every run was logged. probes: for each probe
+    the marks' steps, means and spreads, and how many of the runs were asked. The spreads are standard deviations over
+    the runs.
     """
 
     steps: int
@@ -90,7 +95,8 @@ class Band:
             if value.shape != (STRETCHES,):
                 raise ValueError(f"band: got {name} of shape {value.shape}, takes {STRETCHES} numbers")
         if self.runs < 1 or self.steps < 1:
-            raise ValueError(f"band: got {self.runs} runs of {self.steps} steps, takes one or more of each")
+            raise ValueError(f"band: got {so_many(self.runs, 'run')} of {so_many(self.steps, 'step')}, takes one or "
+                             "more of each")  # fmt: skip
 
     @classmethod
     def of(cls, logs: Sequence[Log], key: str = "loss") -> Band:
@@ -140,7 +146,9 @@ def spread_of(values: np.ndarray) -> np.ndarray:
 def smooth_spread(spread: np.ndarray) -> np.ndarray:
     """Each stretch's spread and its two neighbours', as a root mean square: a few runs tell it badly."""
     square = np.pad(spread**2, 1, mode="edge")
-    return np.sqrt((square[:-2] + square[1:-1] + square[2:]) / 3)
+    there, square = np.isfinite(square), np.nan_to_num(square)
+    count = there[:-2].astype(int) + there[1:-1] + there[2:]
+    return np.sqrt((square[:-2] + square[1:-1] + square[2:]) / np.maximum(count, 1))
 
 
 def load_band(name: str, folder: Path | None = None) -> Band:
@@ -167,9 +175,9 @@ def as_band(band, key: str = "loss") -> Band:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a band says of a run: `right` is None where it is too early to say. `print` shows the text, one line.
+    """What a band says of a run: `right` is None where it cannot say. `print` shows the text, one line.
 
-    share: of the finished stretches, those inside the band, 0 to 1 (NaN without any).
+    share: of the finished stretches that the band knows, those inside it, 0 to 1 (NaN without any).
     """
 
     right: bool | None
@@ -220,6 +228,7 @@ def verdict(run: Log, band, after: float = 1.0, key: str = "loss") -> Verdict:
 
     after: the share of the band's steps to judge by, 0 to 1. The line gives what was measured, and asks about a cause
     rather than naming one: two mistakes may leave the same trace. A run without probes is judged by its loss alone.
+    A band of sparse logs tells a wrong run where it can, and calls none right.
     """
     band = as_band(band, key)
     curves = stretches(run, band.steps, key)
@@ -231,14 +240,20 @@ def verdict(run: Log, band, after: float = 1.0, key: str = "loss") -> Verdict:
         return Verdict(None, math.nan, f"step {last}: too early to say, before step {band.steps // 10}")
     if lost := _lost(run, band.steps, after, key):
         return Verdict(False, math.nan, f"step {last}: wrong; after it the {key} is no finite number, to step {lost}")
-    low, high = band.limits()
+    known = np.isfinite(band.mean)
+    curves[~known] = np.nan
+    done, (low, high) = np.isfinite(curves), band.limits()
     out = int(((curves < low - 1e-9) | (curves > high + 1e-9)).sum())
     share = 1 - out / done.sum() if done.any() else math.nan
-    counted = f"{done.sum() - out} of {done.sum()} stretches inside the band"
+    inside = f"{done.sum() - out} of {done.sum()} stretches inside the band"
     if out >= max(2, OUTSIDE * done.sum()) or any(mark.outside for mark in marks):
-        return Verdict(False, share, f"step {last}: wrong; {_trace(marks, curves, band)} ({counted})")
-    counted += f" of {band.runs} right run{'s' * (band.runs > 1)}" + ("" if marks else "; judged by its loss alone")
-    return Verdict(True, share, f"step {last}: right so far, {counted}")
+        return Verdict(False, share, f"step {last}: wrong; {_trace(marks, curves, band)} ({inside})")
+    past = min(int(last * STRETCHES / band.steps + 1e-9), STRETCHES)
+    if past >= 2 and known[:past].sum() < max(2, KNOWN * past) or not (done.any() or marks):
+        few = f"the band's runs were logged in {known[:past].sum()} of {past} stretches"
+        return Verdict(None, share, f"step {last}: cannot tell; {few}, too few to call a run right")
+    inside += f" of {so_many(band.runs, 'right run')}" + ("" if marks else "; judged by its loss alone")
+    return Verdict(True, share, f"step {last}: right so far, {inside}")
 
 
 def _lost(run: Log, steps: int, after: float, key: str) -> int:
@@ -249,7 +264,7 @@ def _lost(run: Log, steps: int, after: float, key: str) -> int:
 
 
 def inside_band(run: Log, band, key: str = "loss") -> float:
-    """The share of the run's finished stretches that lie inside the band, 0 to 1; NaN before the first."""
+    """The share of the run's finished stretches that lie inside the band, 0 to 1; NaN without any."""
     return verdict(run, band, key=key).share
 
 
@@ -259,17 +274,18 @@ def _trace(marks: list[Mark], curves: np.ndarray, band: Band) -> str:
     ratio = {name: math.exp(mark.value - mark.mean) for name, mark in out.items() if name in LOGARITHMIC}
     last = np.flatnonzero(np.isfinite(curves))[-1:]
     loss = math.exp((curves - band.mean)[last].sum())  # 1 before the first stretch is done
-    times = _slower(curves, band)
+    times, start = _slower(curves, band), band.mean[np.isfinite(band.mean)][:1].sum()
     if "still" in out:
         count = round(out["still"].value - out["still"].mean)
-        return f"{count} tensors of weights are what they were at the start: is a layer frozen?"
+        stayed = "is what it was" if count == 1 else "are what they were"
+        return f"{so_many(count, 'tensor')} of weights {stayed} at the start: is a layer frozen?"
     if "lag" in out and (out["lag"].value > 0.9 or out["lag"].value < out["lag"].mean / 4):
         state = "has stayed at the start" if out["lag"].value > 0.9 else "does not lie as far behind as in right runs"
         return f"the average {state}: is it off, or never updated?"
     if not 1 / 3 < ratio.get("way", 1) < 3:
         rate = "too small" if ratio["way"] < 1 else "too large"
         return f"the weights have gone {ratio['way']:.2g} times as far as in right runs: is the learning rate {rate}?"
-    if last.size and (curves[last] < -20 or curves[last] > max(np.nanmin(curves), band.mean[0]) + 0.02):
+    if last.size and (curves[last] < -20 or curves[last] > max(np.nanmin(curves), start) + 0.02):
         return "the loss rises, or is not above zero: is a sign flipped?"
     if "pairing" in out:
         return "a wrong label (prompt, target) does less harm than in right runs: are they mixed up, or hardly learnt?"
@@ -289,6 +305,7 @@ def _slower(curves: np.ndarray, band: Band) -> float:
     done = np.flatnonzero(np.isfinite(curves))
     if not done.size:
         return 1.0
-    falling = np.minimum.accumulate(band.mean)
-    reached = np.interp(-curves[done[-1]], -falling, np.arange(1, STRETCHES + 1))
+    known = np.flatnonzero(np.isfinite(band.mean))
+    falling = np.minimum.accumulate(band.mean[known])
+    reached = np.interp(-curves[done[-1]], -falling, known + 1)
     return float((done[-1] + 1) / reached)

@@ -19,6 +19,7 @@ from matplotlib.ticker import PercentFormatter
 from soralab.figures import style
 from soralab.figures.bands import STRETCHES, Band, Log, as_band, curve, stretches, verdict
 from soralab.figures.pictures import Picture, picture, to_array, to_pixels
+from soralab.files.counts import so_many
 
 WIDE, WIDER = 100, 112  # letters of a line of text below a curve, and of one in smaller type
 
@@ -49,7 +50,8 @@ def read_log(path) -> dict[str, np.ndarray]:
             continue
         rows.append({k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)})
     if not any("step" in row for row in rows):
-        raise ValueError(f'{path}: got {len(rows)} lines without a step, takes lines like {{"step": 10, "loss": 0.7}}')
+        raise ValueError(f'{path}: got {so_many(len(rows), "line")} without a step, takes lines like '
+                         '{"step": 10, "loss": 0.7}')  # fmt: skip
     keys = dict.fromkeys(key for row in rows for key in row)
     return {key: np.array([row.get(key, math.nan) for row in rows]) for key in keys}
 
@@ -104,20 +106,20 @@ def loss_curve(
         colour, dashes = style.CYCLE[number % len(style.CYCLE)], style.DASHES[number % len(style.DASHES)]
         places, line = (step, ema(value, smooth)) if band is None else _means(columns, band, key)
         axes.plot(step, value, color=colour, linewidth=0.8, alpha=0.25, label=None if number else "as logged")
-        axes.plot(places, line, color=colour, linewidth=2, linestyle=dashes, label=name)
+        axes.plot(places, line, color=colour, linewidth=2, linestyle=dashes, label=style.plain(name))
         says.append(f"{name} from {value[0]:.3g} at step {step[0]:g} to {value[-1]:.3g} at step {step[-1]:g}")
         if band is not None:
             said = verdict(columns, band, key=key)
             says[-1] += f". Verdict at {said}"
-    axes.set(xlabel="step", ylabel=key, yscale="log" if log else "linear")
+    axes.set(xlabel="step", ylabel=style.plain(key), yscale="log" if log else "linear")
     axes.margins(x=0.01)
     if title:
-        axes.set_title(title)
+        axes.set_title(style.plain(title))
     if len(runs) > 1 or band is not None:
         axes.legend(loc="upper right")
     if band is not None and len(runs) == 1:
         colour = style.VERMILLION if said.right is False else style.INK
-        axes.set_xlabel("step\n" + "\n".join(textwrap.wrap(str(said), 95)), color=colour)
+        axes.set_xlabel("step\n" + "\n".join(textwrap.wrap(style.plain(said), 95)), color=colour)
     if samples:
         says.append(_draw_samples(parts[1, 0], samples, lines))
     return picture(fig, alt or f"{key} against step: {'; '.join(says)}.")
@@ -144,12 +146,13 @@ def _draw_samples(axes, samples: Mapping, lines: list[str]) -> str:
     """What the network made at each step, and the truth, in one row or in lines; returns what is shown, in words."""
     axes.axis("off")
     if lines:
-        axes.text(0, 1, "\n".join(lines), va="top", fontsize=9 if len(lines) == len(samples) else 8, linespacing=1.5)
+        axes.text(0, 1, style.plain("\n".join(lines)), va="top", fontsize=9 if len(lines) == len(samples) else 8,
+                  linespacing=1.5)  # fmt: skip
         told = (f"{name}: {'; '.join(made)}" for name, made in samples.items())
         return f"what it makes: {'; '.join(told)}"
     x, wide = 0.0, sum(len(made) for made in samples.values()) + 0.6 * (len(samples) - 1)
     for name, made in samples.items():
-        axes.text(x, 1.05, name, va="bottom", fontsize=9)
+        axes.text(x, 1.05, style.plain(name), va="bottom", fontsize=9)
         for picture_ in to_array(made, "samples", "n channel height width"):
             pixels = to_pixels(np.clip(picture_, -1, 1))
             axes.imshow(pixels, extent=(x, x + 0.95, 0, 0.95), interpolation="nearest")
@@ -160,10 +163,11 @@ def _draw_samples(axes, samples: Mapping, lines: list[str]) -> str:
 
 
 def _draw_band(axes, band: Band) -> None:
-    middle = (np.arange(STRETCHES) + 0.5) * band.steps / STRETCHES
-    low, high = (np.exp(edge) for edge in band.limits())
+    known = np.isfinite(band.mean)  # a line through the stretches that were logged, where others were not
+    middle = ((np.arange(STRETCHES) + 0.5) * band.steps / STRETCHES)[known]
+    low, high = (np.exp(edge[known]) for edge in band.limits())
     axes.fill_between(middle, low, high, color=style.FAINT, alpha=0.7, linewidth=0, label="right runs")
-    axes.plot(middle, np.exp(band.mean), color=style.MUTED, linewidth=1.2, linestyle="--", label="their mean")
+    axes.plot(middle, np.exp(band.mean[known]), color=style.MUTED, linewidth=1.2, linestyle="--", label="their mean")
 
 
 def _means(run: Log, band: Band, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -217,18 +221,19 @@ def bars_with_intervals(
         says += [f"{name} {label} {text}".strip() for label, text in zip(values, texts, strict=True)]
     for label, value in (baseline or {}).items():
         share = value[0] / value[1] if isinstance(value, (tuple, list)) else value
-        y, name = rows.index(label), baseline_name if label == next(iter(baseline)) else None
+        y, name = rows.index(label), style.plain(baseline_name) if label == next(iter(baseline)) else None
         axes.plot([share] * 2, [y - 0.47, y + 0.47], color=style.INK, linewidth=2.4, clip_on=False, label=name)
         says.append(f"{baseline_name} {label} {100 * share:.1f} %")
-    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)), yticklabels=rows)
+    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5))
+    axes.set_yticks(range(len(rows)), [style.plain(row) for row in rows])
     axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     if title:
-        axes.set_title(title)
+        axes.set_title(style.plain(title))
     handles, names = axes.get_legend_handles_labels()
     if names:
-        order = sorted(range(len(names)), key=lambda i: names[i] == baseline_name)
+        order = sorted(range(len(names)), key=lambda i: names[i] == style.plain(baseline_name))
         columns = 4 if sum(len(name) + 6 for name in names) < 90 else 2  # what fits side by side
         fig.legend([handles[i] for i in order], [names[i] for i in order], loc="outside lower center", ncols=columns)
     return picture(fig, alt or f"Proportions with 95 % intervals: {'; '.join(says)}.")
@@ -239,7 +244,7 @@ def _bars(axes, places, counts, thick: float, number: int, name: str) -> list[st
     limits = np.array([wilson(successes, n) for successes, n in counts])  # refuses 0 of 0 before it is divided
     shares = np.array([successes / n for successes, n in counts])
     colour = style.CYCLE[number % len(style.CYCLE)]
-    axes.barh(places, shares, thick, color=colour, alpha=0.75, label=name or None)
+    axes.barh(places, shares, thick, color=colour, alpha=0.75, label=style.plain(name) or None)
     ends = np.abs(limits.T - shares)  # wilson's limits enclose the share, but for rounding at 0 and 1
     axes.errorbar(shares, places, xerr=ends, fmt="none", ecolor=style.INK, elinewidth=1.4, capsize=3, clip_on=False)
     texts = [

@@ -7,7 +7,6 @@ trusted yet, a code host), the whole picture stands there with its words, and sa
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from html import escape
 
 import numpy as np
 
-from soralab.figures.pictures import encode, nearest, palette, to_array, to_pixels
+from soralab.figures.pictures import encode, named, nearest, palette, to_array, to_pixels, whole
 
 COLOURS = 96  # of the picture's palette
 PAPER = 251  # grey between the parts
@@ -85,7 +84,7 @@ class Explorer:
 
     def html(self) -> str:
         """The figure as HTML: the picture of all states with its words, and the script that makes sliders of it."""
-        name = f"film-{hashlib.sha256(self.data).hexdigest()[:8]}"
+        name = named(self.data)
         source = base64.b64encode(self.data).decode("ascii")
         script = SCRIPT.replace("NAME", name).replace("OPTIONS", json.dumps(self.options).replace("<", "\\u003c"))
         return (
@@ -116,7 +115,7 @@ def explorer(
     value of the first axis a sentence. start: where the sliders stand first. scale: screen pixels to a pixel.
     Raises ValueError where these do not fit together.
     """
-    lengths = [len(values) for values in axes.values()]
+    lengths, scale = [len(values) for values in axes.values()], whole(scale, "scale")
     tail = "rows frames channel height width"
     array = to_array(states, "states", f"{'one two' if len(lengths) == 2 else 'one'} {tail}")
     if len(lengths) not in (1, 2) or list(array.shape[: len(lengths)]) != lengths:

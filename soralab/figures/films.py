@@ -18,6 +18,7 @@ from soralab.figures.pictures import (
     to_array,
     to_pixels,
 )
+from soralab.files.counts import so_many
 
 AXES = "time channel height width"
 STOPPED = 64  # pixels that a frame takes where a film is stopped, at most
@@ -61,7 +62,7 @@ def _playing(pixels: list[np.ndarray], captions, columns, fps, scale, largest, a
     frames = [sheet.frame(time) for time in range(max(map(len, pixels)))]
     if alt is None:
         what = "A film" if len(pixels) == 1 else f"{len(pixels)} films"
-        alt = describe(f"{what} of {len(frames)} frames", captions)
+        alt = describe(f"{what} of {so_many(len(frames), 'frame')}", captions)
     if len(frames) == 1:
         return Picture(encode(frames, sheet.table), alt, frames[0].shape[1])
     strip = _strips(_padded(pixels), captions, f"Frame by frame: {alt}", STOPPED)
@@ -112,7 +113,7 @@ def _strips(pixels: np.ndarray, captions: Sequence[str] | None, alt: str | None,
         board.write(MARGIN, y + height * scale + 4, lines, face)
         y += tall
     if alt is None:
-        frames = f"{length} frames" if every == 1 else f"{len(shown)} of {length} frames"
+        frames = so_many(length, "frame") if every == 1 else f"{len(shown)} of {length} frames"
         alt = describe(f"{'A film' if count == 1 else f'{count} films'} as a strip of {frames}", captions)
     return Picture(encode([board.index], table), alt, board.index.shape[1])
 

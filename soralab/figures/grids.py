@@ -19,6 +19,7 @@ from soralab.figures.pictures import (
     nearest,
     to_array,
     to_pixels,
+    whole,
 )
 
 GAP, MARGIN, TYPE = 12, 12, 13  # pixels: between tiles, round the board, height of captions
@@ -94,8 +95,7 @@ def lay_out(
     and never on it.
     """
     captions = one_each(captions, len(tiles), "pictures")
-    if columns < 1 or (scale is not None and (scale < 1 or scale != int(scale))):
-        raise ValueError(f"columns, scale: got {columns}, {scale}, takes whole numbers from 1")
+    columns, scale = whole(columns, "columns"), None if scale is None else whole(scale, "scale")
     height, width = max(t.shape[1] for t in tiles), max(t.shape[2] for t in tiles)
     columns = min(columns, len(tiles))
     if scale is None:

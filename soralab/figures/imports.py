@@ -69,8 +69,11 @@ def chapters_of(path: str) -> dict[int, list[str]]:
 def made_of(files: Mapping[str, str], alt: str | None = None) -> Picture:
     """The plan of some files: the chapters that they are made of on the left, each with what is taken from it.
 
-    files: {path in the clone: what it is}. Raises FileNotFoundError for a file that there is none of.
+    files: {path in the clone: what it is}. Raises FileNotFoundError for a file that there is none of,
+    ValueError for no files.
     """
+    if not files:
+        raise ValueError("files: got none, takes {path in the clone: what it is}")
     taken = {path: chapters_of(path) for path in files}
     if alt is None:
         says = (f"{path} takes from " + "; ".join(f"chapter {number:02d} {', '.join(names)}"
@@ -103,7 +106,7 @@ def _draw(files: Mapping[str, str], taken: Mapping[str, Mapping[int, list[str]]]
     for k, (path, says) in enumerate(files.items()):
         box = Box(620, height - each * (k + 0.5) - 33, 266, 66)
         frame(axes, box, tint(style.INK, 0.05), style.INK, 1.6)
-        word(axes, box.x + 133, box.y + 43, says, 10, weight="bold")
+        word(axes, box.x + 133, box.y + 43, style.plain(says), 10, weight="bold")
         word(axes, box.x + 133, box.y + 22, path, 8, style.MUTED, family="monospace")
         for place, n in enumerate(taken[path]):
             end = (box.x, box.y + box.height * (len(taken[path]) - place) / (len(taken[path]) + 1))

@@ -11,9 +11,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
+from numbers import Real
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -23,6 +25,7 @@ from soralab.figures import style
 SLACK = 1e-3  # pixels may leave [-1, 1] by rounding, no further
 RAMP = 8  # grey steps between paper and ink at the palette's start: what smooth type needs
 COLOURS = 120  # palette entries left for pixels
+SHOWN: Counter = Counter()  # how often this kernel has shown each film
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Picture:
         if self.strip is None:
             return image
         # Of details that share a name one is open at a time: opening the frames stops the film.
-        name = f"film-{hashlib.sha256(self.data).hexdigest()[:8]}"
+        name = named(self.data)
         return (
             f'<details name="{name}" open><summary>film</summary>{image}</details>\n'
             f'<details name="{name}"><summary>stopped: its frames side by side</summary>{self.strip.html()}</details>'
@@ -66,6 +69,17 @@ class Picture:
         """Write the PNG bytes to `path`. Raises OSError where the folder cannot be written."""
         with open(path, "wb") as file:
             file.write(self.data)
+
+
+def named(data: bytes) -> str:
+    """A name on the page for what has these bytes: "film-0a1b2c3d", and where it is shown again "film-0a1b2c3d_2".
+
+    The same whenever a notebook runs from its top. Two of one name would be one to the page: of two films one would
+    shut the other, of two figures with sliders one would have none.
+    """
+    name = f"film-{hashlib.sha256(data).hexdigest()[:8]}"
+    SHOWN[name] += 1
+    return name if SHOWN[name] == 1 else f"{name}_{SHOWN[name]}"
 
 
 def picture(fig, alt: str, colours: int = 96) -> Picture:
@@ -99,6 +113,13 @@ def to_array(value, name: str, ndim: str) -> np.ndarray:
     if not (low >= -1 - SLACK and high <= 1 + SLACK):
         raise ValueError(f"{name}: got values from {low:.4g} to {high:.4g}, takes [-1, 1] (clamp a sample)")
     return value
+
+
+def whole(value, name: str) -> int:
+    """A whole number from 1 as an int, also where it is given as 2.0. Raises ValueError, naming it, for another."""
+    if not (isinstance(value, Real) and value >= 1 and float(value).is_integer()):
+        raise ValueError(f"{name}: got {value}, takes a whole number from 1")
+    return int(value)
 
 
 def to_pixels(value: np.ndarray) -> np.ndarray:

@@ -78,6 +78,11 @@ OTHER_FONTS = (
 )
 
 
+def plain(text) -> str:
+    """A text for matplotlib to write as it stands: between two dollar signs it would set mathematics."""
+    return str(text).replace("$", r"\$")
+
+
 def figure(width: float = 7.2, height: float = 3.6, rows: int = 1, columns: int = 1, **subplots):
     """A figure in the course's style and its axes, as `plt.subplots` gives them.
 

@@ -84,6 +84,19 @@ def make_folder(folder: str | os.PathLike) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def new_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """`make_folder` for a block: of the folders that it made, those that are empty at the block's end go again."""
+    folder = Path(folder)
+    made = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    try:
+        yield make_folder(folder)
+    finally:
+        for each in made:
+            with contextlib.suppress(OSError):  # there is something in it
+                each.rmdir()
+
+
 def check_writable(path: str | os.PathLike) -> Path:
     """Return the real target of `path` (links followed); raise OSError if no file can be written there.
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from soralab.files.atomic import atomic_write, check_writable, explain, explained
+from soralab.files.counts import so_many
 from soralab.files.upright import ORIENTATION, as_held, resized, square_pixels, upright
 
 FILM_SUFFIXES = (".gif", ".mp4", ".webp", ".png")
@@ -215,7 +216,7 @@ def read_film(path: str | os.PathLike, frames: int | None = None, height: int | 
         raise ValueError(f"{path.name} has no frames: name another film")
     if not taken or len(taken) < (frames or 1) and not fewer:
         wanted = f"{frames or 'any'} from frame {start}" + (f", every {step}" if step > 1 else "")
-        raise ValueError(f"{path.name} has {index + 1} frames, too few to take {wanted}: take fewer, or "
+        raise ValueError(f"{path.name} has {so_many(index + 1, 'frame')}, too few to take {wanted}: take fewer, or "
                          "another film")
     return torch.stack(taken)
 

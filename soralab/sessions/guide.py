@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from soralab.files.counts import so_many
 from soralab.sessions import GUIDES, NOTEBOOKS, chosen, numbered
 from soralab.sessions.plain import outside_fences, plain, table
 
@@ -204,7 +205,7 @@ def _reading_problems(guide: Guide) -> Iterator[str]:
         yield f"{part}: fewer than two things for *Everybody*"
     own = [item.minutes for item in guide.reading if item.who == "Leader"]
     if not own or sum(own) > PREPARATION:
-        yield f"{part}: the leader's own reading takes {sum(own)} minutes; it takes 1 to {PREPARATION}"
+        yield f"{part}: the leader's own reading takes {so_many(sum(own), 'minute')}; it takes 1 to {PREPARATION}"
     everything = sum(own) + sum(item.minutes for item in guide.reading if item.who == "Everybody")
     line = f"Preparation: {sum(own)} minutes for a leader who has read the paper, {everything} for one who has not."
     if line not in guide.sections.get(part, ""):
@@ -227,12 +228,12 @@ def _sheet_problems(guide: Guide, length: int) -> Iterator[str]:
             yield f"the line at minute {row.start} does not say what and who"
         needed = sum(q.think + q.talk for q in guide.questions if q.number in row.questions)
         if needed > row.end - row.start:
-            yield f"{row.what[:40]!r} has {row.end - row.start} minutes, its questions take {needed}"
+            yield f"{row.what[:40]!r} has {so_many(row.end - row.start, 'minute')}, its questions take {needed}"
     if clock != length:
         yield f"it ends at minute {clock}, not {length}"
     planned = set().union(*(row.questions for row in rows))
     if len(planned) < SHEETS[length]:
-        yield f"it plans {len(planned)} questions; it takes at least {SHEETS[length]}"
+        yield f"it plans {so_many(len(planned), 'question')}; it takes at least {SHEETS[length]}"
     if length > 30:
         words = " ".join(f"{row.what} {row.who}" for row in rows).lower()
         absent = [role for role in ROLES if role.lower() not in words]

@@ -27,6 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from soralab.files.counts import so_many
 from soralab.training.data import batch_size, map_tensors
 
 PATIENCE = timedelta(hours=24)  # of a process for the others: the first may encode films for hours
@@ -67,7 +68,8 @@ def sliced(batch: Any, parts: int) -> list[Any]:
         if t.ndim == 0:
             return t
         if len(t) < parts:
-            raise ValueError(f"batch has {len(t)} examples, too few for {parts} parts: take fewer processes or parts")
+            raise ValueError(f"batch has {so_many(len(t), 'example')}, too few for {parts} parts: take fewer "
+                             "processes or parts")  # fmt: skip
         return t[len(t) * part // parts : len(t) * (part + 1) // parts]
 
     return [map_tensors(lambda t, part=part: some(t, part), batch) for part in range(parts)]

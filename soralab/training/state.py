@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from dataclasses import fields
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -22,7 +23,23 @@ def is_state(card: dict) -> bool:
     kinds = {"config": dict, "step": int, "seconds": (int, float), "loss": (int, float, type(None)), "stretch": dict}
     config = {field.name for field in fields(TrainConfig)}
     return (all(isinstance(card.get(name, object()), kind) for name, kind in kinds.items())
+            and isinstance(card.get("trained", []), list)
             and set(card["stretch"]) == set(STRETCH) and set(card["config"]) <= config)  # fmt: skip
+
+
+def names_of(model: nn.Module, trained: list[Tensor]) -> list[str]:
+    """The names of the parameters that are trained, in the optimizer's order; "" for one that is not the model's."""
+    names = {id(value): name for name, value in model.named_parameters()}
+    return [names.get(id(value), "") for value in trained]
+
+
+def same_trained(saved: list[str] | None, here: list[str]) -> None:
+    """Raise ValueError, naming the first, where a state's moments, which are kept by number, are of other parameters
+    than those trained here or in another order. None: of a state that does not say."""
+    for number, (there, now) in enumerate(zip_longest(saved or here, here, fillvalue="none"), 1):
+        if there != now:
+            raise ValueError(f"what is trained differs from the saved state: parameter {number} is {there} there and "
+                             f"{now} here; give the same, or begin anew with resume=False")  # fmt: skip
 
 
 def gather(model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from soralab.files.counts import so_many
 from soralab.workbook import words
 
 KINDS = {"b": "bool", "i": "whole numbers", "u": "whole numbers", "f": "floating point numbers", "c": "complex numbers"}
@@ -103,7 +104,8 @@ def _where(got: np.ndarray, want: np.ndarray, off: np.ndarray, place: str) -> st
     worst = np.unravel_index(int(size.argmax()), got.shape)
     there = ", ".join(str(int(index)) for index in worst)
     values = words.number(got[worst].item()), words.number(want[worst].item())
-    return (f"{int(off.sum())} of {off.size} numbers differ, most at [{there}]: {place} {values[0]} there, "
+    count, differ = so_many(off.size, "number"), "differs" if off.sum() == 1 else "differ"
+    return (f"{int(off.sum())} of {count} {differ}, most at [{there}]: {place} {values[0]} there, "
             f"it should be {values[1]}.")
 
 

@@ -28,6 +28,7 @@ MAX_BYTES = 1_000_000
 MAX_EXERCISES = 2000
 MAX_TRIES = 1_000_000
 MAX_NAME = 40  # letters of a person's name
+TURNS = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # what turns the letters behind it round
 EXERCISE = re.compile(r"[a-z][a-z0-9_]{0,39}\.[A-Za-z][A-Za-z0-9_]{0,59}")
 
 
@@ -136,11 +137,18 @@ def note_hint(exercise: str, tiers: Iterable[int]) -> str:
 
 def rename(name: str) -> str:
     """Give the reader's record another name; return as `change_own` does. Raises ValueError for no name."""
-    clean = _clean_name(name)
-    if clean is None:
-        raise ValueError(f"--name is {name[:60]!r}; it takes 1 to {MAX_NAME} letters in one line")
+    clean = _typed_name(name)
     _needs_recording()
     return change_own(lambda record: replace(record, name=clean))
+
+
+def _typed_name(name: str) -> str:
+    clean = _clean_name(name)
+    if TURNS.search(name):
+        raise ValueError(f"--name is {name[:60]!r}, with a mark that turns the letters behind it round: leave it out")
+    if clean is None:
+        raise ValueError(f"--name is {name[:60]!r}; it takes 1 to {MAX_NAME} letters in one line")
+    return clean
 
 
 def _quietly(change: Callable[[Record], Record]) -> str:
@@ -206,24 +214,39 @@ def read(path: str | os.PathLike) -> Record:
 
 def write(path: str | os.PathLike, record: Record) -> None:
     """Write a record, whole or not at all. Raises OSError."""
+    with atomic_write(path) as temporary:
+        _fill(temporary, record)
+
+
+def _fill(file: Path, record: Record) -> None:
     entries = {name: {"passed": entry.passed, "tries": entry.tries, "hints": list(entry.hints)}
                for name, entry in sorted(record.entries.items())}
     data = {"soralab": "record", "version": 1, "name": record.name, "exercises": entries}
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def export(path: str | os.PathLike) -> Record:
-    """Write the reader's record to `path`, over an older record there but over nothing else; return it."""
+def export(path: str | os.PathLike, name: str | None = None) -> tuple[Record, str]:
+    """Write the reader's record to `path`, over an older record there but over nothing else; return it, and a line as
+    `change_own` does. name: give it this one first, if it can be exported then; what fails changes nothing."""
+    clean = None if name is None else _typed_name(name)
     _needs_recording()
-    record = own_record()
+    try:
+        record = own_record()
+    except DamagedRecord:
+        if name is None:
+            raise
+        record = Record(_login())  # as `rename` begins a new one
+    record, line = replace(record, name=clean or record.name), ""
     if os.path.lexists(path):
         try:
             read(path)
         except DamagedRecord as error:
             raise ValueError(f"{error}, and it is not written over: name another file") from error
-    write(path, record)
-    return record
+    with atomic_write(path) as temporary:
+        _fill(temporary, record)
+        if name is not None:  # now that only its place in the folder is wanting
+            line = rename(name)
+    return record, line
 
 
 def merge(records: Iterable[Record]) -> list[Record]:
@@ -279,10 +302,11 @@ def _entry(exercise: str, data) -> Entry:
 
 def _clean_name(name) -> str | None:
     """A name with single spaces in Unicode's usual spelling, or None for what is none. No control characters:
-    they could write over a terminal."""
+    they could write over a terminal. Marks of a writing direction are left out: they would turn a board's line round,
+    and a record that an older course wrote may have one."""
     if not isinstance(name, str) or len(name) > 4 * MAX_NAME:
         return None
     if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
         return None
-    name = " ".join(unicodedata.normalize("NFC", name).split())
+    name = " ".join(unicodedata.normalize("NFC", TURNS.sub("", name)).split())
     return name if 0 < len(name) <= MAX_NAME else None
