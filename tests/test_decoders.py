@@ -11,9 +11,12 @@ from tiny_models import numbers, randomise
 
 from soralab.blocks.film_codec import decoded_by
 from soralab.experiments import sora_full_decoder as measured
-from soralab.files.checkpoints import CheckpointError, read_card, save_checkpoint
+from soralab.files.checkpoints import CheckpointError, load_checkpoint, read_card, save_checkpoint
 from soralab.recipes import decoder as shared
 from soralab.recipes import sora_full_decoder as recipe
+from soralab.recipes.decoder import Pairs
+from soralab.recipes.sora import wordings
+from soralab.recipes.sora_autoencoder import textures
 from soralab.recipes.sora_full import KINDS, render, scenes
 from soralab.sora_full import FullFilmmaker
 from soralab.walt import CausalAutoencoder
@@ -94,6 +97,13 @@ def test_each_library_has_its_share_of_batches_and_an_epoch_has_every_film_once(
     assert all(not torch.equal(a, b) for k, a in enumerate(ends) for b in ends[k + 1 :])
 
 
+def test_libraries_take_turns_and_each_has_an_order_of_its_own():
+    pairs = shared.Pairs([library(64), library(64), library(64)], (4, 4, 4), seed=3)
+    assert sorted(pairs.turns) == [0] * 4 + [1] * 4 + [2] * 4 != pairs.turns
+    firsts = [pairs(pairs.turns.index(which))["latents"][:, 0].tolist() for which in range(3)]
+    assert firsts[0] != firsts[1] != firsts[2] != firsts[0]
+
+
 @pytest.mark.parametrize("frames, side, films, size", [(9, 32, 100, 16), (17, 32, 100, 8), (9, 48, 100, 8),
                                                        (1, 32, 100, 32), (9, 96, 100, 2), (9, 32, 5, 4)])  # fmt: skip
 def test_a_batch_is_an_even_number_of_films_of_nearly_as_many_pixels(frames, side, films, size):
@@ -139,29 +149,50 @@ def shelf(tmp_path, monkeypatch):
     folder = tmp_path / "checkpoints"
     monkeypatch.setenv("SORALAB_CHECKPOINTS", str(folder))
     monkeypatch.setattr(recipe, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(recipe, "first_stage", tiny_codec)
     save_full(folder)
     save_full(folder, autoencoder_sha256=read_card("sora_full_autoencoder")["sha256"])
     return folder
 
 
-def test_a_library_holds_the_films_of_training_and_what_the_model_makes_of_their_latents(shelf, tmp_path):
-    kind, maker = KINDS[0], tiny_filmmaker()
-    found = recipe.pairs(kind, maker, tmp_path / "pairs", 3)
-    source = scenes(kind, 0)
-    true = render(kind, [next(source) for _ in range(3)], 0)
+def test_a_library_holds_the_films_of_training_and_what_the_model_makes_of_their_latents(shelf, tmp_path, monkeypatch):
+    """Chunk by chunk: the scenes of this kind, in their order, each chunk with a draw of its own."""
+    monkeypatch.setattr(shared, "CHUNK", 2)
+    kind, number, maker, asked = KINDS[3], 3, tiny_filmmaker(), []
+    real = shared.taken_back
+    monkeypatch.setattr(shared, "taken_back", lambda *args: asked.append(args) or real(*args))
+    network, told = maker.network, []
+    monkeypatch.setattr(maker, "network", lambda given, clips, prompts, *rest: told.append(prompts) or network(
+        given, clips, prompts, *rest), raising=False)  # fmt: skip
+    found = recipe.pairs(kind, maker, tmp_path / "pairs", 5, "one")
+    source = scenes(kind, number)
+    mine = [next(source) for _ in range(5)]
+    parts = [render(kind, mine[k : k + 2], k) for k in (0, 2, 4)]
+    true = torch.cat(parts)
     assert torch.equal(found["film"], shared.to_bytes(true))
-    z = maker.encode(true)
-    assert found["latents"].shape == z.shape and found["latents"].isfinite().all()
-    assert not torch.allclose(found["latents"].float(), z, atol=0.05)
+    z = torch.cat([maker.encode(part) for part in parts])
+    torch.testing.assert_close(torch.cat([args[1] for args in asked]), z, atol=0.02, rtol=0.02)
+    assert found["latents"].shape == z.shape and not torch.allclose(found["latents"].float(), z, atol=0.05)
+    for k, (_, some, rng, shift, sampler) in enumerate(asked):
+        assert sampler == "ddpm" and shift == maker.shift(some) != 1
+        fresh = Random(f"{recipe.SEED}/{kind.name}/{2 * k}")
+        said = [wordings(scene)[1 + (fresh.random() < 0.5)] for scene in mine[2 * k : 2 * k + 2]]
+        assert told[k] == said and isinstance(rng, Random)
 
-    again = recipe.pairs(kind, None, tmp_path / "pairs", 3)  # kept: nobody has to make them
+    again = recipe.pairs(kind, None, tmp_path / "pairs", 5, "one")  # kept: nobody has to make them
     assert torch.equal(again["latents"], found["latents"])
-    save_full(shelf, data_seed=1)
-    assert torch.equal(recipe.pairs(kind, None, tmp_path / "pairs", 3)["film"], found["film"])  # the same weights
-    save_checkpoint(shelf / "sora_full", randomise(maker.sora, 5).state_dict(), read_card("sora_full"))
+    for films, sora in ((4, "one"), (5, "another")):  # others are to be made anew
+        with pytest.raises(AttributeError):
+            recipe.pairs(kind, None, tmp_path / "pairs", films, sora)
+    monkeypatch.setattr(shared, "LATEST", 0.5)
     with pytest.raises(AttributeError):
-        recipe.pairs(kind, None, tmp_path / "pairs", 3)  # another transformer: they are to be made anew
+        recipe.pairs(kind, None, tmp_path / "pairs", 5, "one")
+
+
+def test_clouds_are_shown_as_they_are():
+    maker = tiny_filmmaker()
+    found, film = recipe.clouds(maker, 3), textures(3, 9, 32, 32, seed=recipe.SEED)
+    assert torch.equal(found["film"], shared.to_bytes(film)) and film.std() > 0.1
+    torch.testing.assert_close(found["latents"].float(), maker.encode(film), atol=0.02, rtol=0.02)
 
 
 def test_what_is_taken_back_is_told_its_prompt_and_its_rate(shelf, monkeypatch):
@@ -185,16 +216,41 @@ def test_what_is_taken_back_is_told_its_prompt_and_its_rate(shelf, monkeypatch):
     assert len({len(p.split()) > 12 for prompts, *_ in told for p in prompts}) == 2  # descriptive ones and short ones
 
 
-def test_training_leaves_the_encoder_and_its_latents(shelf, tmp_path, monkeypatch):
+def test_training_leaves_the_encoder_and_its_latents_and_hands_on_the_average(shelf, tmp_path, monkeypatch):
     monkeypatch.setenv("SORALAB_PROFILE", "smoke")
     monkeypatch.setattr(recipe, "FILMS", {"9_32x32": (4, 2), "1_32x32": (4, 1)})
+    seen = []
+    monkeypatch.setattr(shared, "Pairs", lambda *args: seen.append(args) or Pairs(*args))
     before, done = tiny_codec(), recipe.train("tiny", 2)
+    ((libraries, shares, _),) = seen
+    assert shares == [2, 1, recipe.CLOUDS[1]] and shares[-1] > 0 and len(libraries) == 3
     was, now = before.state_dict(), done.model.state_dict()
     assert all(torch.equal(was[key], now[key]) for key in was if not key.startswith("decoder"))
     assert any(not torch.equal(was[key], now[key]) for key in was if key.startswith("decoder"))
-    assert done.card["sora_sha256"] == read_card("sora_full")["sha256"] and done.card["steps"] == 2
+    sora = read_card("sora_full")["sha256"]
+    home = tmp_path / "runs" / "tiny" / f"of_{sora[:8]}"
+    state = load_checkpoint(home / "state")[0]
+    assert all(torch.equal(now[key.removeprefix("ema/")], of) for key, of in state.items() if key.startswith("ema/"))
+    assert done.card["sora_sha256"] == sora and done.card["steps"] == 2
     assert done.card["autoencoder_sha256"] == read_card("sora_full_autoencoder")["sha256"]
-    assert sorted(p.stem for p in (tmp_path / "runs/tiny/pairs").glob("*.json")) == ["1_32x32", "9_32x32"]
+    assert sorted(p.stem for p in (home / "pairs").glob("*.json")) == ["1_32x32", "9_32x32"]
+
+    save_checkpoint(shelf / "sora_full", randomise(tiny_filmmaker().sora, 5).state_dict(), read_card("sora_full"))
+    other = recipe.train("tiny", 2)  # of another transformer: another decoder, under its name
+    assert other.card["sora_sha256"] == read_card("sora_full")["sha256"] != sora
+    assert any(not torch.equal(of, other.model.state_dict()[key]) for key, of in now.items())
+
+
+def test_it_begins_as_the_autoencoder_that_the_transformer_learned_in(shelf, monkeypatch):
+    """One's own one, where the checkpoints are one's own."""
+    own = randomise(CausalAutoencoder(AUTOENCODER), 9)
+    save_checkpoint(shelf / "sora_full_autoencoder", own.state_dict(), {"config": asdict(AUTOENCODER)})
+    save_full_card = {**read_card("sora_full"), "autoencoder_sha256": read_card("sora_full_autoencoder")["sha256"]}
+    save_checkpoint(shelf / "sora_full", tiny_filmmaker().sora.state_dict(), save_full_card)
+    monkeypatch.setenv("SORALAB_PROFILE", "smoke")
+    monkeypatch.setattr(recipe, "FILMS", {"1_32x32": (4, 1)})
+    now = recipe.train("tiny", 1).model.state_dict()
+    assert all(torch.equal(of, now[key]) for key, of in own.state_dict().items() if not key.startswith("decoder"))
 
 
 def test_every_kind_that_is_one_clip_has_films():
@@ -236,6 +292,10 @@ def test_a_decoder_that_is_damaged_is_told_and_not_passed_over(shelf):
     (shelf / "sora_full_decoder.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="sora_full_decoder"):
         FullFilmmaker.load()
+    save_decoder(shelf, read_card("sora_full_autoencoder")["sha256"])
+    (shelf / "sora_full_decoder.json").unlink()
+    with pytest.raises(CheckpointError, match="sora_full_decoder"):
+        decoded_by("sora_full_decoder", "sora_full_autoencoder")
     with pytest.raises(CheckpointError, match="nowhere"):
         decoded_by("sora_full_decoder", "nowhere")
 
@@ -265,7 +325,7 @@ def test_both_decoders_show_the_same_latents(shelf, monkeypatch):
     lines = measured.table(found, 3).splitlines()
     shapes = ["shape", "right", "none", "of", "the", "six", "another"]
     assert lines[0].split() == ["noised", "to", *(f"{t:g}" for t in measured.TIMES), *shapes]
-    assert lines[1].split() == ["worse", *["0"] * 5, "(0\u201356)", "0", "0", "100"]
+    assert lines[1].split() == ["worse", *["0"] * 5, "(0\u201356)", "0", "0", "3"]
     assert lines[2].split()[1:6] == ["100"] * 5 and len(lines[0]) == len(lines[1]) == len(lines[2])
 
 
@@ -298,24 +358,67 @@ def test_what_is_taken_back_begins_at_its_time(shelf, monkeypatch):
         assert abs(noise.mean()) < 0.2 and 0.85 < noise.std() < 1.15
 
 
+class Right(torch.nn.Module):
+    """In place of a decoder: it shows what is right (1) at the times that it is told, and says what it was asked."""
+
+    def __init__(self, times=()):
+        super().__init__()
+        self.times, self.asked = times, []
+
+    def decode(self, z):
+        self.asked.append(z)
+        time = measured.TIMES[(len(self.asked) - 1) // 2]  # two chunks a time
+        return torch.full((len(z), 9, 3, 32, 32), 1.0 if time in self.times else -1.0)
+
+
+def test_each_time_has_its_own_count_and_the_last_one_tells_which_are_wrong(shelf, monkeypatch):
+    monkeypatch.setattr(measured, "CHUNK", 2)
+    monkeypatch.setattr(measured, "device", lambda: "cpu")
+    monkeypatch.setattr(measured, "judged", lambda film, text: (
+        bool(film.mean() > 0), measured.SHAPES[0 if film.mean() > 0 else 1]))  # fmt: skip
+    drawn, sample = [], measured.world.sample_scene
+    monkeypatch.setattr(measured.world, "sample_scene", lambda *args: drawn.append(args) or sample(*args))
+    early, late = Right(times=(0.0, 0.3)), Right(times=(1.0,))
+    found = measured.shown({"early": early, "late": late}, 3)
+    assert found["early"] == {"right": [3, 3, 0, 0, 0], "shapes": [0, 3, 0], "wrong": [0, 1, 2]}
+    assert found["late"] == {"right": [0, 0, 0, 0, 3], "shapes": [3, 0, 0], "wrong": []}
+    assert [args[1:] for args in drawn] == [(k, "simple", "test") for k in range(3)]
+    assert [len(z) for z in early.asked] == [2, 1] * 5 and not torch.equal(early.asked[-1][0], early.asked[-2][0])
+    head, one, two = measured.table(found, 3).splitlines()
+    assert one.split()[1:] == ["100", "100", "0", "0", "0", "(0\u201356)", "0", "3", "0"]
+    assert two.split()[1:] == ["0", "0", "0", "0", "100", "(44\u2013100)", "3", "0", "0"]
+
+
+def test_a_film_that_is_right_but_for_its_size_counts(monkeypatch):
+    """Right in all is the referee's `all`, not `everything`."""
+    monkeypatch.setattr(measured, "marks", lambda film, text: {"all": True, "everything": False})
+    assert measured.judged(torch.full((9, 3, 32, 32), -1.0), "a small red circle slides right") == (True, "")
+
+
 def test_a_card_holds_the_copies_and_what_was_taken_back(shelf, monkeypatch):
     monkeypatch.setenv("SORALAB_PROFILE", "smoke")
-    monkeypatch.setattr(measured, "first_stage", tiny_codec)
-    monkeypatch.setattr(measured.walt_autoencoder, "measure", lambda model, count: {"films": count})
-    done = recipe.Trained(tiny_codec(), {}, None)
-    monkeypatch.setattr(measured, "TIMES", (0.0, 1.0))
-    found = measured.metrics("sora_full_decoder", done)
-    assert found["films"] == 2 and set(found["copies"]) == {measured.BEFORE, measured.AFTER} == set(
-        found["taken back"])  # fmt: skip
-    save_decoder(shelf, "any")
-    said = measured.evaluate()
-    assert measured.AFTER in said and len(said.splitlines()) == 3
+    codec = save_decoder(shelf, read_card("sora_full_autoencoder")["sha256"])
+    measure = lambda model, count: {"of": model.decoder_half[0].conv1.weight.sum().item()}  # noqa: E731
+    monkeypatch.setattr(measured.walt_autoencoder, "measure", measure)
+    monkeypatch.setattr(measured, "shown", lambda both, count: {
+        whose: {"right": [0] * 5, "shapes": [0, 0, 0], "wrong": [], **measure(of, 0)} for whose, of in both.items()})
+    found = measured.metrics("sora_full_decoder", recipe.Trained(codec, {}, None))
+    sums = {measured.BEFORE: measure(tiny_codec(), 0)["of"], measured.AFTER: measure(codec, 0)["of"]}
+    assert sums[measured.BEFORE] != sums[measured.AFTER] and found["films"] == 2
+    for part in ("copies", "taken back"):
+        assert {whose: row["of"] for whose, row in found[part].items()} == pytest.approx(sums)
+    seen = []
+    monkeypatch.setattr(measured, "table", lambda found, films: seen.append(found) or "a table")
+    assert measured.evaluate() == "a table" and {w: row["of"] for w, row in seen[0].items()} == pytest.approx(sums)
+    save_decoder(shelf, "of another")
+    with pytest.raises(CheckpointError, match="sora_full_decoder was not trained on from sora_full_autoencoder"):
+        measured.evaluate()
 
 
 def test_the_small_profile_makes_few_films(shelf, monkeypatch):
     monkeypatch.setenv("SORALAB_PROFILE", "smoke")
     asked = []
-    monkeypatch.setattr(recipe, "pairs", lambda kind, maker, folder, films: asked.append(films) or library(4, 1, 8))
+    monkeypatch.setattr(recipe, "pairs", lambda kind, maker, folder, films, _: asked.append(films) or library(4, 1, 8))
     monkeypatch.setattr(recipe.loop, "train", lambda *a, **o: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         recipe.train("tiny")

@@ -238,7 +238,7 @@ def test_true_films_stand_beside_every_kind_of_prompt():
 def test_the_first_decoder_shows_the_same_films(monkeypatch):
     """The row that tells what the decoder of its own is worth: all else is the same."""
     maker, plain, asked = tiny_filmmaker(), torch.nn.Identity(), []
-    monkeypatch.setattr(sora_full, "first_stage", lambda: plain)
+    monkeypatch.setattr(sora_full, "load_autoencoder", {sora_full.AUTOENCODER: plain}.get)
     monkeypatch.setattr(sora_full, "measure", lambda *a, **options: asked.append((*a, options)))
     sora_full.work_on(maker, 8)[sora_full.FIRST]()
     ((other, kind, count, options),) = asked

@@ -56,5 +56,5 @@ def decoded_by(decoder: str, first: str) -> str:
     """The checkpoint that shows a transformer's films: `decoder` where it is held and, by its card, was trained on from
     the autoencoder `first`; else `first`. Raises CheckpointError where a card is missing or damaged."""
     own = read_card(first)["sha256"]
-    there = held_paths(decoder)[1].exists() and read_card(decoder).get("autoencoder_sha256") == own
+    there = any(path.exists() for path in held_paths(decoder)) and read_card(decoder).get("autoencoder_sha256") == own
     return decoder if there else first

@@ -18,7 +18,7 @@ from soralab.figures.curves import wilson
 from soralab.files.atomic import kept
 from soralab.files.checkpoints import BEGUN, load_checkpoint, read_card, save_checkpoint
 from soralab.recipes import RUNS, Trained
-from soralab.recipes.sora_full import NAME, begun, first_stage
+from soralab.recipes.sora_full import AUTOENCODER, NAME, begun
 from soralab.sora_full import DECODER, FullFilmmaker
 from soralab.training.profiles import by_profile, device
 from soralab.walt import load_autoencoder
@@ -52,7 +52,7 @@ def work_on(maker: FullFilmmaker, count: int) -> dict:
     work |= {f"simple, in {steps} steps": partial(measure, maker, "simple", count, steps=steps) for steps in FEW}
     work |= {
         PLAIN: partial(measure, maker, "simple", count, sampler="dpm_solver_pp"),
-        FIRST: lambda: measure(replace(maker, autoencoder=first_stage().to(device())), "simple", count),
+        FIRST: lambda: measure(replace(maker, autoencoder=load_autoencoder(AUTOENCODER).to(device())), "simple", count),
         "brought to life": partial(abilities.animated, maker, some),
         "extended": partial(abilities.extended, maker, some, False),
         "extended backwards": partial(abilities.extended, maker, some, True),

@@ -16,8 +16,9 @@ from soralab.diffusion.process import noise_like, seeded
 from soralab.experiments import walt_autoencoder
 from soralab.experiments.sora_full_scores import CHUNK, NOISE, marks
 from soralab.figures.curves import wilson
+from soralab.files.checkpoints import CheckpointError, read_card
 from soralab.recipes import Trained
-from soralab.recipes.sora_full import first_stage
+from soralab.recipes.sora_full import AUTOENCODER
 from soralab.sora_full import PROCESS, STEPS, FullFilmmaker
 from soralab.training.profiles import by_profile, device
 from soralab.training.progress import progress
@@ -35,7 +36,7 @@ SHAPES = ("right", "none of the six", "another")  # what the referee reads as th
 def metrics(name: str, trained: Trained) -> dict:
     """The card's: {"copies": chapter 11's table for both decoders, "taken back": `shown` of both}."""
     count, few = by_profile(smoke=(2, 4), laptop=(200, 300), gpu=(200, 300))
-    both = {BEFORE: first_stage().to(device()), AFTER: trained.model.to(device())}
+    both = {BEFORE: load_autoencoder(AUTOENCODER).to(device()), AFTER: trained.model.to(device())}
     copies = {whose: walt_autoencoder.measure(model, few) for whose, model in both.items()}
     return {"films": count, "copies": copies, "taken back": shown(both, count)}
 
@@ -82,7 +83,7 @@ def taken_back(maker: FullFilmmaker, scenes: list[world.Scene], t: float, seed: 
 
 def table(found: dict[str, dict], films: int) -> str:
     """A line for each decoder: what is right at each of TIMES, in percent, the last with its 95 % interval; and of the
-    last films, in percent, how many show each of SHAPES."""
+    last films how many show each of SHAPES."""
     wide, columns = max(map(len, ("noised to", *found))) + 1, "".join(f"  {which}" for which in SHAPES)
     lines = [f"{'noised to':{wide}s}" + "".join(f"{t:6g}" for t in TIMES) + f"{'':10s}  shape{columns}"]
     for whose, rows in found.items():
@@ -90,13 +91,16 @@ def table(found: dict[str, dict], films: int) -> str:
         interval = f"  ({100 * low:.0f}\u2013{100 * high:.0f})"
         shares = "".join(f"{100 * right / films:6.0f}" for right in rows["right"])
         shapes = zip(rows["shapes"], SHAPES, strict=True)
-        shapes = "".join(f"{100 * many / films:{len(which) + 2}.0f}" for many, which in shapes)
+        shapes = "".join(f"{many:{len(which) + 2}d}" for many, which in shapes)
         lines.append(f"{whose:{wide}s}{shares}{interval:10s}{'':7s}{shapes}")
     return "\n".join(lines)
 
 
 def evaluate(name: str = "sora_full_decoder", checkpoint: str | None = None) -> str:
-    """The table of what both decoders show."""
-    both = {BEFORE: first_stage().to(device()), AFTER: load_autoencoder(checkpoint or name).to(device())}
+    """The table of what both decoders show. Raises CheckpointError for a decoder of another autoencoder."""
+    if read_card(checkpoint or name).get("autoencoder_sha256") != read_card(AUTOENCODER)["sha256"]:
+        raise CheckpointError(f"{checkpoint or name} was not trained on from {AUTOENCODER}: name another decoder")
+    names = {BEFORE: AUTOENCODER, AFTER: checkpoint or name}
+    both = {whose: load_autoencoder(one).to(device()) for whose, one in names.items()}
     films = by_profile(smoke=2, laptop=200, gpu=200)
     return table(shown(both, films), films)

@@ -13,7 +13,8 @@ MEASURED = ("recaptioning_painter", "sora_full_autoencoder", "sora_pixels")
 
 `soralab.recipes` makes all of both, and a test keeps them equal."""
 IN_TRAINING = ("sora_full", "sora_full_decoder")
-"""Those whose recipe stands and whose training is not done: neither card nor tensors yet."""
+"""Those that are not shipped yet, since a training is not done, their own or that of what they belong to. What there is
+lies in data/in_training."""
 IN_EIGHT_BITS = (
     "imagen_base", "imagen_space", "imagen_student", "imagen_time", "llava", "make_a_video", "make_a_video_prior",
     "make_a_video_space", "recaptioning", "recaptioning_expander", "sora_full", "sora_full_autoencoder",

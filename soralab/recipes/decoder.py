@@ -1,10 +1,10 @@
-"""How the decoders of chapter 16 learn to read what a transformer writes.
+"""How a decoder learns to read what a transformer writes: that of chapter 16's whole model.
 
 An autoencoder's decoder has seen the latents of true films alone. Those of a transformer are a little off, in ways of
 their own, and it shows them as dents and bumps. So films are noised, each to a time of its own, and the transformer
 takes them back: what comes out is nearly the same film, with the transformer's errors in it, and the true film is
 known. On such pairs the decoder goes on learning. The encoder stays, and all latents with it. Tacotron 2 trains its
-vocoder so, on "ground truth-aligned" predictions (Shen et al. 2017, 1712.05884, section 3.2).
+vocoder so, on "ground truth-aligned" predictions (Shen et al. 2017, 1712.05884).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How the decoder of chapter 16's whole model is trained on: `soralab train sora_full_decoder`.
 
 It begins as the autoencoder that the transformer learned in, and sees films of all sizes that the transformer took
-back (`soralab.recipes.decoder`). They are made once, kind by kind, and kept in runs/NAME/pairs.
+back (`soralab.recipes.decoder`). They are made once, kind by kind, and kept beside the run.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from soralab.recipes import RUNS, Trained
 from soralab.recipes import decoder as shared
 from soralab.recipes.sora import wordings
 from soralab.recipes.sora_autoencoder import textures
-from soralab.recipes.sora_full import KINDS, Kind, encode, first_stage, render, scenes, still
+from soralab.recipes.sora_full import KEPT, KINDS, REST, Kind, encode, render, scenes, still
 from soralab.recipes.sora_full import NAME as SORA
 from soralab.sora_full import FullFilmmaker
 from soralab.training import loop
 from soralab.training.profiles import by_profile, device
 from soralab.training.progress import progress
+from soralab.walt import load_autoencoder
 
 NAME, SEED = "sora_full_decoder", 26
 FILMS = {"9_32x32": (8000, 12), "9_32x48": (500, 1), "9_48x32": (500, 1), "9_32x32_of_18": (600, 1),
@@ -48,10 +49,11 @@ def taken_back(maker: FullFilmmaker, kind: Kind, some: list[world.Scene], film: 
     return shared.taken_back(velocity, z, rng, maker.shift(z), "ddpm")
 
 
-def pairs(kind: Kind, maker: FullFilmmaker, folder: Path, films: int) -> dict[str, Tensor]:
+def pairs(kind: Kind, maker: FullFilmmaker, folder: Path, films: int, sora: str) -> dict[str, Tensor]:
     """The first `films` films of a kind's library, and their latents as `taken_back` has them; those that `folder`
-    holds, of the same transformer, are taken from there."""
-    of = {"films": films, "seed": SEED, "sora": read_card(SORA)["sha256"]}
+    holds, of the transformer whose weights have the hash `sora`, are taken from there."""
+    noised = [shared.LATEST, list(shared.SCALES), shared.WAY, shared.CHUNK]
+    of = {"films": films, "seed": SEED, "sora": sora, "noised": noised, "kept": {**KEPT, "rest": REST}}
     path = folder / kind.name
     mend = f"remove {path}.json, and its films are made again"
     if path.with_suffix(".json").exists() and read_card(path, mend).get("of") == of:
@@ -76,21 +78,18 @@ def clouds(maker: FullFilmmaker, films: int) -> dict[str, Tensor]:
 
 
 def train(name: str = NAME, steps: int | None = None) -> Trained:
-    """Train the decoder, or go on with it, in runs/NAME."""
+    """Train the decoder, or go on with it, in runs/NAME/of_HASH: with another transformer it begins anew. The smallest
+    batches are two films, so it takes two processes at most."""
     torch.manual_seed(SEED)
-    full, maker = TRAINING.steps, FullFilmmaker.load(SORA, device())
-    model, config = first_stage(), replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
-    few = by_profile(smoke=4, laptop=None, gpu=None)
+    sora, full, few = read_card(SORA), TRAINING.steps, by_profile(smoke=4, laptop=None, gpu=None)
+    first, home = str(sora["autoencoder"]), RUNS / name / f"of_{sora['sha256'][:8]}"
+    of = {"autoencoder_sha256": read_card(first)["sha256"], "sora_sha256": sora["sha256"]}
+    maker, model = FullFilmmaker.load(SORA, device()), load_autoencoder(first)
+    config = replace(TRAINING, steps=steps or by_profile(smoke=2, laptop=full, gpu=full))
     kinds = [(kind, *FILMS[kind.name]) for kind in KINDS if kind.name in FILMS]
-    libraries = [pairs(kind, maker, RUNS / name / "pairs", few or films) for kind, films, _ in kinds]
+    libraries = [pairs(kind, maker, home / "pairs", few or films, sora["sha256"]) for kind, films, _ in kinds]
     libraries.append(clouds(maker, few or CLOUDS[0]))
     batches = shared.Pairs(libraries, [share for _, _, share in kinds] + [CLOUDS[1]], SEED)
-    result = loop.train(model, shared.loss, batches, config, RUNS / name, parameters=shared.parameters(model))
+    result = loop.train(model, shared.loss, batches, config, home, parameters=shared.parameters(model))
     result.ema.copy_to(model)
-    return Trained.of(model, model.config, result, data_seed=SEED, **_of())
-
-
-def _of() -> dict[str, str]:
-    """What the decoder reads: the latents of this autoencoder, written by this transformer."""
-    card = read_card(SORA)
-    return {"autoencoder_sha256": card["autoencoder_sha256"], "sora_sha256": card["sha256"]}
+    return Trained.of(model, model.config, result, data_seed=SEED, **of)
