@@ -296,9 +296,10 @@ def test(arguments):
             return others([argument for argument in arguments if argument != option])
     set_up(TEST)
     ruff = run([python(), "-m", "ruff", "check", "."], inside())
+    tests = run([python(), "-m", "pytest"] + (list(arguments) or on_cores()), inside())
     if ruff:
-        say("ruff found the places above; the tests run all the same")
-    return run([python(), "-m", "pytest"] + (list(arguments) or on_cores()), inside()) or ruff
+        say("ruff found the places at the top of this; with them, a test run counts as failed")
+    return tests or ruff
 
 
 def on_cores():

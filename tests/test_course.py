@@ -449,10 +449,12 @@ def test_a_file_that_is_cut_off_while_it_is_written_is_not_there(machine, monkey
 
 
 @pytest.mark.parametrize("tests, ruff, expected", [(0, 0, 0), (1, 0, 1), (5, 0, 5), (0, 1, 1), (3, 1, 3)])
-def test_exit_code_of_the_tests_is_the_commands(machine, tests, ruff, expected):
+def test_exit_code_of_the_tests_is_the_commands(machine, capsys, tests, ruff, expected):
     machine.fails = {"pytest": tests, "ruff": ruff}
     assert course.main(["test"]) == expected
     assert machine.steps()[-2:] == ["ruff", "pytest"]
+    # Said last: thousands of passed tests stand between ruff's lines and the end.
+    assert ("ruff" in capsys.readouterr().out.splitlines()[-1]) == bool(ruff)
 
 
 def test_pytest_gets_the_arguments_as_they_are(machine):

@@ -63,18 +63,15 @@ def test_ctrl_c_is_the_commands_to_answer(monkeypatch, tmp_path, code, raised):
 
 
 CI = SOURCE.parent / ".ci" / "run"
+ALL_TESTS = ["course.py test", "course.py test --thorough", "course.py test --browser"]
 
 
 def test_ci_calls_exactly_the_readmes_commands():
     script = CI.read_text(encoding="utf-8")
     commands = [line.strip() for line in script.splitlines() if "course.py" in line]
-    assert commands == ["python3 course.py test </dev/null || status=$?",
-                        "python3 course.py test --thorough </dev/null || status=$?",
-                        "python3 course.py test --browser </dev/null || status=$?"]
+    rest = '</dev/null 2>&1 | tee -a "$said" || status=$?'
+    assert commands == [f"python3 {command} {rest}" for command in ALL_TESTS]
     assert "set -euo pipefail" in script and script.endswith('\nexit "$status"\n')
-
-
-ALL_TESTS = ["course.py test", "course.py test --thorough", "course.py test --browser"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a script for bash")
@@ -97,10 +94,49 @@ def test_ci_fails_by_tests_and_not_for_want_of_a_browser(tmp_path, there, apt, t
     (tmp_path / "dirname").write_text(f"#!/bin/sh\necho '{CI.parent}'\n")
     for program in tmp_path.iterdir():
         program.chmod(0o755)
-    bash = shutil.which("bash")
-    done = subprocess.run([bash, str(CI)], env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    done = run_ci(tmp_path)
     assert done.returncode == code and notes.read_text().splitlines() == before + ALL_TESTS, done.stderr
     assert ("could not be installed" in done.stdout) is bool(apt)
+
+
+def run_ci(folder):
+    """The script among the programs of a folder, and those that every system has."""
+    for program in ("mktemp", "tee", "sed", "tail", "grep", "rm"):
+        (folder / program).symlink_to(shutil.which(program))
+    return subprocess.run([shutil.which("bash"), str(CI)], env={"PATH": str(folder)}, capture_output=True, text=True,
+                          timeout=60)  # fmt: skip
+
+
+FAILED = """============ FAILURES ============
+____________ test_one ____________
+E   assert 1 == 2
+===== short test summary info ====
+FAILED tests/test_a.py::test_one
+=== 1 failed, 7 passed in 6.14s (0:00:06) ===
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a script for bash")
+@pytest.mark.parametrize("tests, thorough, end", [
+    (FAILED, "=== 7 passed in 1.00s ===\n", FAILED),
+    ("=== 7 passed in 1.00s ===\n", FAILED, FAILED),
+    ("=== 7 passed in 1.00s ===\ncourse: ruff found places\n", "", "course: ruff found places\n"),
+    (FAILED + "course: ruff found places\n", FAILED, FAILED + FAILED + "course: ruff found places\n"),
+    (f"== FAILURES ==\nlong {9000 * 'x'}\n== 1 failed in 2.00s ==\n", "", "xxx\n== 1 failed in 2.00s ==\n"),
+    ("=== 7 passed in 1.00s ===\n", "", "the last\n"),
+])  # fmt: skip
+def test_ci_says_at_its_end_what_failed(tmp_path, tests, thorough, end):
+    for name, text in (("tests", tests), ("--thorough", thorough), ("--browser", "the last\n")):
+        (tmp_path / f"said{name}").write_text(text)
+    programs = {"python3": f"exec cat '{tmp_path}/said'\"${{3:-tests}}\"", "chromium": "",
+                "dirname": f"echo '{CI.parent}'"}  # fmt: skip
+    for name, does in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "cat").symlink_to(shutil.which("cat"))
+    done = run_ci(tmp_path)
+    assert done.stdout.startswith(tests + thorough + "the last\n") and done.stdout.endswith(end), done.stderr
+    assert len(done.stdout) < len(tests + thorough) + 9000
 
 
 @pytest.mark.parametrize("asked, marker, skipped", [
