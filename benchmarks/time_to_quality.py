@@ -60,11 +60,19 @@ class Side:
     groups: Callable[[nn.Module], list | None]
     batches: Callable[[int, Path], Callable[[int], dict[str, Tensor]]]
     before: Callable[[], float]
+    shapes: int = 0  # that one layer of the network is called with, where torch.compile is to make each anew
 
     @property
     def folder(self) -> Path:
         """Where it lies."""
         return FOLDER / self.name
+
+    def compiled(self, model: nn.Module) -> nn.Module:
+        """Its network, compiled where this machine can."""
+        if not self.shapes:
+            return compiled(model)
+        torch._dynamo.config.cache_size_limit = self.shapes  # past it a layer would run as it is
+        return compiled(model, dynamic=False)  # of shapes that may change PyTorch 2.14 cannot order the strides
 
 
 def pixel_batches(steps: int, _: Path) -> Callable[[int], dict[str, Tensor]]:
@@ -88,7 +96,8 @@ SIDES = (
     Side("ours", replace(LATENTS, training=replace(LATENTS.training, log_every=LOG)), partial(recipe.build, LATENTS),
          recipe.parameters, partial(recipe.curriculum, LATENTS),
          lambda: float(read_card(LATENTS.autoencoder)["seconds"])),
-    Side("pixel U-Net", PIXELS, lambda: PixelUNet(PIXELS.config), lambda _: None, pixel_batches, lambda: 0.0),
+    Side("pixel U-Net", PIXELS, lambda: PixelUNet(PIXELS.config), lambda _: None, pixel_batches, lambda: 0.0,
+         shapes=64),
 )  # fmt: skip
 
 
@@ -120,11 +129,12 @@ def seconds_a_step(side: Side, times: int = 3) -> float:
     films = BATCH if side.name != "ours" else recipe.BATCH
     batch = {"x0": torch.randn(films, config.size[0], config.channels, *config.size[1:]),
              "ids": torch.randint(1, 100, (films, 18))}  # fmt: skip
-    loss, best = recipe.make_loss(side.recipe, compiled(model)), float("inf")
-    for turn in range(times + 1):
-        began = time.process_time()
-        loss(model, batch, torch.Generator().manual_seed(turn)).backward()
-        best = min(best, time.process_time() - began) if turn else best
+    loss, best, here = recipe.make_loss(side.recipe, side.compiled(model)), float("inf"), torch.device("cpu")
+    with loop.autocast(loop.autocast_dtype(side.recipe.training.precision, here), here):
+        for turn in range(times + 1):
+            began = time.process_time()
+            loss(model, batch, torch.Generator().manual_seed(turn)).backward()
+            best = min(best, time.process_time() - began) if turn else best
     return best
 
 
@@ -177,7 +187,7 @@ def go_on(side: Side, steps: int, seconds: float) -> None:
     began = time.process_time()
     batches = prepared(side, steps)
     config, left = replace(side.recipe.training, steps=steps), seconds - (time.process_time() - began)
-    loss, watch = recipe.make_loss(side.recipe, compiled(model)), Watch(side, left, steps)
+    loss, watch = recipe.make_loss(side.recipe, side.compiled(model)), Watch(side, left, steps)
     try:
         loop.train(model, loss, batches, config, side.folder, parameters=side.groups(model), probes=watch)
     except KeyboardInterrupt:

@@ -223,6 +223,35 @@ def test_a_budget_stops_and_the_next_goes_on(side):
     assert time_to_quality.scored(side) == log
 
 
+def test_a_network_of_many_shapes_is_compiled_for_each_and_the_other_as_in_its_training(monkeypatch, side):
+    asked, limit = [], torch._dynamo.config.cache_size_limit
+    monkeypatch.setattr(time_to_quality, "compiled", lambda model, **options: asked.append(options))
+    ours, theirs = (replace(side, shapes=shapes) for shapes in (0, 3 * limit))
+    ours.compiled(Tiny())
+    assert asked == [{}] and torch._dynamo.config.cache_size_limit == limit
+    monkeypatch.setattr(torch._dynamo.config, "cache_size_limit", limit)  # put back afterwards
+    theirs.compiled(Tiny())
+    assert asked == [{}, {"dynamic": False}] and torch._dynamo.config.cache_size_limit == 3 * limit
+    assert [bool(s.shapes) for s in time_to_quality.SIDES] == [False, True]
+
+
+@pytest.mark.parametrize("precision, kind", [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_plans_seconds_are_of_the_precision_that_it_trains_in(side, monkeypatch, precision, kind):
+    seen = set()
+
+    def make_loss(_, model):
+        def loss(model, batch, generator):
+            product = batch["x0"].flatten(1).requires_grad_() @ torch.ones(batch["x0"].flatten(1).shape[1], 1)
+            seen.add(product.dtype)
+            return product.sum()
+
+        return loss
+
+    monkeypatch.setattr(time_to_quality.recipe, "make_loss", make_loss)
+    there = replace(side, recipe=replace(side.recipe, training=replace(side.recipe.training, precision=precision)))
+    assert time_to_quality.seconds_a_step(there, times=1) > 0 and seen == {kind}
+
+
 def test_it_stops_at_the_goal_and_says_when(side, monkeypatch):
     monkeypatch.setattr(time_to_quality, "SIDES", (side,))
     time_to_quality.go_on(side, 40, seconds=1e9)

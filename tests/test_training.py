@@ -275,14 +275,17 @@ def test_a_bad_configuration_names_its_field(wrong):
         TrainConfig(**{"steps": 10, **wrong})
 
 
-def test_precision_auto_follows_the_machine(monkeypatch):
+@pytest.mark.parametrize("amx", [True, False, None])  # None: a PyTorch that cannot be asked
+@pytest.mark.parametrize("avx512", [True, False, None])
+def test_precision_auto_follows_the_machine(monkeypatch, amx, avx512):
     cpu = torch.device("cpu")
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
-    assert autocast_dtype("auto", cpu) == torch.bfloat16 and autocast_dtype("float32", cpu) is None
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert autocast_dtype("auto", cpu) is None and autocast_dtype("bfloat16", cpu) == torch.bfloat16
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
-    assert autocast_dtype("auto", cpu) is None
+    for name, there in (("_is_amx_tile_supported", amx), ("_is_avx512_bf16_supported", avx512)):
+        monkeypatch.setattr(torch.cpu, name, lambda there=there: there, raising=False)
+        if there is None:
+            monkeypatch.delattr(torch.cpu, name)
+    assert autocast_dtype("auto", cpu) == (torch.bfloat16 if amx or avx512 else None)
+    assert autocast_dtype("float32", cpu) is None and autocast_dtype("bfloat16", cpu) == torch.bfloat16
+    assert autocast_dtype("auto", torch.device("meta")) is None
 
 
 def test_bfloat16_computes_in_it_and_keeps_float32_weights(tmp_path):
@@ -844,8 +847,16 @@ def test_in_a_notebook_a_bar_ends_as_a_line_of_text(tmp_path):
 def test_a_model_is_compiled_where_that_is_possible(monkeypatch):
     model, compiled = nn.Linear(2, 2), []
     monkeypatch.setenv("SORALAB_PROFILE", "laptop")
-    monkeypatch.setattr(torch, "compile", lambda what: compiled.append(what) or what)
-    assert profiles.compiled(model) is model and compiled[-1] is model
+    asked = []
+
+    def compile(what, **options):
+        compiled.append(what)
+        asked.append(options)
+        return what
+
+    monkeypatch.setattr(torch, "compile", compile)
+    assert profiles.compiled(model) is model and compiled[-1] is model and asked[-1] == {}
+    assert profiles.compiled(model, dynamic=False) is model and asked[-1] == {"dynamic": False}
     compiled.clear()
     in_shards = TEAM.set(Team(0, 2, shard=True))
     assert profiles.compiled(model) is model and not compiled

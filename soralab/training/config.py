@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+# What torch.cpu tells of processors that have products of bfloat16: Intel's AMX, and AVX-512 with them (Zen 4, Zen 5).
+MULTIPLY_BFLOAT16 = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class TrainConfig:
     seed: int = 0
     log_every: int = 50  # steps
     save_every: int = 500  # steps
-    precision: str = "auto"  # of the products: bfloat16 on a GPU or a CPU with AMX, else float32
+    precision: str = "auto"  # of the products: bfloat16 where the machine multiplies it fast, else float32
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
@@ -75,8 +77,8 @@ def step_seed(seed: int, step: int, part: int = 0) -> int:
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """bfloat16 if the matrix products are to run in it on `device`, None for plain float32."""
     if precision == "auto":
-        amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and amx()
+        here = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in MULTIPLY_BFLOAT16)
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else here
         precision = "bfloat16" if fast else "float32"
     return torch.bfloat16 if precision == "bfloat16" else None
 

@@ -57,11 +57,11 @@ def device() -> torch.device:
     return torch.device(wanted)
 
 
-def compiled(model: nn.Module) -> nn.Module:
+def compiled(model: nn.Module, **options) -> nn.Module:
     """The model through torch.compile, its weights shared, where this machine can compile; else the model itself.
 
-    Compiling takes a minute, so the smoke profile goes without; and so do shards, which are brought together on the
-    way through the model.
+    `options` are torch.compile's. Compiling takes a minute, so the smoke profile goes without; and so do shards, which
+    are brought together on the way through the model.
     """
     if profile() == "smoke" or TEAM.get().shard:
         return model
@@ -69,7 +69,7 @@ def compiled(model: nn.Module) -> nn.Module:
         torch.compile(lambda x: x + 1)(torch.zeros(2, device=device()))
     except Exception:  # no compiler, or one that fails: every system and release has an error of its own
         return model
-    return torch.compile(model)
+    return torch.compile(model, **options)
 
 
 def hardware() -> dict:
