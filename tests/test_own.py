@@ -189,7 +189,7 @@ class Dangerous:
     ("a.npy", np.array([Dangerous()], object), "is no array that can be read"),
     ("a.npz", np.array([Dangerous()], object), "is no array that can be read"),
     ("a.mp4", b"no film", "a.mp4"), ("a.gif", b"GIF89a" + bytes(9), "a.gif"),
-])  # fmt: skip
+], ids=lambda value: value if isinstance(value, str) else type(value).__name__)  # an archive's bytes hold the hour
 def test_what_is_no_film_is_named_and_no_pickle_is_read(place, monkeypatch, name, content, said):
     monkeypatch.chdir(place)
     path = place / "films" / name
