@@ -16,14 +16,21 @@ def test_each_film_counts_for_the_size_that_its_prompt_names():
     named = [read_caption(text)[0] for text in texts]
     many = {size: sum(thing["size"] == size for thing in named) for size in world.SIZES}
     assert min(many.values()) > 0
-    found = sizes.by_size(films, texts)
-    assert found == {size: {"shape": [n, n], "size": [n, n]} for size, n in many.items()}
+    nothing = dict.fromkeys(world.SIZES, 0)
+    true = {size: {"films": n, "shape": n, "read": nothing | {size: n}} for size, n in many.items()}
+    assert sizes.by_size(films, texts) == true
 
     k = next(k for k, thing in enumerate(named) if thing["size"] == "small" and thing["shape"] != "circle")
     other = texts[k].replace("small", "large").replace(named[k]["shape"], "circle")
-    found = sizes.by_size(films, [*texts[:k], other, *texts[k + 1 :]])
-    assert found["small"] == {what: [many["small"] - 1] * 2 for what in sizes.WHAT}
-    assert found["large"] == {what: [many["large"], many["large"] + 1] for what in sizes.WHAT}
+    for row, more, right in ((true["small"], -1, -1), (true["large"], 1, 0)):
+        row["films"] += more
+        row["shape"] += right
+        row["read"]["small"] += more
+    assert sizes.by_size(films, [*texts[:k], other, *texts[k + 1 :]]) == true
+
+    films[k] = -1  # nothing is seen
+    true["large"]["read"]["small"] -= 1
+    assert sizes.by_size(films, [*texts[:k], other, *texts[k + 1 :]]) == true
 
 
 def test_the_model_films_the_prompts_of_the_kind_in_its_size(monkeypatch):
@@ -42,13 +49,14 @@ def test_the_model_films_the_prompts_of_the_kind_in_its_size(monkeypatch):
 
 
 def test_the_table_has_percent_of_each_size():
-    row = {"small": {"shape": [3, 4], "size": [4, 4]}, "medium": {"shape": [1, 2], "size": [0, 2]},
-           "large": {"shape": [0, 100], "size": [49, 100]}}  # fmt: skip
+    row = {"small": {"films": 4, "shape": 3, "read": {"small": 4, "medium": 0, "large": 0}},
+           "medium": {"films": 2, "shape": 1, "read": {"small": 0, "medium": 2, "large": 0}},
+           "large": {"films": 100, "shape": 0, "read": {"small": 3, "medium": 47, "large": 49}}}  # fmt: skip
     head, names, line = sizes.table({"48 x 64": row}).splitlines()
-    assert head.split() == ["the", "shape", "is", "right", "the", "size", "is", "right"]
+    assert head.split() == ["the", "shape", "is", "right", "large", "things", "are", "read", "as"]
     assert names.split() == [*world.SIZES, *world.SIZES]
-    assert line.split() == "48 x 64 75 (30\u201395) 50 (9\u201391) 0 (0\u20134) 100 0 49".split()
-    assert head.index("the size") == names.index("small", names.index("large"))  # each above its own
+    assert line.split() == "48 x 64 75 (30\u201395) 50 (9\u201391) 0 (0\u20134) 3 47 49".split()
+    assert head.index("large") == names.index("small", names.index("large"))  # each above its own
 
 
 @pytest.mark.parametrize("done", [0, 2])
@@ -64,7 +72,8 @@ def test_what_was_measured_is_kept_and_written_whole(tmp_path, monkeypatch, caps
         if len(calls) == done and stop:
             raise KeyboardInterrupt
         calls.append(kind)
-        return {size: {what: [len(calls), count + 9] for what in sizes.WHAT} for size in world.SIZES}
+        row = {"films": count + 9, "shape": len(calls), "read": dict.fromkeys(world.SIZES, 1)}
+        return dict.fromkeys(world.SIZES, row)
 
     monkeypatch.setattr(sizes, "measure", measure)
     stop = True
@@ -74,7 +83,7 @@ def test_what_was_measured_is_kept_and_written_whole(tmp_path, monkeypatch, caps
     stop = False
     sizes.main()
     assert calls == list(sizes.NAMES) and json.loads(sizes.FILE.read_text()) == sizes.load_experiment()
-    assert [rows["small"]["shape"][0] for rows in sizes.load_experiment().values()] == [1, 2, 3, 4]
+    assert [rows["small"]["shape"] for rows in sizes.load_experiment().values()] == [1, 2, 3, 4]
     assert sizes.table(sizes.load_experiment()) in capsys.readouterr().out
     monkeypatch.setattr(sizes, "who", lambda: "b")
     sizes.main()

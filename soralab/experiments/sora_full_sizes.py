@@ -1,8 +1,8 @@
-"""Why larger frames come out worse: whose shape is right, what is small, medium or large. Of chapter 16's whole model.
+"""Why chapter 16's whole model films worse in larger frames: whose shape is right, of what is small, medium or large.
 
-In a frame of 48 x 64 a thing of any size is half again as wide, in pixels, as in one of 32 x 32. And does it get there
-what size it is told? `python -m soralab.experiments.sora_full_sizes` films the same prompts in frames of four sizes and
-writes data/experiments/sora_full_sizes.json: about a quarter of an hour of one core.
+Sizes go by the frame: where the short side has 48 pixels, a thing of any size is half again as wide as where it has 32.
+`python -m soralab.experiments.sora_full_sizes` films prompts of one thing in frames of four sizes and writes
+data/experiments/sora_full_sizes.json, in about a quarter of an hour of one core.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from soralab.blocks.film_codec import decoded_by
 from soralab.experiments.shipped import EXPERIMENTS, for_the_course, write
-from soralab.experiments.sora_full_scores import films_of, marks, percent
+from soralab.experiments.sora_full_scores import films_of, percent
 from soralab.figures.curves import wilson
 from soralab.files.atomic import kept
 from soralab.files.checkpoints import read_card
@@ -23,27 +23,30 @@ from soralab.recipes import RUNS
 from soralab.recipes.sora_full import NAME
 from soralab.sora_full import DECODER, FullFilmmaker
 from soralab.training.profiles import by_profile, device
-from soralab.world import SIZES
+from soralab.world import SIZES, referee
 from soralab.world.reader import read_caption
 
 FILE = EXPERIMENTS / "sora_full_sizes.json"
 NAMES = {"simple": "32 x 32", "48 x 64": "48 x 64", "48 x 48, never seen": "48 x 48, never seen",
          "portrait 64 x 48, never seen": "64 x 48, never seen"}  # fmt: skip
-FILMS, WHAT, CELL = 200, ("shape", "size"), 13
+FILMS, CELL = 200, 13
 
 
-def by_size(films: Tensor, texts: list[str]) -> dict[str, dict[str, list[int]]]:
-    """{size that the prompt names: {what: [films in which it is right, films]}}."""
-    found = {size: {what: [0, 0] for what in WHAT} for size in SIZES}
+def by_size(films: Tensor, texts: list[str]) -> dict[str, dict]:
+    """{size that the prompt names: {"films": count, "shape": in how many it is right, "read": {size that the referee
+    reads at the largest thing: count}}}."""
+    found = {named: {"films": 0, "shape": 0, "read": dict.fromkeys(SIZES, 0)} for named in SIZES}
     for film, text in zip(films, texts, strict=True):
-        right, row = marks(film, text), found[read_caption(text)[0]["size"]]
-        for what in WHAT:
-            row[what][0] += bool(right[what])
-            row[what][1] += 1
+        asked, report = read_caption(text), referee.read(film)
+        row = found[asked[0]["size"]]
+        row["films"] += 1
+        row["shape"] += bool(referee.score_caption(report, asked)["shape"])
+        if report.objects:
+            row["read"][report.objects[0].size] += 1
     return found
 
 
-def measure(maker: FullFilmmaker, kind: str, count: int) -> dict[str, dict[str, list[int]]]:
+def measure(maker: FullFilmmaker, kind: str, count: int) -> dict[str, dict]:
     """`by_size` of the model's films of a kind's first prompts."""
     return by_size(*films_of(maker, kind, count))
 
@@ -54,25 +57,27 @@ def who() -> str:
     return "_".join(each["sha256"][:8] for each in (card, read_card(decoded_by(DECODER, str(card["autoencoder"])))))
 
 
-def load_experiment() -> dict[str, dict[str, dict[str, list[int]]]]:
+def load_experiment() -> dict[str, dict[str, dict]]:
     """What the course holds: {kind of NAMES: `by_size`}."""
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def table(found: Mapping[str, Mapping]) -> str:
-    """A line for each size of frame: in percent of its small, medium and large things, whose shape and size is right;
-    the shape's with 95 % Wilson intervals, for few films are of one size."""
+    """A line for each size of frame: in percent of its small, medium and large things, whose shape is right, with 95 %
+    Wilson intervals; and what size the referee reads at its large ones."""
     wide = max(map(len, NAMES.values())) + 1
-    head = [" " * wide + "the shape is right".ljust(len(SIZES) * CELL) + "the size is right"]
+    head = [" " * wide + "the shape is right".ljust(len(SIZES) * CELL) + "large things are read as"]
     head.append(" " * wide + "".join(size.ljust(CELL) for size in SIZES) + "  ".join(SIZES))
     lines = []
     for kind, rows in found.items():
         shapes = []
         for row in rows.values():
-            low, high = wilson(*row["shape"])
-            shapes.append(f"{percent(row['shape'])} ({100 * low:.0f}\u2013{100 * high:.0f})".ljust(CELL))
-        sizes = (f"{percent(row['size']):>{len(size)}s}" for size, row in rows.items())
-        lines.append(f"{NAMES[kind]:{wide}s}" + "".join(shapes) + "  ".join(sizes))
+            right = row["shape"], row["films"]
+            low, high = wilson(*right)
+            shapes.append(f"{percent(right)} ({100 * low:.0f}\u2013{100 * high:.0f})".ljust(CELL))
+        large = rows[SIZES[-1]]
+        read = (f"{percent((large['read'][size], large['films'])):>{len(size)}s}" for size in SIZES)
+        lines.append(f"{NAMES[kind]:{wide}s}" + "".join(shapes) + "  ".join(read))
     return "\n".join(head + lines)
 
 
