@@ -5,15 +5,13 @@
     python3 course.py test --thorough [pytest's own options]: what they try, on more chips and a second device
     python3 course.py test --browser [pytest's own options]: a real browser follows the course
 
-All use one environment, the folder .venv beside this file. It is made on the first call (several
-gigabytes, mostly PyTorch), brought up to date when pyproject.toml changes, and otherwise left alone.
-This file needs the standard library only. It is written so that an old Python can read it as well:
-one that is too old should be told so, not shown a syntax error.
+All use one environment, the folder .venv beside this file. It is made on the first call (several gigabytes, mostly
+PyTorch), brought up to date when pyproject.toml changes, and otherwise left alone. This file needs the standard
+library only. An old Python can read it as well: one that is too old should be told so, not shown a syntax error.
 """
 from __future__ import print_function
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -40,8 +38,7 @@ NOTE_EVERY_S = 30
 
 def say(text):
     """Print one line at once, also when the output goes to a file."""
-    print("course: " + text)
-    sys.stdout.flush()
+    print("course: " + text, flush=True)
 
 
 def stop(text):
@@ -58,10 +55,9 @@ def python():
 def run(command, env=None, note=None):
     """Run a command in ROOT to its end and return its exit code.
 
-    Ctrl-C reaches the command too, and the command decides what it means (JupyterLab asks, pytest sums
-    up), so here it only goes on waiting, and is raised again once the command has failed by it. With a
-    note, that sentence and the minutes passed are printed every half minute: a long download into a log
-    would otherwise look as if it hung.
+    Ctrl-C reaches the command too, and the command decides what it means (JupyterLab asks, pytest sums up), so here it
+    only goes on waiting, and is raised again once the command has failed by it. With a note, that sentence and the
+    minutes passed are printed every half minute: a long download into a log would otherwise look as if it hung.
     """
     begin, interrupted = time.time(), False
     process = subprocess.Popen(command, cwd=ROOT, env=env)
@@ -91,14 +87,14 @@ def wanted_stamp(extras=LAB):
     return {"pyproject": digest, "extras": extras, "python": "%d.%d" % sys.version_info[:2], "place": ENV}
 
 
-def read_stamp():
-    """The environment's stamp; an empty one where there is none or it cannot be read."""
+def read_json(path):
+    """What a file of settings says; None where there is none, or it is broken."""
     try:
-        with io.open(STAMP, encoding="utf-8") as file:
-            stamp = json.load(file)
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
     except (OSError, ValueError):
-        return {}
-    return stamp if isinstance(stamp, dict) else {}
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def write_json(path, content):
@@ -127,7 +123,6 @@ def whats_wrong(found, wanted):
 def missing_modules():
     """Which of the standard library's modules for environments this Python lacks (Debian splits them off)."""
     from importlib.util import find_spec
-
     return [name for name in ("venv", "ensurepip") if find_spec(name) is None]
 
 
@@ -188,8 +183,7 @@ def pip_environment(downloads):
     """The variables pip runs with: the caller's own (index, proxy, cache), downloads in .venv if need be."""
     env = dict(os.environ)
     if temp_is_small():
-        if not os.path.isdir(downloads):
-            os.makedirs(downloads)
+        os.makedirs(downloads, exist_ok=True)
         env["TMPDIR"] = env["TEMP"] = env["TMP"] = downloads
     return env
 
@@ -219,22 +213,20 @@ def install(extras):
 
 def quiet_lab():
     """JupyterLab asks the network for news and updates unless told otherwise; the course works offline."""
-    folder = os.path.join(ENV, "share", "jupyter", "lab", "settings")
-    path = os.path.join(folder, "overrides.json")
-    if not os.path.exists(path):
-        if not os.path.isdir(folder):
-            os.makedirs(folder)
+    path = os.path.join(ENV, "share", "jupyter", "lab", "settings", "overrides.json")
+    if read_json(path) is None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         no_news = {"fetchNews": "false", "checkForUpdates": False}
         write_json(path, {"@jupyterlab/apputils-extension:notification": no_news})
 
 
 def set_up(extras=LAB):
-    """Make .venv fit this pyproject.toml, this Python and this place. Does nothing when it does already."""
-    found = read_stamp()
+    """Make .venv fit this pyproject.toml, this Python and this place. Where it does, only lost settings are mended."""
+    found = read_json(STAMP) or {}
     there = found.get("extras")
     wanted = wanted_stamp(max(extras, there if there in EXTRAS else LAB, key=EXTRAS.index))  # what is there stays
     if found == wanted and os.path.exists(python()):
-        return
+        return quiet_lab()
     if not os.path.isdir(ENV):
         make_environment()
     else:
@@ -285,10 +277,8 @@ def lab(arguments):
 
 
 def test(arguments):
-    """Run ruff, then pytest over tests and notebooks. Returns pytest's exit code; ruff's if only ruff failed.
-
-    Without arguments the tests run on several cores; with arguments pytest gets exactly those.
-    """
+    """Run ruff, then pytest: over tests and notebooks on several cores, or with exactly the arguments that are given.
+    Returns pytest's exit code; ruff's if only ruff failed."""
     if "--browser" in arguments and "--thorough" in arguments:
         stop("--browser and --thorough are two runs: give one of them, and then the other.")
     for option, others in (("--browser", in_a_browser), ("--thorough", thoroughly)):
@@ -309,8 +299,7 @@ def on_cores():
 
 
 def thoroughly(arguments):
-    """Run the tests that try again, on other chips and on a second device, what `test` has tried. Returns pytest's exit
-    code."""
+    """Run the tests that try again, on other chips and a second device, what `test` has tried. Returns their code."""
     set_up(TEST)
     return run([python(), "-m", "pytest", "-m", "thorough"] + (arguments or ["tests"] + on_cores()), inside())
 

@@ -226,7 +226,7 @@ def test_interrupted_setup_is_mended_by_the_next_call(machine, monkeypatch, brok
 
     monkeypatch.setattr(course, "run", interrupted)
     assert course.main(["lab"]) == 130
-    assert course.read_stamp() != course.wanted_stamp()
+    assert course.read_json(course.STAMP) != course.wanted_stamp()
     machine.steps()
     monkeypatch.setattr(course, "run", machine.run)
     assert course.main(["lab"]) == 0
@@ -431,7 +431,7 @@ def test_jupyterlab_asks_the_network_for_nothing(machine):
 
 @pytest.mark.parametrize("file", ["soralab.json", "overrides.json"])
 def test_a_file_that_is_cut_off_while_it_is_written_is_not_there(machine, monkeypatch, file):
-    """And the next call writes it whole: of overrides.json half a one would stay for good, and stop JupyterLab."""
+    """And the next call writes it whole."""
     def cut(content, handle):
         if file in handle.name:
             handle.write("{")
@@ -446,6 +446,30 @@ def test_a_file_that_is_cut_off_while_it_is_written_is_not_there(machine, monkey
     monkeypatch.setattr(course.json, "dump", dump)
     assert course.main(["lab"]) == 0
     assert [path.name for path in Path(course.ENV).rglob(file + "*") if json.loads(path.read_text())] == [file]
+
+
+@pytest.mark.parametrize("broken", [b"", b'{"@jupyterlab/apputils-ext', b"null", b"[]", b"\xff\xfe", None])
+def test_broken_settings_of_jupyterlab_are_written_anew(machine, monkeypatch, broken):
+    """Also where all else is as it should be: half a file would stay for good, and stop JupyterLab."""
+    course.main(["lab"])
+    path = Path(course.ENV, "share", "jupyter", "lab", "settings", "overrides.json")
+    right = path.read_bytes()
+    path.unlink() if broken is None else path.write_bytes(broken)
+    machine.steps()
+    renamed, replace = [], os.replace
+    monkeypatch.setattr(course.os, "replace", lambda old, new: renamed.append(new) or replace(old, new))
+    assert course.main(["lab"]) == 0 and machine.steps() == ["jupyterlab"]
+    assert path.read_bytes() == right and renamed == [str(path)]  # whole or not at all
+    assert course.main(["lab"]) == 0 and len(renamed) == 1
+
+
+def test_a_readers_own_settings_of_jupyterlab_stay(machine):
+    course.set_up()
+    path = Path(course.ENV, "share", "jupyter", "lab", "settings", "overrides.json")
+    for own in ('{"@jupyterlab/apputils-extension:themes": {"theme": "JupyterLab Dark"}}', "{}"):
+        path.write_text(own)
+        course.main(["lab"])
+        assert path.read_text() == own
 
 
 @pytest.mark.parametrize("tests, ruff, expected", [(0, 0, 0), (1, 0, 1), (5, 0, 5), (0, 1, 1), (3, 1, 3)])
