@@ -151,6 +151,45 @@ def test_what_could_be_said_of_another_thing_is_refused(typed):
         read_prompt(typed)
 
 
+RIGHT = "a red circle slides right"
+
+
+@pytest.mark.parametrize("typed, read", [
+    ("two red circles and a blue square slide right", f"{RIGHT} and {RIGHT} and a blue square slides right"),
+    ("a red circle and two squares are sliding to the right",
+     f"{RIGHT} and a square slides right and a square slides right"),
+    ("a circle, a ring and a moon quickly slide up",
+     "a circle quickly slides up a ring quickly slides up and a moon quickly slides up"),
+    ("a ring and a moon are still", "a ring stays still and a moon stays still"),
+    ("a ring and a moon stand still", "a ring stays still and a moon stays still"),
+    ("a moon grows and a cross and a ring spin", "a moon grows and a cross spins and a ring spins"),
+    ("a red circle and a blue square slides right", "a red circle and a blue square slides right"),
+    ("a ring and a moon is growing", "a ring and a moon grows"),
+    ("a red circle slides right and a moon grow", f"{RIGHT} and a moon grows"),
+    ("a ring moving up", "a ring slides up"), ("a ring that slide up", "a ring that slides up"),
+])  # fmt: skip
+def test_what_several_things_do_is_said_of_each(typed, read):
+    """A verb in the plural is said of all things since the last motion; one in the singular of its own alone."""
+    assert read_prompt(typed).text == read
+
+
+@pytest.mark.parametrize("typed", [
+    "two red circles and a blue square sliding right", "a ring is above a moon and a cross grow",
+    "a ring left of a moon that grow", "a ring spins. the ring and a moon grow",
+])  # fmt: skip
+def test_where_nobody_knows_who_does_it_the_mend_is_named(typed):
+    """All of them or the last, those of a relation, one that has a motion already."""
+    with pytest.raises(ValueError, match=f'is not understood .*: say of each thing what it does, such as "{RIGHT} and'):
+        read_prompt(typed)
+
+
+def test_a_refusal_shows_no_sign_that_was_not_typed():
+    for typed in ("two red circles slide", "a ring left of growing moons", "a ring and a moon growing", "grow"):
+        with pytest.raises(ValueError) as info:
+            read_prompt(typed)
+        assert not set("+?") & set(str(info.value).replace("are there?", "")), typed
+
+
 def test_a_thing_that_is_named_again_may_stand_in_a_relation():
     said = "a red circle slides right and a blue square spins. the red circle is above the blue square"
     assert [thing["motion"] for thing in read_prompt(said).things] == ["slides right", "spins"]

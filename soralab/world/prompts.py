@@ -4,7 +4,8 @@
     -> "a small red circle slides right and a small red circle slides right"
 
 What has one reading is taken: capitals, punctuation, plurals with a number, "is sliding", "to the right", words such as
-"big" and "ball". What is left over when the grammar of `soralab.world.language` ends is never dropped.
+"big" and "ball"; "a circle and a square slide right" is said of both. What is left over when the grammar of
+`soralab.world.language` ends is never dropped.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _SPELT = {"passes": "passes", "passing": "passes", "sliding": "slides", "bouncin
 _WARDS = {f"{way}{end}": way for way in ("up", "down", "left", "right") for end in ("ward", "wards")}
 _MOTIONS = sorted((tuple(motion.split()) for motion in MOTIONS), key=len, reverse=True)  # the longest first
 _PLACES = (("left", "of"), ("right", "of"), ("above",), ("in", "front", "of"))
+_ALL, _ANY = "+", "?"  # before a verb: it is said of all things before it ("slide"), or may be ("sliding")
+_MARKS = (_ALL, _ANY)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def read_prompt(text: str) -> Prompt:
     if not isinstance(text, str):
         raise ValueError(f"the prompt is {text!r}; it takes text, such as {EXAMPLE}")
     said = _usual(words(text))
-    known = [_PLURALS.get(word, word) for word in said if word not in _NUMBERS]
+    known = [_PLURALS.get(word, word) for word in said if word not in (*_NUMBERS, *_MARKS)]
     if known or not (said or _odd(text)):
         encode(" ".join(known), DESCRIPTIVE_LENGTH, PROMPT_WORDS)
     if _odd(text):
@@ -95,23 +98,28 @@ def _odd(text: str) -> list[str]:
 
 
 def _usual(typed: list[str]) -> list[str]:
-    """The words in their usual form: "is sliding to the right" is "slides right"; plural nouns stay as they are."""
+    """The words in their usual form: "is sliding to the right" is "slides right"; plural nouns stay as they are, and
+    before what may be said of several things stands one of _MARKS."""
     text = " ".join(_WARDS.get(word, word) for word in typed)
     text = re.sub(r"\b(counter|anti) clockwise\b", "anticlockwise", text)
     text = re.sub(r"\b(?:to|towards?) the (right|left)\b", r"\1", text)
-    text = re.sub(r"\b(?:is|are) (?=\w+ing\b)", "", text)
+    text = re.sub(r"(?<!wall )\b(?=(?!ring\b)\w+ing\b)", f"{_ANY} ", text)
+    text = re.sub(r"\bis \? ", "", text)
+    text = re.sub(r"\bare \? |\b(?=(?:are|stand|remain|stay) still\b)", f"{_ALL} ", text)
     text = re.sub(r"\b(?:is|are|stands?|remains?|stay|staying|standing) still\b", "stays still", text)
     text = re.sub(r"\bcamera stays still\b", "camera is still", text)
     text = re.sub(r"\bare\b", "is", text)
     text = re.sub(r"\b(?:behind) the wall\b", "behind a wall", text)
     text = re.sub(r"\b(right|left) (?:and )?(up|down)\b", r"\2 and \1", text)
     text = re.sub(r"\b(up|down) (right|left)\b", r"\1 and \2", text)
-    said = text.split()
-    for at, word in enumerate(said):
-        if word == "moving" and said[at - 1 : at] == ["wall"]:
-            continue  # the world's own: "passes behind a wall, moving left"
-        said[at] = _usual_word(word)
-    return said
+    said: list[str] = []
+    for word in text.split():
+        if word == "moving" and said[-1:] == ["wall"]:
+            said.append(word)  # the world's own: "passes behind a wall, moving left"
+        else:
+            said += [_ALL] * (word in _VERBS) + [_usual_word(word)]
+    moves = {phrase[0] for phrase in _MOTIONS}
+    return [word for word, after in zip(said, [*said[1:], ""], strict=False) if word not in _MARKS or after in moves]
 
 
 def _usual_word(word: str) -> str:
@@ -131,6 +139,8 @@ class _Reader:
         self.said, self.at, self.out = said, 0, []
         self.named: list[str] = []  # things that "the ..." may mean
         self.last, self.moving = -1, set()  # the number of the thing that was named last; of those that have a motion
+        self.idle: dict[int, list[int]] = {}  # of those since the last motion: where in `out` theirs would stand
+        self.placed, self.unclear = set(), False  # those in a relation; whether it is, who does what
 
     def take(self, *phrase: str) -> bool:
         """Take these words if they come next."""
@@ -159,12 +169,15 @@ class _Reader:
         return " ".join(self.out)
 
     def refuse(self) -> None:
-        read, left = " ".join(self.out), " ".join(self.said[self.at :])
-        noun = next((word for word in self.said[self.at :] if word in _PLURALS), None)
+        rest = [word for word in self.said[self.at :] if word not in _MARKS]
+        read, left = " ".join(self.out), " ".join(rest)
+        noun = next((word for word in rest if word in _PLURALS), None)
         line = f'"{left}" is not understood in the prompt' + (f' after "{read}"' if read else "")
-        if noun:
+        if self.unclear:
+            tip = 'say of each thing what it does, such as "a red circle slides right and a blue square slides right"'
+        elif noun:
             tip = f'how many {noun} are there? say "{article(noun)} {_PLURALS[noun]}" or "two {noun}"'
-        elif self.said[self.at] in ("slides", *DIRECTIONS):
+        elif rest[0] in ("slides", *DIRECTIONS):
             tip = f"slides takes one direction: {', '.join(DIRECTIONS)}"
         else:
             motions = ", ".join(dict.fromkeys(motion.split()[0] for motion in MOTIONS))
@@ -200,23 +213,41 @@ class _Reader:
         number = _NUMBERS.get(self.one_of(_NUMBERS), 0)
         if not self.thing(number):
             return False
-        self.told("that")
-        one = self.out[written:]
+        end = len(self.out)
+        mark = self.told("that")
+        does, one = self.out[end:], self.out[written:]
         for _ in range(number - 1):
             self.out += ["and", *one]
+        if mark is None:
+            self.idle[self.last] = [end + k * (len(one) + 1) for k in range(number or 1)]
+        else:
+            self.share(does if mark == _ALL else [])
         if number < 2:  # of two, which one?
             self.relation()
         return True
 
-    def told(self, *opening: str) -> None:
-        """Words such as "that", which may be missing, and a motion; nothing is taken where no motion follows."""
+    def share(self, does: list[str]) -> None:
+        """What the last of several things does, the others do too."""
+        for place in sorted((place for places in self.idle.values() for place in places), reverse=True):
+            self.out[place:place] = does
+        self.moving |= set(self.idle) if does else set()
+        self.idle = {}
+
+    def told(self, *opening: str) -> str | None:
+        """Words such as "that", which may be missing, and a motion; returns the mark before it, "" for none. Nothing is
+        taken and None returned where no motion follows, or nobody knows of which things it is said."""
         began, written = self.at, len(self.out)
         self.out += [word for word in opening if self.take(word)]
-        if self.last in self.moving or not self.motion():  # a thing has one motion, however often it is named
+        mark = None if self.last in self.moving else self.motion()  # one for each thing, however often it is named
+        others = set(self.idle) if mark == _ANY else set(self.idle) & (self.moving | self.placed)
+        if mark and others:
+            self.unclear = True
+        if mark is None or self.unclear:
             self.at = began
             del self.out[written:]
-        else:
-            self.moving.add(self.last)
+            return None
+        self.moving.add(self.last)
+        return mark
 
     def thing(self, number: int = 0) -> bool:
         """[a] [SIZE] [COLOUR] SHAPE, the adjectives in either order; a shape or a colour must be there."""
@@ -243,15 +274,16 @@ class _Reader:
         self.out += said
         return True
 
-    def motion(self) -> bool:
-        """[slowly] MOTION [slowly] [clockwise], as the world says it: the adverb first."""
+    def motion(self) -> str | None:
+        """[slowly] MOTION [slowly] [clockwise], as the world says it: the adverb first. Returns the mark before it, ""
+        for none; None where no motion comes next."""
         began = self.at
         speeds = tuple(adverb for adverb in ADVERBS.values() if adverb)
-        speed = self.one_of(speeds)
+        speed, mark = self.one_of(speeds), self.one_of(_MARKS) or ""
         found = next((phrase for phrase in _MOTIONS if self.follows(phrase)), None)
         if found is None:
             self.at = began
-            return False
+            return None
         self.at += len(found)
         speed = speed or self.one_of(speeds)
         turn = []
@@ -264,7 +296,7 @@ class _Reader:
             turn = []
         speed = speed or self.one_of(speeds)
         self.out += [word for word in (speed, *found, *turn) if word]
-        return True
+        return mark
 
     def follows(self, phrase: tuple[str, ...]) -> bool:
         end = self.at + len(phrase)
@@ -272,7 +304,7 @@ class _Reader:
 
     def relation(self) -> None:
         """[is] left of THING [that MOTION], and bumps into THING [that then MOTION]"""
-        began, written = self.at, len(self.out)
+        began, written, first = self.at, len(self.out), self.last
         if self.take("and", "bumps", "into") or self.take("bumps", "into"):
             self.out += ["and"] * (self.said[began] == "and") + ["bumps", "into"]
         else:
@@ -286,5 +318,8 @@ class _Reader:
             self.at = began
             del self.out[written:]
             return
+        self.placed |= {first, self.last}
         if self.said[self.at : self.at + 1] == ["that"]:  # else the motion may be the first thing's
             self.told("that", "then")
+        if self.last not in self.moving:
+            self.idle[self.last] = []
