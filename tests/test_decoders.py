@@ -188,6 +188,54 @@ def test_a_library_holds_the_films_of_training_and_what_the_model_makes_of_their
         recipe.pairs(kind, None, tmp_path / "pairs", 5, "one")
 
 
+@pytest.fixture
+def library_of_one(monkeypatch):
+    """9 films in chunks of 2 and parts of 4: (a function that makes them, of each chunk how many it took back)."""
+    monkeypatch.setattr(shared, "CHUNK", 2)
+    monkeypatch.setattr(recipe, "PART", 2)
+    maker, real, done = tiny_filmmaker(), shared.taken_back, []
+    monkeypatch.setattr(shared, "taken_back", lambda of, z, *rest: done.append(len(z)) or real(of, z, *rest))
+    return lambda folder: recipe.pairs(KINDS[7], maker, folder, 9, "one"), done
+
+
+def test_a_making_of_pairs_that_is_stopped_keeps_its_parts_and_goes_on(library_of_one, tmp_path, monkeypatch, capsys):
+    """Ctrl-C in the second part: a line says what is kept, only the rest is made, and all is as if made at once."""
+    make, done = library_of_one
+    whole, counted = make(tmp_path / "whole"), shared.taken_back
+    assert done == [2, 2, 2, 2, 1] and [path.name for path in (tmp_path / "whole").glob("*.json")] == ["1_32x32.json"]
+
+    def stopped(*args):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return counted(*args)
+
+    done.clear()
+    monkeypatch.setattr(shared, "taken_back", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "pairs")
+    said = f"stopped with 4 of 9 films of 1_32x32 taken back, kept in {tmp_path / 'pairs'}: run the same again to go on"
+    assert said in capsys.readouterr().err.splitlines()
+    monkeypatch.setattr(shared, "taken_back", counted)
+    done.clear()
+    again = make(tmp_path / "pairs")
+    assert done == [2, 2, 1] and all(torch.equal(again[key], whole[key]) for key in whole)
+    files = sorted(path.name for path in (tmp_path / "pairs").iterdir())
+    assert files == ["1_32x32.json", "1_32x32.safetensors"]  # as ever: its parts would take the room twice
+
+
+def test_parts_of_other_pairs_are_never_taken(library_of_one, tmp_path, monkeypatch):
+    make, done = library_of_one
+    monkeypatch.setattr(recipe, "remove_checkpoint", lambda path: None)
+    whole = make(tmp_path)
+    (tmp_path / "1_32x32.json").unlink()
+    done.clear()
+    assert all(torch.equal(of, whole[key]) for key, of in make(tmp_path).items()) and not done
+    (tmp_path / "1_32x32.json").unlink()
+    monkeypatch.setattr(shared, "LATEST", 0.5)
+    make(tmp_path)
+    assert done == [2, 2, 2, 2, 1]
+
+
 def test_clouds_are_shown_as_they_are():
     maker = tiny_filmmaker()
     found, film = recipe.clouds(maker, 3), textures(3, 9, 32, 32, seed=recipe.SEED)

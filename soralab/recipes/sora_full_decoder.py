@@ -1,11 +1,12 @@
 """How the decoder of chapter 16's whole model is trained on: `soralab train sora_full_decoder`.
 
 It begins as the autoencoder that the transformer learned in, and sees films of all sizes that the transformer took
-back (`soralab.recipes.decoder`). They are made once, kind by kind, and kept beside the run.
+back (`soralab.recipes.decoder`). They are made once, kind by kind and in parts, and kept beside the run.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from soralab import world
-from soralab.files.checkpoints import load_checkpoint, read_card, save_checkpoint
+from soralab.files.checkpoints import load_checkpoint, read_card, remove_checkpoint, save_checkpoint
 from soralab.recipes import RUNS, Trained
 from soralab.recipes import decoder as shared
 from soralab.recipes.sora import wordings
@@ -33,6 +34,7 @@ FILMS = {"9_32x32": (8000, 12), "9_32x48": (500, 1), "9_48x32": (500, 1), "9_32x
          "17_32x32": (500, 1), "9_48x64": (1200, 4), "17_48x64": (150, 1), "1_32x32": (400, 1),
          "1_48x64": (200, 1)}  # kind: films in its library, and of 25 batches how many it has  # fmt: skip
 CLOUDS = (600, 2)  # the same of films of no world, as they are: without these the decoder forgets all that is no toy
+PART = 10  # chunks of films between two saves; of the smallest films these take a quarter of a minute on one core
 TRAINING = replace(shared.TRAINING, steps=4000, seed=SEED)
 
 
@@ -51,23 +53,54 @@ def taken_back(maker: FullFilmmaker, kind: Kind, some: list[world.Scene], film: 
 
 def pairs(kind: Kind, maker: FullFilmmaker, folder: Path, films: int, sora: str) -> dict[str, Tensor]:
     """The first `films` films of a kind's library, and their latents as `taken_back` has them; those that `folder`
-    holds, of the transformer whose weights have the hash `sora`, are taken from there."""
+    holds, of the transformer whose weights have the hash `sora`, are taken from there. Until a kind is whole, `folder`
+    holds its parts."""
     noised = [shared.LATEST, list(shared.SCALES), shared.WAY, shared.CHUNK]
     of = {"films": films, "seed": SEED, "sora": sora, "noised": noised, "kept": {**KEPT, "rest": REST}}
-    path = folder / kind.name
+    path, size = folder / kind.name, PART * shared.CHUNK
+    parts = {first: folder / f"{kind.name}_part_{first // size}" for first in range(0, films, size)}
+    found = _held(path, of)
+    if found is None:
+        source = scenes(kind, KINDS.index(kind))
+        made = [_part(kind, maker, list(islice(source, min(size, films - first))), first, part, of)
+                for first, part in parts.items()]  # fmt: skip
+        found = {key: torch.cat([some[key] for some in made]) for key in ("latents", "film")}
+        save_checkpoint(path, found, {"of": of})
+    for part in parts.values():  # also those of a call that was stopped here
+        remove_checkpoint(part)
+    return found
+
+
+def _part(
+    kind: Kind, maker: FullFilmmaker, some: list[world.Scene], first: int, path: Path, of: dict
+) -> dict[str, Tensor]:
+    """The pairs of these scenes, a kind's from number `first` on: from their checkpoint, or made and kept there."""
+    mine = {**of, "part": [first, len(some)]}
+    held = _held(path, mine)
+    if held is not None:
+        return held
+    made, shown, batches = [], [], range(0, len(some), shared.CHUNK)
+    try:
+        for at in progress(batches, desc=f"taking back {kind.name} from {first:,}", unit="batch"):
+            chunk = some[at : at + shared.CHUNK]
+            film, rng = render(kind, chunk, first + at), Random(f"{SEED}/{kind.name}/{first + at}")
+            made.append(taken_back(maker, kind, chunk, film, rng).cpu().half())
+            shown.append(shared.to_bytes(film))
+        found = {"latents": torch.cat(made), "film": torch.cat(shown)}
+        save_checkpoint(path, found, {"of": mine})
+    except KeyboardInterrupt:
+        kept = f"kept in {path.parent}: run the same again to go on"
+        print(f"stopped with {first:,} of {of['films']:,} films of {kind.name} taken back, {kept}", file=sys.stderr)
+        raise
+    return found
+
+
+def _held(path: Path, of: dict) -> dict[str, Tensor] | None:
+    """The pairs at `path`, if they are these; else None."""
     mend = f"remove {path}.json, and its films are made again"
     if path.with_suffix(".json").exists() and read_card(path, mend).get("of") == of:
         return load_checkpoint(path, mend=mend)[0]
-    source, made, shown = scenes(kind, KINDS.index(kind)), [], []
-    for first in progress(range(0, films, shared.CHUNK), desc=f"taking back {kind.name}", unit="batch"):
-        some = list(islice(source, min(shared.CHUNK, films - first)))
-        film = render(kind, some, first)
-        rng = Random(f"{SEED}/{kind.name}/{first}")
-        made.append(taken_back(maker, kind, some, film, rng).cpu().half())
-        shown.append(shared.to_bytes(film))
-    found = {"latents": torch.cat(made), "film": torch.cat(shown)}
-    save_checkpoint(path, found, {"of": of})
-    return found
+    return None
 
 
 def clouds(maker: FullFilmmaker, films: int) -> dict[str, Tensor]:
