@@ -24,8 +24,9 @@ from soralab.training.distributed import TEAM, Team
 from soralab.training.ema import EMA
 from soralab.training.interrupt import StopSignal
 from soralab.training.loop import TrainConfig, autocast_dtype, learning_rate, step_seed, train
+from soralab.training.muon import MuonAdamW
 from soralab.training.progress import progress
-from soralab.training.state import append_log, read_log, trim_log
+from soralab.training.state import append_log, read_log, same_trained, trained_as, trim_log
 
 TIMES = {"seconds", "samples_s", "wait_share"}  # what two runs of the same may differ in
 CONFIG = TrainConfig(steps=30, lr=0.05, warmup=5, log_every=7, save_every=8, precision="float32", ema=0.9)
@@ -350,6 +351,7 @@ def test_of_two_states_the_later_one_is_gone_on_from(tmp_path):
 @pytest.mark.parametrize("entry", [
     {"step": "x"}, {"step": 10.5}, {"config": 5}, {"stretch": 5}, {"stretch": {"sums": {}}}, {"seconds": None},
     {"config": {**CONFIG.card(), "of_a_later_version": 1}}, {"stretch": {"model": None}}, {"trained": 3},
+    {"groups": 3}, {"groups": [3]},
 ])  # fmt: skip
 def test_a_card_that_is_no_states_is_refused_in_one_line(tmp_path, entry):
     train(build(), loss_fn, batch_fn, dataclasses.replace(CONFIG, steps=8), tmp_path)
@@ -495,6 +497,50 @@ def test_a_state_of_other_trained_parameters_is_refused_by_name(tmp_path):
     trained(order)
 
 
+def test_a_state_whose_groups_were_trained_otherwise_is_refused_by_name(tmp_path):
+    """By what, and in which group; the configuration does not know of groups."""
+    config = dataclasses.replace(CONFIG, steps=8)
+
+    def trained(cut=2, **second):
+        model = build(8)
+        named = [model.get_parameter(name) for name in ("1.weight", "5.weight", "1.bias", "5.bias")]
+        groups = [{"params": named[:cut], "muon": True}, {"params": named[cut:], "scale": 0.5, **second}]
+        return train(model, loss_fn, batch_fn, config, tmp_path, parameters=groups)
+
+    trained()
+    state = (tmp_path / "state.safetensors").read_bytes()
+    for other, says in (
+        ({"cut": 1}, "parameters of group 1 is 2 there and 1 here"),
+        ({"scale": 0.25}, "scale of group 2 is 0.5 there and 0.25 here"),
+        ({"weight_decay": 0.1}, "weight_decay of group 2 is 0.0 there and 0.1 here"),
+        ({"betas": (0.8, 0.99)}, r"betas of group 2 is \[0.9, 0.99\] there and \[0.8, 0.99\] here"),
+        ({"eps": 1e-6}, "eps of group 2 is 1e-08 there and 1e-06 here"),
+        ({"amsgrad": True}, "amsgrad of group 2 is False there and True here"),
+    ):
+        with pytest.raises(ValueError, match=f"how it is trained differs from the saved state: {says}; give the same"):
+            trained(**other)
+    assert (tmp_path / "state.safetensors").read_bytes() == state
+    trained()
+    trained(fused=False)  # how it is computed makes no other run
+
+
+def test_groups_of_a_state_are_compared_as_far_as_it_tells_of_them():
+    weight, bias = torch.nn.Parameter(torch.zeros(2, 2)), torch.nn.Parameter(torch.zeros(2))
+    optimizer = MuonAdamW([{"params": [weight], "muon": True}, {"params": [bias]}], lr=0.1, momentum=0.9)
+    here = trained_as(nn.Linear(2, 2), optimizer)
+    same_trained(json.loads(json.dumps(here)), here)
+    same_trained({}, here)
+    same_trained({"groups": [{"muon": True}, {"parameters": 1}]}, here)
+    optimizer.momentum = 0.8
+    for other, says in (
+        (trained_as(nn.Linear(2, 2), optimizer)["groups"], "momentum of group 1 is 0.9 there and 0.8 here"),
+        (here["groups"][:1], "parameters of group 2 is 1 there and 0 here"),
+        ([*here["groups"], {"parameters": 3}], "parameters of group 3 is 0 there and 3 here"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            same_trained(here, {**here, "groups": other})
+
+
 def test_a_state_that_does_not_say_what_was_trained_goes_on(whole, tmp_path):
     """As the course wrote them before."""
     loss, batches = at_step(20, lambda: signal.raise_signal(signal.SIGINT))
@@ -502,6 +548,8 @@ def test_a_state_that_does_not_say_what_was_trained_goes_on(whole, tmp_path):
         train(build(), loss, batches, CONFIG, tmp_path)
     card = json.loads((tmp_path / "state.json").read_text())
     assert card.pop("trained") == [name for name, p in build().named_parameters() if p.requires_grad]
+    assert card.pop("groups") == [{"parameters": 6, "muon": False, "scale": 1.0, "weight_decay": CONFIG.weight_decay,
+                                   "betas": list(CONFIG.betas), "eps": 1e-8, "amsgrad": False, "maximize": False}]
     (tmp_path / "state.json").write_text(json.dumps(card))
     model = build()
     assert_same_run(model, train(model, loss_fn, batch_fn, CONFIG, tmp_path), whole)

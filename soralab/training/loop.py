@@ -40,7 +40,7 @@ from soralab.training.probes import Probes
 from soralab.training.profiles import device, hardware
 from soralab.training.progress import progress
 from soralab.training.sharded import Sharded
-from soralab.training.state import STRETCH, append_log, gather, is_state, names_of, restore, same_trained, trim_log
+from soralab.training.state import STRETCH, append_log, gather, is_state, restore, same_trained, trained_as, trim_log
 
 MAY_CHANGE = ("steps", "log_every", "save_every")  # on resuming; all else would make it another run
 
@@ -158,7 +158,7 @@ class _Run:
                                    fused=fused, dtype=self.dtype)
         self.optimizer.divided = self.team.divided
         self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.names = names_of(model, self.trained)
+        self.trained_as = trained_as(model, self.optimizer)
         self.module, self.parts = self.team.wrap(model, loss_fn), self.team.parts()
         self.shards: Sharded | None = None
         saved = model.state_dict()
@@ -196,7 +196,7 @@ class _Run:
 
     def _restore(self, tensors: dict[str, Tensor], card: dict) -> None:
         """Be where a saved state was."""
-        same_trained(card.get("trained"), self.names)
+        same_trained(card, self.trained_as)
         restore(tensors, self.model, self.ema, self.optimizer)
         self.step = self.saved = self.ema.updates = card["step"]
         self.seconds, self.loss = card["seconds"], card["loss"] if card["loss"] is not None else math.nan
@@ -328,7 +328,7 @@ class _Run:
         stretch = {name: getattr(self, name) for name in STRETCH}
         card = {"config": self.config.card(), "step": self.step, "seconds": self.seconds,
                 "loss": self.loss if math.isfinite(self.loss) else None, "stretch": stretch, "parts": self.parts,
-                "trained": self.names,
+                **self.trained_as,
                 "precision": str(self.dtype or torch.float32).removeprefix("torch."), "hardware": hardware()}
         tensors = gather(self.model, self.ema, self.optimizer)
         if self.shards:

@@ -13,9 +13,14 @@ from torch import Tensor, nn
 from soralab.files.atomic import atomic_write, explained
 from soralab.training.config import TrainConfig
 from soralab.training.ema import EMA
+from soralab.training.muon import MuonAdamW
 
 STRETCH = ("sums", "count", "samples", "spent", "waited")
 """What a run knows of the open stretch of its log."""
+SETTINGS = {"muon": False, "scale": 1.0, "weight_decay": 0.0, "betas": (), "eps": 0.0, "amsgrad": False,
+            "maximize": False}  # fmt: skip
+"""What of a group of the optimizer makes another run, and what a group has that does not say it. Its learning rate is
+the loop's, and how it is computed (fused, foreach) the machine's."""
 
 
 def is_state(card: dict) -> bool:
@@ -23,23 +28,40 @@ def is_state(card: dict) -> bool:
     kinds = {"config": dict, "step": int, "seconds": (int, float), "loss": (int, float, type(None)), "stretch": dict}
     config = {field.name for field in fields(TrainConfig)}
     return (all(isinstance(card.get(name, object()), kind) for name, kind in kinds.items())
-            and isinstance(card.get("trained", []), list)
+            and isinstance(card.get("trained", []), list) and isinstance(card.get("groups", []), list)
+            and all(isinstance(group, dict) for group in card.get("groups", []))
             and set(card["stretch"]) == set(STRETCH) and set(card["config"]) <= config)  # fmt: skip
 
 
-def names_of(model: nn.Module, trained: list[Tensor]) -> list[str]:
-    """The names of the parameters that are trained, in the optimizer's order; "" for one that is not the model's."""
-    names = {id(value): name for name, value in model.named_parameters()}
-    return [names.get(id(value), "") for value in trained]
+def trained_as(model: nn.Module, optimizer: MuonAdamW) -> dict[str, list]:
+    """What is trained, and how, as a card holds it: {"trained": the parameters' names in the optimizer's order, "" of
+    one that is not the model's; "groups": of each group how many parameters it has, and its SETTINGS}."""
+    names, groups = {id(value): name for name, value in model.named_parameters()}, []
+    for group in optimizer.param_groups:
+        said = {name: group.get(name, usual) for name, usual in SETTINGS.items()}
+        said |= {"betas": list(said["betas"])} | ({"momentum": optimizer.momentum} if said["muon"] else {})
+        groups.append({"parameters": len(group["params"]), **said})
+    trained = [names.get(id(value), "") for group in optimizer.param_groups for value in group["params"]]
+    return {"trained": trained, "groups": groups}
 
 
-def same_trained(saved: list[str] | None, here: list[str]) -> None:
+def same_trained(card: dict, here: dict[str, list]) -> None:
     """Raise ValueError, naming the first, where a state's moments, which are kept by number, are of other parameters
-    than those trained here or in another order. None: of a state that does not say."""
-    for number, (there, now) in enumerate(zip_longest(saved or here, here, fillvalue="none"), 1):
+    than those trained here or in another order, or its groups were trained otherwise. Compared is what its card says:
+    one of before says nothing."""
+    for number, (there, now) in enumerate(zip_longest(*_both("trained", card, here), fillvalue="none"), 1):
         if there != now:
             raise ValueError(f"what is trained differs from the saved state: parameter {number} is {there} there and "
                              f"{now} here; give the same, or begin anew with resume=False")  # fmt: skip
+    for number, (there, now) in enumerate(zip_longest(*_both("groups", card, here), fillvalue={"parameters": 0}), 1):
+        for name in [name for name in there if there[name] != now.get(name)]:
+            raise ValueError(f"how it is trained differs from the saved state: {name} of group {number} is "
+                             f"{there[name]} there and {now.get(name)} here; give the same, or begin anew with "
+                             "resume=False")  # fmt: skip
+
+
+def _both(entry: str, card: dict, here: dict[str, list]) -> tuple[list, list]:
+    return card.get(entry) or here[entry], here[entry]
 
 
 def gather(model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
