@@ -7,13 +7,16 @@ import pytest
 import torch
 from test_device import here_and_there
 from tiny_full import tiny_filmmaker
+from tiny_models import randomise
 
 from soralab import world
 from soralab.experiments import sora_full, sora_prediction
 from soralab.experiments import sora_full_abilities as abilities
 from soralab.experiments import sora_full_scores as scores
 from soralab.files.checkpoints import load_checkpoint, save_checkpoint
+from soralab.sora_full import FullSora
 from soralab.training import profiles
+from soralab.training.state import weights_hash
 from soralab.world.language import short_caption
 from soralab.world.reader import read_caption
 from soralab.world.scene import COLOURS, held_out
@@ -248,7 +251,8 @@ def test_the_first_decoder_shows_the_same_films(monkeypatch):
 def test_what_the_repository_holds_is_measured_and_its_card_says_so(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sora_full, "BEGUN", tmp_path)
     monkeypatch.setattr(sora_full, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(sora_full, "begun", lambda: (tiny_filmmaker().sora, {}))
+    held = [tiny_filmmaker().sora]
+    monkeypatch.setattr(sora_full, "begun", lambda: (held[0], {}))
     monkeypatch.setattr(sora_full, "decoded_by", lambda decoder, first: first)
     monkeypatch.setattr(sora_full, "load_autoencoder", {"x": (own := tiny_filmmaker().autoencoder)}.get)
     monkeypatch.setattr(sora_full, "read_card", lambda name: {"sha256": "0123456789"})
@@ -262,7 +266,14 @@ def test_what_the_repository_holds_is_measured_and_its_card_says_so(monkeypatch,
     torch.testing.assert_close(after["weight"], before["weight"], rtol=1e-6, atol=0)
     assert card["metrics"] == {"a": {"all": [3, 4]}} and card["steps"] == 7 and not seen[0].sora.training
     assert "of 4: all 75" in capsys.readouterr().out and seen[0].autoencoder is own
-    assert (tmp_path / "runs" / "sora_full" / "metrics_7_2_01234567").is_dir()
+    of = weights_hash(held[0])[:8]
+    folders = tmp_path / "runs" / "sora_full"
+    assert [path.name for path in folders.iterdir()] == [f"metrics_7_{of}_2_01234567"]
+    sora_full.main()
+    assert len(seen) == 1  # what was measured is kept
+    held[0] = randomise(FullSora(held[0].config), 9)
+    sora_full.main()
+    assert len(seen) == 2 and len(list(folders.iterdir())) == 2  # of another training that ended at the same step, not
 
 
 @pytest.mark.parametrize("run", [("latents", "v", "x"), ("pixels", "eps", "v")])

@@ -21,6 +21,7 @@ from soralab.recipes import RUNS, Trained
 from soralab.recipes.sora_full import AUTOENCODER, NAME, begun
 from soralab.sora_full import DECODER, FullFilmmaker
 from soralab.training.profiles import by_profile, device
+from soralab.training.state import weights_hash
 from soralab.walt import load_autoencoder
 
 STRENGTHS, FEW = (0.6, 0.7, 0.8), (4, 8)  # of edits; steps of the sampler in the place of 20
@@ -31,11 +32,13 @@ TRUE = "true films, "  # before a kind of prompt: what the referee reads in the 
 
 def metrics(name: str, trained: Trained, folder: Path | None = None) -> dict[str, dict]:
     """The card's: for each kind of prompt and each ability {what: [films right, films]}. What is measured is kept in
-    runs/NAME/metrics_STEPS_FILMS_DECODER, so that a measuring which is stopped goes on."""
+    runs/NAME/metrics_STEPS_WEIGHTS_FILMS_DECODER, so that a measuring which is stopped goes on; WEIGHTS and DECODER are
+    hashes: another training may end at the same step."""
     shows = decoded_by(DECODER, str(trained.card["autoencoder"]))
     maker = FullFilmmaker(trained.model, load_autoencoder(shows).to(device()))
-    count, by = by_profile(smoke=2, laptop=200, gpu=400), read_card(shows)["sha256"][:8]
-    folder = folder or RUNS / name / f"metrics_{trained.card['steps']}_{count}_{by}"
+    count = by_profile(smoke=2, laptop=200, gpu=400)
+    of, by = weights_hash(trained.model)[:8], read_card(shows)["sha256"][:8]
+    folder = folder or RUNS / name / f"metrics_{trained.card['steps']}_{of}_{count}_{by}"
     found = {}
     for title, work in work_on(maker, count).items():
         found[title] = kept(folder / f"{title.replace(' ', '_').replace(',', '')}.json", work)

@@ -8,7 +8,6 @@ From a share of its steps on (`--steps` moves it) half of what `sora` sees is ha
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from soralab.training.loop import TrainConfig
 from soralab.training.muon import muon_groups
 from soralab.training.profiles import by_profile, compiled, device, larger
 from soralab.training.progress import progress
+from soralab.training.state import weights_hash
 from soralab.world.language import descriptive_caption, short_caption
 from soralab.world.scene import WALL
 
@@ -150,9 +150,8 @@ class LatentBatches:
         """
         self.scenes = list(hard(range(films, 3 * films)) if hard_ones else used(range(films)))
         self.null, self.batch = 0.0 if hard_ones else NULL, batch or batch_size()
-        weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
-        digest = hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()
-        want = {"films": films, "every": HARD if hard_ones else {**EVERY, "rest": REST}, "autoencoder": digest}
+        every = HARD if hard_ones else {**EVERY, "rest": REST}
+        want = {"films": films, "every": every, "autoencoder": weights_hash(autoencoder)}
         self.rows = torch.arange(len(self.scenes))  # of each scene in `latents`
         if steps is not None and 2 * self.batch * len(steps) < len(self.scenes):
             needed = sorted({scene for step in steps for scene in self._which(step)})

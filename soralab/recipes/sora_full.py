@@ -8,7 +8,6 @@ kind by kind, and kept in runs/NAME/latents. The repository holds what it came t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -33,6 +32,7 @@ from soralab.training.config import TrainConfig, learning_rate
 from soralab.training.muon import muon_groups
 from soralab.training.profiles import by_profile, device, hardware
 from soralab.training.progress import progress
+from soralab.training.state import weights_hash
 from soralab.walt import CausalAutoencoder, load_autoencoder
 from soralab.world.scene import WALL
 
@@ -150,9 +150,8 @@ def library(number: int, autoencoder: FilmCodec, folder: Path | None, films: int
     """
     kind = KINDS[number]
     films = films or kind.films
-    weights = torch.cat([value.flatten() for value in autoencoder.state_dict().values()])
     of = {"kind": kind.name, "films": films, "seed": SEED, "kept": {**KEPT, "rest": REST},
-          "autoencoder": hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()}  # fmt: skip
+          "autoencoder": weights_hash(autoencoder)}  # fmt: skip
     of |= {"told": list(PLACES)} if kind.frames == 1 else {}
     path = folder and folder / kind.name
     mend = f"remove {path}.json, and its films are encoded again"

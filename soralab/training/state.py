@@ -1,6 +1,7 @@
 """A training run's state on disk: weights, average, optimizer's moments, step; and its JSON-lines log."""
 
 import errno
+import hashlib
 import json
 import os
 from dataclasses import fields
@@ -62,6 +63,12 @@ def same_trained(card: dict, here: dict[str, list]) -> None:
 
 def _both(entry: str, card: dict, here: dict[str, list]) -> tuple[list, list]:
     return card.get(entry) or here[entry], here[entry]
+
+
+def weights_hash(model: nn.Module) -> str:
+    """The SHA-256 of all that a model holds, wherever it lies: what was made with it is known by that."""
+    weights = torch.cat([value.flatten() for value in model.state_dict().values()])
+    return hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()
 
 
 def gather(model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
