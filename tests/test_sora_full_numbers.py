@@ -6,12 +6,20 @@ import pytest
 import torch
 from prose import NOTEBOOKS, prose_of
 
-from soralab.experiments import sora_framing, sora_full, sora_full_compute, sora_full_speed, sora_physics
+from soralab.experiments import (
+    sora_framing,
+    sora_full,
+    sora_full_compute,
+    sora_full_sizes,
+    sora_full_speed,
+    sora_physics,
+)
 from soralab.figures.curves import wilson
 from soralab.figures.paths import marginal_velocity
 from soralab.files.checkpoints import BEGUN, read_card
 from soralab.recipes.sora_full import KINDS, TRAINING
 from soralab.sora_full import FRESH, SHIFT
+from soralab.world.scene import RADIUS, SIZES
 
 GUIDE = (NOTEBOOKS / "sessions" / "16_sora.md").read_text(encoding="utf-8")
 
@@ -146,7 +154,9 @@ def test_what_the_whole_model_s_scores_say(said, found):
     assert {films for row in found.values() for _, films in row.values()} >= {200, 50}
     true = [int(of(found, title)) for title in found if title.startswith(sora_full.TRUE)]
     assert min(true) >= 96
-    related = "full, two things related"
+    related, rows = "full, two things related", sora_full_compute.load_experiment()[0]
+    ends = list(rows)[-1]
+    assert rows[ends]["simple"]["everything"][1] == 100
     for sentence in (
         f"Of one simple thing everything is right in {of(found, 'simple')} %, and of combinations that training never "
         f"had in {of(found, 'simple, held out')}",
@@ -156,8 +166,9 @@ def test_what_the_whole_model_s_scores_say(said, found):
             of(found, kind, "all") for kind in ("simple", "simple, held out"))),
         f"Beside these {of(found, 'simple')}, more frames cost nothing that fifty films could show: "
         f"{of(found, '17 frames')} % with 17, and {of(found, '13 frames, never seen')} with 13",
-        f"Five frames cost something, which it never had either: {of(found, '5 frames, never seen')} % are right, and "
-        f"it is the motion that fails, right in {of(found, '5 frames, never seen', 'motion')}",
+        "Five frames cost something, which it never had as films of their own either: "
+        f"{of(found, '5 frames, never seen')} % are right, and it is the motion that fails, right in "
+        f"{of(found, '5 frames, never seen', 'motion')}",
         f"it is the shape that fails, right in {of(found, '48 x 64', 'shape')}",
         "which it never saw, the shape is right in {} and {}".format(*(
             of(found, title, "shape") for title in ("portrait 64 x 48, never seen", "48 x 48, never seen"))),
@@ -170,7 +181,8 @@ def test_what_the_whole_model_s_scores_say(said, found):
             found[title]["size"] for title in ("portrait 64 x 48, never seen", "48 x 48, never seen")))),
         f"Without it (DPM-Solver++, as many steps) {of(found, sora_full.PLAIN)} % are right",
         f"Eight steps with fresh noise make {of(found, 'simple, in 8 steps')} % right, as many as twenty",
-        f"for twenty steps with fresh noise: {of(found, sora_full.FIRST)} %",
+        f"shown by the first decoder, {of(found, sora_full.FIRST)} % are right with fresh noise",
+        f"and without it {rows[ends]['simple']['everything'][0]} of the first hundred",
         f"In fewer than {['eight'][FRESH - 8]} the model films without it: four make {of(found, 'simple, in 4 steps')}",
     ):
         assert sentence in said, sentence
@@ -193,10 +205,35 @@ def test_what_the_whole_model_s_scores_say(said, found):
     assert of(found, "simple", "colour") == "100" and "The colour is right in all of the first" in said
 
 
+def test_what_large_frames_cost(said):
+    found = sora_full_sizes.load_experiment()
+    usual, wide, *unseen = found.values()
+    assert [kind.split(",")[0] for kind in found][1:] == ["48 x 64", "48 x 48", "portrait 64 x 48"]
+    there = [kind for kind in KINDS if kind.frames > 1 and (kind.height, kind.width) == (48, 64)]
+    large, small, medium, usual_large = (round(2 * RADIUS[size] * side) for size, side in (
+        ("large", 48), ("small", 48), ("medium", 32), ("large", 32)))
+    shapes = {size: f"{100 * wide[size]['shape'] / wide[size]['films']:.0f}" for size in SIZES}
+    for sentence in (
+        f"a large thing is {usual_large} pixels wide where the short side has 32, and {large} where it has 48",
+        f"a small one is {small} pixels wide there, between a medium ({medium}) and a large one ({usual_large}) at 32",
+        f"its shape is right in {shapes['small']} %. (That large ones do worse, with {shapes['large']}, may be chance",
+        f"learnt from {100 * sum(kind.share for kind in there):.0f} films in a hundred",
+    ):
+        assert sentence in said, sentence
+    interval = wilson(wide["small"]["shape"], wide["small"]["films"])
+    assert interval[0] < wilson(wide["large"]["shape"], wide["large"]["films"])[1]
+    assert interval[1] < min(usual[size]["shape"] / usual[size]["films"] for size in SIZES)
+    for row in unseen:
+        assert row["large"]["read"]["medium"] > 0.9 * row["large"]["films"]
+        assert all(row[size]["shape"] > 0.6 * row[size]["films"] for size in SIZES)
+    assert all(row[size]["read"][size] > 0.9 * row[size]["films"] for row in (usual, wide) for size in SIZES)
+
+
 def test_what_the_whole_model_s_abilities_say(said, found):
     for sentence in (
         "the same to the end in {} % of fifty; where its beginning is filmed, in {}, and from one picture in {}".format(
             *(of(found, title, "identity") for title in ("extended", "extended backwards", "brought to life"))),
+        f"From words alone the shape is right in {of(found, 'simple', 'shape')}.",
         f"Of loops it is {of(found, 'looped', 'identity')} %",
         "The seam is smooth in {} % forwards and in {} % backwards".format(*(
             of(found, title, "seam") for title in ("extended", "extended backwards"))),
@@ -216,6 +253,6 @@ def test_what_the_whole_model_s_abilities_say(said, found):
     shapes = [[found[f"edited by {way}, {strength}"]["shape"] for strength in sora_full.STRENGTHS]
               for way in ("noise", "inversion")]  # fmt: skip
     assert all(wilson(*row[-1])[0] < row[0][0] / row[0][1] < wilson(*row[-1])[1] for row in shapes)
-    assert all(b[0] > a[0] for a, b in zip(*shapes, strict=True)) and "makes no difference to the shape" in said
+    assert all(b[0] > a[0] for a, b in zip(*shapes, strict=True)) and "does not depend on how much is covered" in said
     strings = sum(kind.share for kind in KINDS if len(kind.clips) == 3)
     assert f"strings of three clips are {100 * strings:.0f} % of a batch" in said
