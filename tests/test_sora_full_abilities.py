@@ -208,13 +208,19 @@ def test_what_is_measured_is_kept_and_told_in_a_table(monkeypatch, tmp_path):
     hashes = {"sora_full_decoder of one": "1" * 64, "sora_full_decoder of another": "2" * 64}
     monkeypatch.setattr(sora_full, "read_card", lambda name: {"sha256": hashes[name]})
     monkeypatch.setattr(sora_full, "RUNS", tmp_path)
-    for steps, first in ((5, "one"), (5, "one"), (6, "one"), (6, "another")):  # trained on, or shown by another: anew
-        trained = SimpleNamespace(model=None, card={"steps": steps, "autoencoder": first})
+    models = [torch.nn.Linear(2, 2) for _ in range(2)]
+    for steps, first, model, anew in (
+        (5, "one", 0, True), (5, "one", 0, False), (6, "one", 0, True), (6, "another", 0, True),
+        (6, "another", 1, True), (6, "one", 0, False),
+    ):  # fmt: skip
+        trained = SimpleNamespace(model=models[model], card={"steps": steps, "autoencoder": first})
+        before = len(calls)
         assert sora_full.metrics("sora_full", trained) == {"a, b": {"all": [3, 4]}}
-    assert len(calls) == 3
+        assert len(calls) - before == anew, (steps, first, model)
+    before = len(calls)
     monkeypatch.setenv("SORALAB_PROFILE", "laptop")  # of more films, anew
     sora_full.metrics("sora_full", trained)
-    assert len(calls) == 4
+    assert len(calls) == before + 1
     assert "a, b" in (line := sora_full.table({"a, b": {"all": [3, 4]}})) and "of 4: all 75 (30\u201395)" in line
 
 

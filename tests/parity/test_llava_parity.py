@@ -47,6 +47,7 @@ def theirs_config():
         vocab_size=WORDS, hidden_size=D, ffn_dim=48, num_hidden_layers=3, num_attention_heads=4,
         max_position_embeddings=100, do_layer_norm_before=False, activation_function="relu", word_embed_proj_dim=D,
         dropout=0.0, attention_dropout=0.0, pad_token_id=0, bos_token_id=3, eos_token_id=STOP,
+        initializer_range=0.02,  # some releases ask for it and have no default
     )  # fmt: skip
     return transformers.LlavaConfig(
         vision_config=vision, text_config=text, image_token_index=IMAGE, vision_feature_layer=-2,
