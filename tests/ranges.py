@@ -33,13 +33,13 @@ print(f"{sys.argv[1]}: python {platform.python_version()}", *(f"{name} {have.ver
 
 
 def requirements(extras: list[str]) -> list[str]:
-    """The lines of pyproject.toml for the package and these extras, such as "torch>=2.7"."""
+    """The lines of pyproject.toml for the package and these extras, such as "torch>=2.9"."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
 
 
 def wanted(kind: str, extras: list[str]) -> list[str]:
-    """What pip is asked for: "torch==2.7" for the oldest, "torch>=2.7" for the newest."""
+    """What pip is asked for: "torch==2.9" for the oldest, "torch>=2.9" for the newest."""
     return [re.sub(">=", "==", line) if kind == "oldest" else line for line in requirements(extras)]
 
 

@@ -182,7 +182,7 @@ def test_both_environments_are_made_and_tried_whatever_the_first_says(tmp_path, 
     assert all(words[-1] == "tests/test_unet.py" for words in tests) and len(tests) == (2 if fails is None else 1)
     upgraded = [words for words in called.commands if "--upgrade" in words]
     assert all("newest" in words[-1] for words in upgraded)
-    assert "torch==2.7\n" in (tmp_path / "oldest" / "wanted.txt").read_text()
+    assert "torch==2.9\n" in (tmp_path / "oldest" / "wanted.txt").read_text()
 
 
 def test_only_one_and_by_another_python(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from soralab.transformer import (
     padding_mask,
 )
 
-pytest.importorskip("torch", minversion="2.7")
+pytest.importorskip("torch", minversion="2.9")
 
 CONFIG = TransformerConfig(vocabulary=20, N=2, d_model=24, d_ff=40, h=3, d_k=8, d_v=8)
 
