@@ -18,7 +18,8 @@ def test_citation_changes_and_licence_agree_with_the_package():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == soralab.__version__ and citation["license"] == "Apache-2.0"
     assert citation["authors"] == [{"name": "soralab contributors"}]
-    assert f"## {soralab.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## {soralab.__version__}, {citation['date-released']}\n" in changes
     licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "soralab contributors" in licence and "[name of copyright owner]" not in licence
 

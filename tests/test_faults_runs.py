@@ -273,10 +273,10 @@ def test_only_a_temporary_folder_is_called_one():
 needs_limit = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
 LITTLE = """
 import resource, sys
+import soralab.sora, soralab.world.referee
 limit = {bytes}
-if limit < 0:  # beyond what is held now
-    import soralab.sora, soralab.world.referee
-    limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() - limit
+mapped, held = (int(pages) * resource.getpagesize() for pages in open("/proc/self/statm").read().split()[:2])
+limit = mapped - limit if limit < 0 else mapped - held + limit  # what is mapped and never read is no memory
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 from soralab.command import main
 sys.exit(main(sys.argv[1:]))
@@ -284,7 +284,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 def with_memory(folder, count, *arguments):
-    """The command with so many bytes of memory; with a negative number, so many more than it takes to begin."""
+    """The command with so many bytes of memory; with a negative number, so many more than it takes to begin. (Linux
+    limits what is mapped; PyTorch's libraries map three to five GB, and hold half of one.)"""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1"}
     environment.pop("SORALAB_CHECKPOINTS", None)
     return subprocess.run([sys.executable, "-c", LITTLE.format(bytes=count), *arguments], cwd=folder, env=environment,

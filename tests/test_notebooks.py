@@ -20,6 +20,7 @@ MAX_NOTEBOOK, MAX_OUTPUT = 1_500_000, 400_000           # bytes, so that code ho
 TAGS = {
     "nbval-ignore-output", "nbval-check-output", "nbval-skip", "skip-execution", "raises-exception",
     "exercise", "solution", "hide-input", "hide-output", "remove-cell", "remove-input", "navigation",
+    "triton",
 }
 NETWORK = re.compile(r"\b(?:https?|ftp)://|\burlopen\b|\burlretrieve\b|\brequests\.(?:get|post)\b")
 INSTALL = re.compile(
@@ -169,6 +170,18 @@ def test_what_need_not_be_exempt_is_found():
     assert needlessly_exempt(nb) == ["n = 3", "g(n)"]
     nb.cells[-1].metadata.tags = []
     assert needlessly_exempt(nb) == ["n = 3"]
+
+
+def test_what_chapter_17_says_without_triton_is_not_compared(monkeypatch):
+    """On macOS and Windows; and only what has the tag, which is on this chapter's page alone."""
+    from soralab.kernels import dispatch
+
+    for why, skipped in (("triton is not installed", True), ("", False)):
+        monkeypatch.setattr(dispatch, "why_no_triton", lambda why=why: why)
+        assert conftest.without_triton(["triton"]) is skipped
+        assert conftest.without_triton(["exercise"]) is conftest.without_triton([]) is False
+    tagged = [path.stem for path in NOTEBOOKS for cell in nbformat.read(path, 4).cells if "triton" in tags(cell)]
+    assert tagged == ["17_triton_attention"] * 2
 
 
 def test_the_road_map_is_there():

@@ -283,6 +283,22 @@ def test_pictures_are_compared_by_their_words_and_not_by_their_bytes(fresh, same
     assert (outputs[0] == outputs[1]) is same
 
 
+@pytest.mark.parametrize("fresh, snapped", [
+    ((860, 430), (860, 430)), ((861, 428), (860, 430)), ((863, 430), (863, 430)), ((860, 427), (860, 427)),
+    ((861,), (861,)), ((861, 430, 9), (861, 430, 9)),
+])
+def test_a_picture_may_be_a_pixel_wider_by_another_matplotlib(fresh, snapped):
+    def html(widths):
+        return "".join(f'<img alt="a" width="{width}" src="data:image/png;base64,i">' for width in widths)
+
+    assert conftest.snap_widths(html(fresh), html((860, 430))) == html(snapped)
+    plain = '<p width="7">7</p>'
+    assert conftest.snap_widths(plain, plain.replace("7", "8")) == plain
+    outputs, stored = ([new_output("display_data", {"text/html": html(widths)})] for widths in (fresh, (860, 430)))
+    conftest._snap_outputs(outputs, stored, 1e-3)
+    assert outputs[0].data["text/html"] == html(snapped)
+
+
 @pytest.mark.parametrize("again", ["", "_2", "_13"])
 def test_a_films_name_is_of_its_bytes_and_is_not_compared(again):
     outputs = [new_output("display_data", {"text/html": f'<details name="film-{name}{again}" open>'})

@@ -88,7 +88,7 @@ def main() -> None:
     folder = RUNS / "sora_full_sizes" / f"{who()}_{count}"
     found = {kind: kept(folder / f"{number}.json", partial(measure, maker, kind, count))
              for number, kind in enumerate(NAMES)}  # fmt: skip
-    write(FILE, found, indent=None)
+    write(FILE, found)
     print(table(found))
 
 
