@@ -13,6 +13,7 @@ from soralab.blocks.film_codec import decoded_by
 from soralab.experiments import sora_full_decoder as measured
 from soralab.files.checkpoints import CheckpointError, load_checkpoint, read_card, save_checkpoint
 from soralab.recipes import decoder as shared
+from soralab.recipes import parts
 from soralab.recipes import sora_full_decoder as recipe
 from soralab.recipes.decoder import Pairs
 from soralab.recipes.sora import wordings
@@ -225,7 +226,7 @@ def test_a_making_of_pairs_that_is_stopped_keeps_its_parts_and_goes_on(library_o
 
 def test_parts_of_other_pairs_are_never_taken(library_of_one, tmp_path, monkeypatch):
     make, done = library_of_one
-    monkeypatch.setattr(recipe, "remove_checkpoint", lambda path: None)
+    monkeypatch.setattr(parts, "remove_checkpoint", lambda path: None)
     whole = make(tmp_path)
     (tmp_path / "1_32x32.json").unlink()
     done.clear()

@@ -194,7 +194,7 @@ def test_a_damaged_library_is_named_with_the_mend(tiny_kinds, tmp_path):
     recipe.library(0, EveryFourth(), tmp_path)
     tensors = tmp_path / f"{TINY[0].name}.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-1] + b"\xff")
-    with pytest.raises(CheckpointError, match="remove .*9_16x16.json, and its films are encoded again"):
+    with pytest.raises(CheckpointError, match="remove .*9_16x16.json, and its films are made again"):
         recipe.library(0, EveryFourth(), tmp_path)
     (tmp_path / f"{TINY[0].name}.json").unlink()
     tensors.unlink()

@@ -24,7 +24,7 @@ from soralab.diffusion import RectifiedFlow, sample_times
 from soralab.diffusion.process import noise_like
 from soralab.files.checkpoints import BEGUN, checkpoint_paths, load_checkpoint, read_card, save_checkpoint
 from soralab.latent_diffusion import word_ids
-from soralab.recipes import RUNS, Trained
+from soralab.recipes import RUNS, Trained, parts
 from soralab.recipes.sora import wordings
 from soralab.sora_full import Films, FullConfig, FullSora, latents, shift_of
 from soralab.training import loop
@@ -89,6 +89,7 @@ KINDS = (
     Kind((5, 9, 5), 32, 32, 1500, 0.02),
 )
 BATCH = 48  # films
+CHUNK, PART = 50, 2000  # films that are encoded at once, and between two saves: a minute of one core, or two
 TRAINING = TrainConfig(
     steps=24_000, lr=4e-3, warmup=300, cooldown=0.3, ema=0.999, seed=SEED, log_every=50, precision="bfloat16"
 )
@@ -153,20 +154,18 @@ def library(number: int, autoencoder: FilmCodec, folder: Path | None, films: int
     of = {"kind": kind.name, "films": films, "seed": SEED, "kept": {**KEPT, "rest": REST},
           "autoencoder": weights_hash(autoencoder)}  # fmt: skip
     of |= {"told": list(PLACES)} if kind.frames == 1 else {}
-    path = folder and folder / kind.name
-    mend = f"remove {path}.json, and its films are encoded again"
-    if path and path.with_suffix(".json").exists() and read_card(path, mend).get("of") == of:
-        return load_checkpoint(path, mend=mend)[0]
-    source, parts, ids = scenes(kind, number), [], []
-    for first in progress(range(0, films, 50), desc=f"encoding {kind.name}", unit="batch"):
-        part = list(islice(source, min(50, films - first)))
-        parts.append(encode(autoencoder, render(kind, part, first), kind.clips))
-        told = [still(scene) if kind.frames == 1 else scene for scene in part]
-        ids += [word_ids(wordings(scene), FullConfig.words).short() for scene in told]
-    found = {"latents": torch.cat(parts), "ids": torch.stack(ids)}
-    if path:
-        save_checkpoint(path, found, {"of": of})
-    return found
+    listed = list(islice(scenes(kind, number), films))
+
+    def make(first: int, end: int) -> dict[str, Tensor]:
+        latents, batches = [], range(first, end, CHUNK)
+        for at in progress(batches, desc=f"encoding {kind.name} from {first:,}", unit="batch"):
+            some = listed[at : min(at + CHUNK, end)]
+            latents.append(encode(autoencoder, render(kind, some, at), kind.clips))
+        told = [still(scene) if kind.frames == 1 else scene for scene in listed[first:end]]
+        ids = [word_ids(wordings(scene), FullConfig.words).short() for scene in told]
+        return {"latents": torch.cat(latents), "ids": torch.stack(ids)}
+
+    return parts.made(folder and folder / kind.name, of, films, PART, make, f"{kind.name} encoded")
 
 
 # --------------------------------------------------------------------------------------------------------- the batches

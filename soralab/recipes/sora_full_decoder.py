@@ -6,7 +6,6 @@ back (`soralab.recipes.decoder`). They are made once, kind by kind and in parts,
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,8 +15,8 @@ import torch
 from torch import Tensor
 
 from soralab import world
-from soralab.files.checkpoints import load_checkpoint, read_card, remove_checkpoint, save_checkpoint
-from soralab.recipes import RUNS, Trained
+from soralab.files.checkpoints import read_card
+from soralab.recipes import RUNS, Trained, parts
 from soralab.recipes import decoder as shared
 from soralab.recipes.sora import wordings
 from soralab.recipes.sora_autoencoder import textures
@@ -53,54 +52,21 @@ def taken_back(maker: FullFilmmaker, kind: Kind, some: list[world.Scene], film: 
 
 def pairs(kind: Kind, maker: FullFilmmaker, folder: Path, films: int, sora: str) -> dict[str, Tensor]:
     """The first `films` films of a kind's library, and their latents as `taken_back` has them; those that `folder`
-    holds, of the transformer whose weights have the hash `sora`, are taken from there. Until a kind is whole, `folder`
-    holds its parts."""
+    holds, of the transformer whose weights have the hash `sora`, are taken from there."""
     noised = [shared.LATEST, list(shared.SCALES), shared.WAY, shared.CHUNK]
     of = {"films": films, "seed": SEED, "sora": sora, "noised": noised, "kept": {**KEPT, "rest": REST}}
-    path, size = folder / kind.name, PART * shared.CHUNK
-    parts = {first: folder / f"{kind.name}_part_{first // size}" for first in range(0, films, size)}
-    found = _held(path, of)
-    if found is None:
-        source = scenes(kind, KINDS.index(kind))
-        made = [_part(kind, maker, list(islice(source, min(size, films - first))), first, part, of)
-                for first, part in parts.items()]  # fmt: skip
-        found = {key: torch.cat([some[key] for some in made]) for key in ("latents", "film")}
-        save_checkpoint(path, found, {"of": of})
-    for part in parts.values():  # also those of a call that was stopped here
-        remove_checkpoint(part)
-    return found
+    listed = list(islice(scenes(kind, KINDS.index(kind)), films))
 
-
-def _part(
-    kind: Kind, maker: FullFilmmaker, some: list[world.Scene], first: int, path: Path, of: dict
-) -> dict[str, Tensor]:
-    """The pairs of these scenes, a kind's from number `first` on: from their checkpoint, or made and kept there."""
-    mine = {**of, "part": [first, len(some)]}
-    held = _held(path, mine)
-    if held is not None:
-        return held
-    made, shown, batches = [], [], range(0, len(some), shared.CHUNK)
-    try:
+    def make(first: int, end: int) -> dict[str, Tensor]:
+        made, shown, batches = [], [], range(first, end, shared.CHUNK)
         for at in progress(batches, desc=f"taking back {kind.name} from {first:,}", unit="batch"):
-            chunk = some[at : at + shared.CHUNK]
-            film, rng = render(kind, chunk, first + at), Random(f"{SEED}/{kind.name}/{first + at}")
-            made.append(taken_back(maker, kind, chunk, film, rng).cpu().half())
+            some = listed[at : min(at + shared.CHUNK, end)]
+            film = render(kind, some, at)
+            made.append(taken_back(maker, kind, some, film, Random(f"{SEED}/{kind.name}/{at}")).cpu().half())
             shown.append(shared.to_bytes(film))
-        found = {"latents": torch.cat(made), "film": torch.cat(shown)}
-        save_checkpoint(path, found, {"of": mine})
-    except KeyboardInterrupt:
-        kept = f"kept in {path.parent}: run the same again to go on"
-        print(f"stopped with {first:,} of {of['films']:,} films of {kind.name} taken back, {kept}", file=sys.stderr)
-        raise
-    return found
+        return {"latents": torch.cat(made), "film": torch.cat(shown)}
 
-
-def _held(path: Path, of: dict) -> dict[str, Tensor] | None:
-    """The pairs at `path`, if they are these; else None."""
-    mend = f"remove {path}.json, and its films are made again"
-    if path.with_suffix(".json").exists() and read_card(path, mend).get("of") == of:
-        return load_checkpoint(path, mend=mend)[0]
-    return None
+    return parts.made(folder / kind.name, of, films, PART * shared.CHUNK, make, f"{kind.name} taken back")
 
 
 def clouds(maker: FullFilmmaker, films: int) -> dict[str, Tensor]:
