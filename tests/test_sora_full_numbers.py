@@ -1,5 +1,6 @@
 """Chapter 16's sentences on packing, framing and bent paths are held to the files of what was measured."""
 
+import re
 from statistics import median
 
 import pytest
@@ -205,6 +206,14 @@ def test_what_the_whole_model_s_scores_say(said, found):
     assert of(found, "simple", "colour") == "100" and "The colour is right in all of the first" in said
 
 
+def test_which_chapters_have_no_part_in_the_whole_model(said):
+    """Read off the words of the figure that is made of the imports."""
+    page = (NOTEBOOKS / "16_sora.ipynb").read_text(encoding="utf-8")
+    told = page[page.index("Chapters, and the files that are made of them") :].split("width=")[0]
+    absent = sorted({f"{k:02d}" for k in range(1, 18)} - set(re.findall(r"chapter (\d\d)", told)))
+    assert "Chapters {}, {} and {} have no part in it".format(*absent) in said
+
+
 def test_what_large_frames_cost(said):
     found = sora_full_sizes.load_experiment()
     usual, wide, *unseen = found.values()
@@ -235,6 +244,9 @@ def test_what_the_whole_model_s_abilities_say(said, found):
             *(of(found, title, "identity") for title in ("extended", "extended backwards", "brought to life"))),
         f"From words alone the shape is right in {of(found, 'simple', 'shape')}.",
         f"Of loops it is {of(found, 'looped', 'identity')} %",
+        "With fifty films {} means {:.0f} to {:.0f}, and {} means {:.0f} to {:.0f}".format(*(
+            number for title in ("extended", "looped") for number in (
+                of(found, title, "identity"), *(100 * end for end in wilson(*found[title]["identity"]))))),
         "The seam is smooth in {} % forwards and in {} % backwards".format(*(
             of(found, title, "seam") for title in ("extended", "extended backwards"))),
         "in {}, {} and {} % and not in {}, {} and {}; fifty films leave room for chance".format(*(

@@ -458,3 +458,12 @@ def test_load_tells_the_two_kinds_apart(tmp_path, monkeypatch):
 def test_errors_name_the_argument(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+def test_a_map_of_channels_first_is_laid_side_by_side_once():
+    """As encoders give it: a view whose vectors lie apart, through which every term of the loss would walk."""
+    z = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    quantizer, apart = VectorQuantizer(6, 4), z.movedim(1, -1)
+    out, same = quantizer(apart), quantizer(apart.contiguous())
+    assert not apart.is_contiguous() and out.z_q.is_contiguous()
+    assert torch.equal(out.z_q, same.z_q) and torch.equal(out.loss, same.loss)
