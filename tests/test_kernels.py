@@ -550,13 +550,13 @@ def test_bounds_of_keys_that_are_those_of_the_queries_do_not_keep_themselves_ali
     assert len(tables._PACKED) == before
 
 
-def test_new_bounds_of_keys_that_got_the_id_of_old_ones_are_read():
+def test_new_bounds_of_keys_that_got_the_id_of_old_ones_are_read(monkeypatch):
+    """Which object gets the place of one that is gone is Python's own affair, so here those of keys share one id."""
     cu, keys = bounds([2, 4]), bounds([1, 5])
-    tables.packed(cu, keys, None, 6, 6, False)
-    old = id(keys)
+    monkeypatch.setattr(tables, "id", lambda t: id(cu) if t is cu else 7, raising=False)
+    assert tables.packed(cu, keys, None, 6, 6, False).k_end.tolist() == [1, 6]
     del keys
-    new = next(x for x in [bounds([4, 2]) for _ in range(1000)] if id(x) == old)
-    assert tables.packed(cu, new, None, 6, 6, False).k_end.tolist() == [4, 6]
+    assert tables.packed(cu, bounds([4, 2]), None, 6, 6, False).k_end.tolist() == [4, 6]
 
 
 def test_a_window_stops_at_the_border():
