@@ -1,14 +1,16 @@
 """Time to quality: how long chapter 16's recipe trains until 90 % of unseen prompts come out right, beside a U-Net.
 
 `python -m benchmarks time_to_quality --minutes 60` goes on for so many minutes of the processor (default 60) and stops;
-the same command goes on from there. All of it takes hours: see `plan`.
+the same command goes on from there. All of it takes hours: see `plan`. `--share 0.5` plans half of the recipe's steps;
+what a folder was begun with stays.
 
 Ours films in latents; what it needs before, the autoencoder's training (by its card) and the encoding of its films,
 counts. (The encoding comes first and is not stopped by the minutes.) The U-Net (pixel_unet.py) has as many weights,
 films in pixels, and learns the same world's films and prompts, hard ones last, by the same loss, with the optimizer and
 rate of chapter 06's U-Net. Its schedule is as long as ours by the processor's clock. Each time that EVERY minutes have
 passed the averaged model films prompts that no training saw, with the same sampler and guidance, and the world's
-referee reads the films; that time does not count.
+referee reads the films; that time does not count. Of a model that gets fewer than half of the first FIRST prompts right
+the others are not filmed: the U-Net needs a quarter of an hour for a hundred.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ from soralab.training.profiles import by_profile, compiled
 from soralab.training.state import read_log
 
 FOLDER = RUNS / "time_to_quality"
-GOAL, EVERY, MINUTES = 0.9, 15.0, 60.0
+GOAL, EVERY, MINUTES, SHARE = 0.9, 15.0, 60.0, 1.0
+FIRST = 10  # prompts that every model films
 BATCH = 8  # films in a step of the U-Net: with our 64 it would take an eighth of the steps
 LOG = 10  # our steps from a line of the log to the next; the U-Net's are twenty times as long
 LATENTS = recipe.RECIPES["sora"]
@@ -60,6 +63,7 @@ class Side:
     groups: Callable[[nn.Module], list | None]
     batches: Callable[[int, Path], Callable[[int], dict[str, Tensor]]]
     before: Callable[[], float]
+    autoencoder: str | None = None  # the checkpoint through which it films; None: in pixels
     shapes: int = 0  # that one layer of the network is called with, where torch.compile is to make each anew
 
     @property
@@ -95,7 +99,7 @@ def pixel_batches(steps: int, _: Path) -> Callable[[int], dict[str, Tensor]]:
 SIDES = (
     Side("ours", replace(LATENTS, training=replace(LATENTS.training, log_every=LOG)), partial(recipe.build, LATENTS),
          recipe.parameters, partial(recipe.curriculum, LATENTS),
-         lambda: float(read_card(LATENTS.autoencoder)["seconds"])),
+         lambda: float(read_card(LATENTS.autoencoder)["seconds"]), LATENTS.autoencoder),
     Side("pixel U-Net", PIXELS, lambda: PixelUNet(PIXELS.config), lambda _: None, pixel_batches, lambda: 0.0,
          shapes=64),
 )  # fmt: skip
@@ -106,18 +110,20 @@ def run(*options: str) -> Iterator[str]:
     if trouble := why_missing((PACKAGE,)):
         yield f"time to quality: not measured, video-diffusion-pytorch is {trouble}; pip install 'soralab[benchmarks]'"
         return
-    minutes = float(options[options.index("--minutes") + 1]) if "--minutes" in options else MINUTES
-    steps = kept(FOLDER / "plan.json", plan)
+    minutes, share = (float(options[options.index(name) + 1]) if name in options else usual
+                      for name, usual in (("--minutes", MINUTES), ("--share", SHARE)))  # fmt: skip
+    steps = kept(FOLDER / "plan.json", partial(plan, share))
     for side in SIDES:
         go_on(side, steps[side.name], 60 * minutes / len(SIDES))
         yield from lines(side, steps[side.name])
     yield verdict()
 
 
-def plan() -> dict[str, int]:
-    """How many steps each takes: ours as its recipe says, the U-Net as many as take as long on this machine."""
+def plan(share: float = SHARE) -> dict[str, int]:
+    """How many steps each takes: ours this share of its recipe's, the U-Net as many as take as long on this machine."""
     each = [seconds_a_step(side) for side in SIDES]
-    ours = by_profile(smoke=2 * LOG, laptop=LATENTS.training.steps, gpu=LATENTS.training.steps)
+    whole = round(share * LATENTS.training.steps)
+    ours = max(2 * LOG, by_profile(smoke=0, laptop=whole, gpu=whole))
     theirs = max(2 * LOG, round((SIDES[0].before() + ours * each[0]) / each[1])) if each[1] else ours
     return {SIDES[0].name: ours, SIDES[1].name: by_profile(smoke=2 * LOG, laptop=theirs, gpu=theirs)}
 
@@ -139,8 +145,9 @@ def seconds_a_step(side: Side, times: int = 3) -> float:
 
 
 class Watch:
-    """What the loop asks for each line of the log: {"processor": seconds so far}, and {"right": share of the films}
-    when EVERY minutes have passed since the last time. It stops the training at the goal and when `seconds` are over.
+    """What the loop asks for each line of the log: {"processor": seconds so far}, and {"right": share of the films,
+    "films": how many} when EVERY minutes have passed since the last time. It stops the training at the goal and when
+    `seconds` are over.
     """
 
     def __init__(self, side: Side, seconds: float, steps: int):
@@ -159,7 +166,7 @@ class Watch:
         due = not every or found["processor"] // every > spent // every
         if due or record["step"] == self.steps:
             with average.applied(model):
-                found["right"] = right(self.side, model)
+                found["right"], found["films"] = right(self.side, model)
         if (found.get("right", 0.0) >= GOAL or self.left <= 0) and record["step"] < self.steps:
             self.stopped = True
             signal.raise_signal(signal.SIGINT)  # the loop ends this step, saves and raises KeyboardInterrupt
@@ -167,15 +174,17 @@ class Watch:
         return found
 
 
-def right(side: Side, model: nn.Module) -> float:
-    """The share of unseen prompts that the model films as they say, by the world's referee."""
-    films = by_profile(smoke=2, laptop=100, gpu=400)
-    autoencoder = load_autoencoder(side.recipe.autoencoder) if side.recipe.autoencoder else None
+def right(side: Side, model: nn.Module) -> tuple[float, int]:
+    """The share of unseen prompts that the model films as they say, by the world's referee; and how many it filmed."""
+    autoencoder = side.autoencoder and load_autoencoder(side.autoencoder)
     training = model.training
     maker = Filmmaker(model.eval(), autoencoder, side.recipe.kind, side.recipe.shift)
-    share = sora_scores.evaluate(maker, "test", films)["all"]
+    for films in by_profile(smoke=(2,), laptop=(FIRST, 100), gpu=(FIRST, 400)):
+        share = sora_scores.evaluate(maker, "test", films)["all"]
+        if share < 0.5:
+            break
     model.train(training)
-    return share
+    return share, films
 
 
 def go_on(side: Side, steps: int, seconds: float) -> None:
@@ -227,8 +236,8 @@ def reached(side: Side) -> float | None:
 def lines(side: Side, steps: int) -> Iterator[str]:
     """A training's scores over its minutes."""
     yield f"{side.name}: {parameters(side.network()) / 1e6:.2f} M weights, a schedule of {steps:,} steps"
-    films = by_profile(smoke=2, laptop=100, gpu=400)
     for record in scored(side):
+        films = record["films"]
         low, high = wilson(round(record["right"] * films), films)
         yield (f"{minutes(side, record):8.1f} minutes, step {record['step']:6,}: {record['right']:4.0%} "
                f"({low:.0%} to {high:.0%}) of {films} unseen prompts right")  # fmt: skip

@@ -201,7 +201,7 @@ def side(tmp_path, monkeypatch):
     scores = iter(k / 10 for k in range(1, 20))
     monkeypatch.setenv("SORALAB_PROFILE", "smoke")
     monkeypatch.setattr(time_to_quality, "FOLDER", tmp_path)
-    monkeypatch.setattr(time_to_quality, "right", lambda side, model: next(scores))
+    monkeypatch.setattr(time_to_quality, "right", lambda side, model: (next(scores), 10))
     training = replace(time_to_quality.PIXELS.training, log_every=2)
     recipe = replace(time_to_quality.PIXELS, training=training)
     return time_to_quality.Side("tiny", recipe, Tiny, lambda _: None, tiny_batches, lambda: 120.0)
@@ -261,6 +261,67 @@ def test_it_stops_at_the_goal_and_says_when(side, monkeypatch):
     time_to_quality.go_on(side, 40, seconds=1e9)
     assert time_to_quality.scored(side) == log
     assert time_to_quality.verdict().endswith(f"tiny {time_to_quality.reached(side):.1f}")
+
+
+@pytest.mark.parametrize("share, filmed", [(0.0, [10]), (0.4, [10]), (0.5, [10, 100]), (0.97, [10, 100])])
+def test_of_a_model_that_gets_few_right_few_films_are_made(monkeypatch, share, filmed):
+    monkeypatch.setenv("SORALAB_PROFILE", "laptop")
+    asked = []
+
+    def evaluate(maker, split, films):
+        assert not maker.sora.training and split == "test"
+        asked.append(films)
+        return {"all": share}
+
+    monkeypatch.setattr(time_to_quality.sora_scores, "evaluate", evaluate)
+    model = Tiny().train()
+    side = time_to_quality.Side("tiny", time_to_quality.PIXELS, Tiny, lambda _: None, tiny_batches, lambda: 120.0)
+    assert time_to_quality.right(side, model) == (share, filmed[-1]) and asked == filmed
+    assert model.training
+
+
+def test_ours_films_through_its_autoencoder_and_the_unet_in_pixels(monkeypatch):
+    """Both predict velocities; what a side films has the size of what its batches hold."""
+    sizes = []
+
+    def evaluate(maker, split, films):
+        sizes.append(maker.film(["a red circle slides left"], steps=1).shape)
+        return {"all": 0.0}
+
+    class Still(nn.Module):
+        def __init__(self, config):
+            super().__init__()
+            self.config, self.head = config, nn.Linear(1, 1)
+
+        def forward(self, z, t, ids):
+            return torch.zeros_like(z)
+
+    monkeypatch.setattr(time_to_quality.sora_scores, "evaluate", evaluate)
+    for side in time_to_quality.SIDES:
+        time_to_quality.right(side, Still(side.recipe.config))
+    assert sizes == [(1, sora.FRAMES, 3, sora.SIDE, sora.SIDE)] * 2
+
+
+def test_a_plan_of_half_the_steps(monkeypatch):
+    """Ours has half of the recipe's; the U-Net as many as take as long, with what ours needs before."""
+    monkeypatch.setenv("SORALAB_PROFILE", "laptop")
+    monkeypatch.setattr(time_to_quality, "seconds_a_step", lambda side: 0.5 if side.name == "ours" else 5.0)
+    before = time_to_quality.SIDES[0].before()
+    for share, ours in ((1.0, 26_000), (0.5, 13_000)):
+        assert time_to_quality.plan(share) == {"ours": ours, "pixel U-Net": round((before + ours * 0.5) / 5)}
+    monkeypatch.setenv("SORALAB_PROFILE", "smoke")
+    assert set(time_to_quality.plan(0.5).values()) == {2 * time_to_quality.LOG}
+
+
+def test_the_share_of_the_steps_is_an_option(monkeypatch, side):
+    monkeypatch.setattr(time_to_quality, "SIDES", ())
+    monkeypatch.setattr(time_to_quality, "why_missing", lambda _: "")
+    planned = []
+    monkeypatch.setattr(time_to_quality, "plan", lambda share: planned.append(share) or {})
+    for options in ((), ("--share", "0.5", "--minutes", "1")):
+        (time_to_quality.FOLDER / "plan.json").unlink(missing_ok=True)
+        assert len([*time_to_quality.run(*options)]) == 1
+    assert planned == [1.0, 0.5]
 
 
 def test_ctrl_c_is_not_taken_for_the_budgets_end(side):

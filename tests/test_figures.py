@@ -630,13 +630,12 @@ def test_dollars_are_written_and_set_no_mathematics(monkeypatch):
 
     monkeypatch.setattr(RendererAgg, "draw_text", remember)
     run, named = run_of([3, 2, 1]) | {"$k_$": np.ones(3)}, "{}: $5_ and $6^"
-    texts = [named.format(where) for where in ("run", "title", "row", "series", "base", "head", "text", "cell", "file")]
+    texts = [named.format(where) for where in ("run", "title", "row", "series", "base", "head", "text", "cell")]
     figures.loss_curve({texts[0]: run, "b": run}, title=texts[1])
     figures.loss_curve(run | {"samples": {"$a_$": ["$b_$"]}}, key="$k_$")
     figures.loss_curve(run | {"samples": {"$c_$": -np.ones((1, 3, 8, 8))}})
     figures.bars_with_intervals({texts[3]: {texts[2]: (1, 2)}}, {texts[2]: 0.5}, texts[4], title=texts[5])
     figures.pairs_table(states(1, 3, 8, 8), [texts[6]], [[1]], [[texts[7]]])
-    figures.made_of({"soralab/sora.py": texts[8]})
     wanted = {*texts, "$k_$", "$a_$: $b_$", "$c_$"} - {texts[6]} | {f"T1  {texts[6]}"}
     assert wanted <= set(drawn), sorted(wanted - set(drawn))
     assert not any(drawn[text] for text in wanted)

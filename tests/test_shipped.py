@@ -11,8 +11,8 @@ from soralab.experiments import shipped, transformer
 
 CALLS = [  # of each main that measures what lies there: its file's name, and its arguments
     *((name, ()) for name in ("navit_dropping", "navit_positions", "sora_framing", "sora_full_compute",
-                              "sora_full_sizes", "sora_full_speed", "sora_physics", "sora_prediction", "tune_a_video",
-                              "walt_windows")),
+                              "sora_full_readers", "sora_full_sizes", "sora_full_speed", "sora_physics",
+                              "sora_prediction", "tune_a_video", "walt_windows")),
     *(("dit", (arguments,)) for arguments in ([], ["conditioning"], ["sizes"])),
     *(("four_ways", (arguments,)) for arguments in ([], ["sora", "1"])),
     *(("transformer", (what,)) for what in ("key_size", "multi30k")),

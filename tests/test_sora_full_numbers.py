@@ -1,5 +1,6 @@
 """Chapter 16's sentences on packing, framing and bent paths are held to the files of what was measured."""
 
+import json
 import re
 from statistics import median
 
@@ -7,10 +8,12 @@ import pytest
 import torch
 from prose import NOTEBOOKS, prose_of
 
+from soralab.datasets import order
 from soralab.experiments import (
     sora_framing,
     sora_full,
     sora_full_compute,
+    sora_full_readers,
     sora_full_sizes,
     sora_full_speed,
     sora_physics,
@@ -20,8 +23,9 @@ from soralab.figures.paths import marginal_velocity
 from soralab.files.checkpoints import BEGUN, read_card
 from soralab.recipes.sora_full import KINDS, TRAINING
 from soralab.sora_full import FRESH, SHIFT
-from soralab.world.scene import RADIUS, SIZES
+from soralab.world.scene import RADIUS, SHAPES, SIZES, WALL
 
+NUMBERS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 GUIDE = (NOTEBOOKS / "sessions" / "16_sora.md").read_text(encoding="utf-8")
 
 
@@ -138,8 +142,8 @@ def test_what_the_whole_model_has_learnt_so_far(said):
         assert wilson(right(ends[2], kind, "shape"), 100)[1] > wilson(right(ends[1], kind, "shape"), 100)[0]
     two = {what: count / of for what, (count, of) in rows[ends[-1]]["full, two things"].items()}
     one = {"background": 1.0} | {what: count / of for what, (count, of) in rows[ends[-1]]["simple"].items()}
-    for order in (two, one):
-        assert order["background"] >= order["colour"] >= order["motion"] > order["shape"]
+    for parts in (two, one):
+        assert parts["background"] >= parts["colour"] >= parts["motion"] > parts["shape"]
 
 
 @pytest.fixture(scope="module")
@@ -207,11 +211,40 @@ def test_what_the_whole_model_s_scores_say(said, found):
 
 
 def test_which_chapters_have_no_part_in_the_whole_model(said):
-    """Read off the words of the figure that is made of the imports."""
-    page = (NOTEBOOKS / "16_sora.ipynb").read_text(encoding="utf-8")
-    told = page[page.index("Chapters, and the files that are made of them") :].split("width=")[0]
-    absent = sorted({f"{k:02d}" for k in range(1, 18)} - set(re.findall(r"chapter (\d\d)", told)))
-    assert "Chapters {}, {} and {} have no part in it".format(*absent) in said
+    """Read off the table that is made of the imports."""
+    page = json.loads((NOTEBOOKS / "16_sora.ipynb").read_text(encoding="utf-8"))
+    (plan,) = (cell for cell in page["cells"] if cell["id"] == "whole-parts-plan")
+    told = "".join(plan["outputs"][0]["data"]["text/plain"])
+    (absent,) = {f"{k:02d}" for k in range(1, 18)} - set(re.findall(r"chapter (\d\d)", told))
+    assert f"Chapter {absent} has no part in it" in said
+
+
+def test_what_other_readers_say_of_the_whole_models_films(said, found):
+    second = sora_full_readers.load_experiment()
+    many, (true, made) = second["films"], second["tables"].values()
+    reader, referee = ({what: row["both"] + row[who] for what, row in made.items()} for who in ("reader", "referee"))
+    asked, refused = sum(made["motion"].values()), many - referee["shape"]
+    true_differ, made_differ = second["differ"].values()
+    both = {what: row["both"] + row["reader"] for what, row in true.items()}
+    missed = [row["text"] for row in made_differ["shape"] if row["reader"] not in row["text"].split()]
+    walls = [text for text in missed if text.endswith(WALL)]
+    for sentence in (
+        f"the {many} simple films once more",
+        f"of which the referee found it in {of(found, 'simple', 'shape')} %",
+        f"the reader finds it in {reader['motion']} of {asked}, the referee in {referee['motion']}",
+        f"The assistant finds it in {reader['shape']} of {many}, nearly as often as in true films; the referee in "
+        f"{referee['shape']}",
+        f"of the {refused} films whose shape the referee refuses, the assistant knows {made['shape']['reader']}",
+        f"in {NUMBERS[len(missed)]} films, {NUMBERS[len(walls)]} have a wall",
+        f"in {reader['all']} of the {many} films, in true films in {both['all']}; the referee in {referee['all']}.",
+        f"but for {NUMBERS[sum(map(len, true_differ.values()))]} answers of the assistant's about things that pass",
+    ):
+        assert sentence in said, sentence
+    assert both["shape"] - reader["shape"] < 5 and made["colour"]["both"] == many
+    assert all(row["text"].endswith(WALL) for rows in true_differ.values() for row in rows)
+    assert not true_differ["motion"] and not true_differ["colour"]
+    assert len(order.NAMES) == 14 and "one of its fourteen ways" in said
+    assert len(SHAPES) == 6 and "has six words for shapes" in said
 
 
 def test_what_large_frames_cost(said):

@@ -5,7 +5,7 @@ Films play in place (`show_film`, `show_films`) or lie as strips (`film_strip`, 
 stand in grids (`image_grid`, `before_after`) or beside their texts (`pairs_table`); runs are held against
 reference runs (`loss_curve`, `verdict`) and shares against their intervals (`bars_with_intervals`,
 `wilson`); `road_map`, `road_strip`, `sora_parts`,
-`dit_blocks` and `patches_diagram` draw the course's plans, `made_of` what files take from chapters;
+`dit_blocks` and `patches_diagram` draw the course's plans, `made_of` is a table of what files take from chapters;
 `marginal_paths` shows why a flow bends, `prediction_errors` what it is best to predict. `explorer` puts
 sliders on what was drawn beforehand. For a plot of your own:
 `fig, axes = figure()`, then `picture(fig, alt="what it shows")`.

@@ -1,20 +1,16 @@
-"""Which chapters a file is made of, read from the imports of the code, and the plan of it."""
+"""Which chapters a file is made of, read from the imports of the code, and a table of it."""
 
 from __future__ import annotations
 
 import ast
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from textwrap import wrap
+from html import escape
 
-import matplotlib
-
-from soralab.figures import style
 from soralab.figures.diagrams import NOTEBOOKS
-from soralab.figures.pictures import Picture, picture
-from soralab.figures.shapes import Box, badge, frame, ribbon, tint, word
-from soralab.figures.syllabus import CHAPTERS, PARTS
+from soralab.figures.syllabus import CHAPTERS
 
 ROOT = NOTEBOOKS.parent
 OWN = {f"soralab.{chapter.name}": chapter.number for chapter in CHAPTERS}  # a chapter's own file
@@ -66,49 +62,46 @@ def chapters_of(path: str) -> dict[int, list[str]]:
     return {number: sorted(found[number], key=str.lower) for number in sorted(found)}
 
 
-def made_of(files: Mapping[str, str], alt: str | None = None) -> Picture:
-    """The plan of some files: the chapters that they are made of on the left, each with what is taken from it.
+@dataclass(frozen=True)
+class Plan:
+    """What files take from which chapters, a table: chapters from top to bottom, files from left to right.
+
+    files: {path: what it is}; taken: {path: `chapters_of` it}. As a cell's last line it is shown.
+    """
+
+    files: Mapping[str, str]
+    taken: Mapping[str, Mapping[int, list[str]]]
+
+    def __repr__(self) -> str:
+        says = (f"{path} takes from " + "; ".join(f"chapter {number:02d} {', '.join(names)}"
+                for number, names in chapters.items()) for path, chapters in self.taken.items())  # fmt: skip
+        return ". ".join(says) + "."
+
+    def html(self) -> str:
+        """The table as HTML without script or style; JupyterLab sets cells to the right, hence the inner boxes."""
+        rows = [["", *(f"{escape(says)}<br><code>{escape(path)}</code>" for path, says in self.files.items())]]
+        for number in sorted({number for chapters in self.taken.values() for number in chapters}):
+            names = (self.taken[path].get(number, []) for path in self.files)
+            cells = (", ".join(f"<code>{name}</code>" for name in each) for each in names)
+            rows.append([f"{number:02d} · {escape(CHAPTERS[number].title)}", *cells])
+        lines = ("".join(_cell("th" if not (row and column) else "td", text) for column, text in enumerate(texts))
+                 for row, texts in enumerate(rows))  # fmt: skip
+        return "<table>\n" + "".join(f"<tr>{line}</tr>\n" for line in lines) + "</table>"
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {"text/html": self.html(), "text/plain": repr(self)}
+
+
+def _cell(tag: str, text: str) -> str:
+    return f'<{tag}><div align="left">{text}</div></{tag}>' if text else f"<{tag}></{tag}>"
+
+
+def made_of(files: Mapping[str, str]) -> Plan:
+    """The plan of some files: the chapters that they are made of, and what is taken from each.
 
     files: {path in the clone: what it is}. Raises FileNotFoundError for a file that there is none of,
     ValueError for no files.
     """
     if not files:
         raise ValueError("files: got none, takes {path in the clone: what it is}")
-    taken = {path: chapters_of(path) for path in files}
-    if alt is None:
-        says = (f"{path} takes from " + "; ".join(f"chapter {number:02d} {', '.join(names)}"
-                for number, names in chapters.items()) for path, chapters in taken.items())  # fmt: skip
-        alt = "Chapters, and the files that are made of them, read from the imports. " + ". ".join(says) + "."
-    return picture(_draw(files, taken), alt, colours=24)
-
-
-@matplotlib.rc_context(style.STYLE)
-def _draw(files: Mapping[str, str], taken: Mapping[str, Mapping[int, list[str]]]):
-    numbers = sorted({number for chapters in taken.values() for number in chapters})
-    names = {n: sorted({name for chapters in taken.values() for name in chapters.get(n, [])}, key=str.lower)
-             for n in numbers}  # fmt: skip
-    lines = {n: wrap(", ".join(names[n]), 62) for n in numbers}
-    tall = {n: 30 + 13 * len(lines[n]) for n in numbers}
-    height = sum(tall.values()) + 8 * len(numbers) + 12
-    fig, axes = style.drawing(900, height)
-    y, boxes = height - 6, {}
-    for n in numbers:
-        y -= tall[n] + 8
-        boxes[n] = box = Box(14, y + 4, 432, tall[n])
-        chapter, top = CHAPTERS[n], box.y + box.height
-        colour = PARTS.get(chapter.feeds, style.INK)
-        frame(axes, box, "white", colour, 1.4)
-        badge(axes, (box.x + 19, box.y + box.height / 2), n, colour)
-        word(axes, box.x + 39, top - 14, chapter.title, 10, ha="left", weight="bold")
-        for k, line in enumerate(lines[n]):
-            word(axes, box.x + 39, top - 31 - 13 * k, line, 8, style.MUTED, "left", family="monospace")
-    each = height / len(files)
-    for k, (path, says) in enumerate(files.items()):
-        box = Box(620, height - each * (k + 0.5) - 33, 266, 66)
-        frame(axes, box, tint(style.INK, 0.05), style.INK, 1.6)
-        word(axes, box.x + 133, box.y + 43, style.plain(says), 10, weight="bold")
-        word(axes, box.x + 133, box.y + 22, path, 8, style.MUTED, family="monospace")
-        for place, n in enumerate(taken[path]):
-            end = (box.x, box.y + box.height * (len(taken[path]) - place) / (len(taken[path]) + 1))
-            ribbon(axes, boxes[n].right, end, PARTS.get(CHAPTERS[n].feeds, style.INK), 1.7, 0.8)
-    return fig
+    return Plan(files, {path: chapters_of(path) for path in files})
