@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -79,7 +80,7 @@ class Plan:
 
     def html(self) -> str:
         """The table as HTML without script or style; JupyterLab sets cells to the right, hence the inner boxes."""
-        rows = [["", *(f"{escape(says)}<br><code>{escape(path)}</code>" for path, says in self.files.items())]]
+        rows = [["", *(f"{escape(says)}<br>{_path(path)}" for path, says in self.files.items())]]
         for number in sorted({number for chapters in self.taken.values() for number in chapters}):
             names = (self.taken[path].get(number, []) for path in self.files)
             cells = (", ".join(f"<code>{name}</code>" for name in each) for each in names)
@@ -90,6 +91,11 @@ class Plan:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {"text/html": self.html(), "text/plain": repr(self)}
+
+
+def _path(path: str) -> str:
+    """A path whose folders stand below each other, so that a column is as narrow as its names."""
+    return "<br>".join(f"<code>{escape(part)}</code>" for part in re.findall("[^/]+/?", path))
 
 
 def _cell(tag: str, text: str) -> str:
