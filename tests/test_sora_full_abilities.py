@@ -14,7 +14,7 @@ from soralab.experiments import sora_full, sora_prediction
 from soralab.experiments import sora_full_abilities as abilities
 from soralab.experiments import sora_full_scores as scores
 from soralab.files.checkpoints import load_checkpoint, save_checkpoint
-from soralab.sora_full import FullSora
+from soralab.sora_full import EDGE, FullSora
 from soralab.training import profiles
 from soralab.training.state import weights_hash
 from soralab.world.language import short_caption
@@ -44,6 +44,12 @@ class Truth:
         assert pictures.ndim == 4
         return self.some(frames, len(pictures))
 
+    def join(self, a, b, by, texts, seed, rate):
+        true = self.some(2 * EDGE + by, len(a))
+        assert rate == 19 == true.shape[1] and by == abilities.SHORT and texts == TEXTS[: len(a)]
+        assert torch.equal(true[:, :5], a) and torch.equal(true[:, 14:], b)
+        return true
+
     def loop(self, films, by, texts, seed):
         """There and back: the way back is the way there, backwards."""
         assert by == films.shape[1] == abilities.SHORT
@@ -70,6 +76,11 @@ def test_a_first_frame_of_a_true_film_is_brought_to_life():
     assert found["identity"] == found["all"] == 1 and found["seam"] > 0.8
 
 
+def test_ends_of_a_true_film_are_joined_by_what_lies_between():
+    found = shares(abilities.joined(Truth(), 12))
+    assert found["identity"] == found["all"] == 1 and found["seam"] > 0.8
+
+
 def test_a_loop_that_goes_back_as_it_came_is_smooth_at_both_ends():
     found = shares(abilities.looped(Truth(), 12))
     assert found["identity"] == found["seam"] == 1
@@ -78,6 +89,7 @@ def test_a_loop_that_goes_back_as_it_came_is_smooth_at_both_ends():
 JUMPS = {  # where the films of an ability jump, and whether that is at a seam
     "extended": [(abilities.SHORT, True), (abilities.SHORT - 3, False), (1, False)],
     "animated": [(1, True), (5, False)],
+    "joined": [(EDGE, True), (EDGE + abilities.SHORT, True), (EDGE + 1, False)],
     "looped": [(abilities.SHORT, True), (5, False)],
 }
 
@@ -93,6 +105,9 @@ def test_a_jump_is_seen_at_the_seam_and_nowhere_else_and_is_held_against_true_fi
 
         def animate(self, *given):
             return self.jump(super().animate(*given))
+
+        def join(self, *given, **options):
+            return self.jump(super().join(*given, **options))
 
         def loop(self, *given):
             return self.jump(super().loop(*given))
@@ -139,6 +154,7 @@ def test_each_ability_is_measured_under_its_own_name():
 
     assert asked("extended") == (abilities.extended, ("maker", 2, False), {})
     assert asked("extended backwards") == (abilities.extended, ("maker", 2, True), {})
+    assert asked("joined") == (abilities.joined, ("maker", 2), {})
     assert asked("looped") == (abilities.looped, ("maker", 2), {})
     assert asked("brought to life") == (abilities.animated, ("maker", 2), {})
     assert asked("edited by noise, 0.7") == (abilities.edited, ("maker", 2, 0.7), {})
@@ -191,9 +207,11 @@ def test_all_abilities_compute_on_the_card():
     def act():
         maker = tiny_filmmaker()
         maker.sora.to(profiles.device()), maker.autoencoder.to(profiles.device())
-        for ability in (lambda: abilities.extended(maker, 1, False, steps=1), lambda: abilities.extended(
-                maker, 1, True, steps=1), lambda: abilities.animated(maker, 1, steps=1), lambda: abilities.looped(
-                maker, 1, steps=1), lambda: abilities.edited(maker, 1, 0.5, True, steps=1)):  # fmt: skip
+        for ability in (
+            lambda: abilities.extended(maker, 1, False, steps=1), lambda: abilities.extended(maker, 1, True, steps=1),
+            lambda: abilities.animated(maker, 1, steps=1), lambda: abilities.joined(maker, 1, steps=1),
+            lambda: abilities.looped(maker, 1, steps=1), lambda: abilities.edited(maker, 1, 0.5, True, steps=1),
+        ):  # fmt: skip
             yield ability()
 
     here, there = here_and_there(lambda: list(act()))

@@ -285,7 +285,9 @@ def test_what_the_whole_model_s_abilities_say(said, found):
         "in {}, {} and {} % and not in {}, {} and {}; fifty films leave room for chance".format(*(
             of(found, f"edited by {way}, {strength}", "shape")
             for way in ("inversion", "noise") for strength in sora_full.STRENGTHS)),
-        "and both seams of a loop in {}".format(of(found, "looped", "seam")),
+        "both seams are in {} % of what is joined, and in {} of loops".format(
+            *(of(found, title, "seam") for title in ("joined", "looped"))),
+        f"Between two ends of one film it is {of(found, 'joined', 'identity')}.",
         "of fifty pictures that it brings to life, the seam is smooth in {} %".format(
             of(found, "brought to life", "seam")),
     ):
@@ -300,4 +302,4 @@ def test_what_the_whole_model_s_abilities_say(said, found):
     assert all(wilson(*row[-1])[0] < row[0][0] / row[0][1] < wilson(*row[-1])[1] for row in shapes)
     assert all(b[0] > a[0] for a, b in zip(*shapes, strict=True)) and "does not depend on how much is covered" in said
     strings = sum(kind.share for kind in KINDS if len(kind.clips) == 3)
-    assert f"strings of three clips are {100 * strings:.0f} % of a batch" in said
+    assert f"Strings of three clips are {100 * strings:.0f} % of a batch" in said

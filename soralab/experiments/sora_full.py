@@ -59,6 +59,7 @@ def work_on(maker: FullFilmmaker, count: int) -> dict:
         "brought to life": partial(abilities.animated, maker, some),
         "extended": partial(abilities.extended, maker, some, False),
         "extended backwards": partial(abilities.extended, maker, some, True),
+        "joined": partial(abilities.joined, maker, some),
         "looped": partial(abilities.looped, maker, some),
     }
     for strength in STRENGTHS:

@@ -1,4 +1,4 @@
-"""The abilities of the Sora report in numbers: films extended, looped and edited, and pictures brought to life.
+"""The abilities of the Sora report in numbers: films extended, joined, looped, edited, and pictures brought to life.
 
 A seam is a pair of neighbouring frames of which one was given and one was filmed. It is called smooth if the picture
 changes there by no more than at 95 % of all pairs of neighbours in true films of the same scenes.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from soralab import world
 from soralab.experiments.sora_full_scores import CHUNK, NOISE, marks
-from soralab.sora_full import FullFilmmaker
+from soralab.sora_full import EDGE, FullFilmmaker
 from soralab.training.progress import progress
 from soralab.world.language import short_caption
 from soralab.world.scene import COLOURS, WALL, Scene, held_out
@@ -71,6 +71,22 @@ def looped(maker: FullFilmmaker, number: int, **options) -> dict[str, list[int]]
     films = _in_parts(lambda a, b: maker.loop(true[a:b], SHORT, texts[a:b], NOISE + a, **options), number)
     closed = torch.cat([films, films[:, :1]], dim=1)
     return _table(closed, texts, [SHORT, 2 * SHORT], true)
+
+
+def joined(maker: FullFilmmaker, number: int, **options) -> dict[str, list[int]]:
+    """True films of which the first and the last EDGE frames are given, and between them SHORT are filmed: both seams.
+
+    The two ends are of one film, so that there is a true one that joins them.
+    """
+    frames, told = 2 * EDGE + SHORT, scenes(number)
+    texts, true = [short_caption(s) for s in told], world.to_film(world.render(told, frames))
+    films = _in_parts(
+        lambda a, b: maker.join(
+            true[a:b, :EDGE], true[a:b, -EDGE:], SHORT, texts[a:b], NOISE + a, rate=frames, **options
+        ),
+        number,
+    )
+    return _table(films, texts, [EDGE, EDGE + SHORT], true)
 
 
 def recoloured(scene: Scene) -> str:
