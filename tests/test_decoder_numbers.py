@@ -51,11 +51,11 @@ def test_what_it_mends_and_what_it_costs(said, card):
         f"a time $t$ between 0 and {shared.LATEST}",
         f"Beyond $t = {shared.LATEST}$ another film would come back",
         f"in up to {['eight'][shared.WAY - 8]} steps",
-        "{} of {} become right at 0.3, {} of {} at 0.6, {} of {} at 0.9, and {} of {} from noise alone".format(*(
-            number for pair in zip(gained, wrong, strict=True) for number in pair)),
+        "become fewer by {} of {} at 0.3, by {} of {} at 0.6, by {} of {} at 0.9, and by {} of {} from noise "
+        "alone".format(*(number for pair in zip(gained, wrong, strict=True) for number in pair)),
         f"From noise alone {len(new)} films are right by the new decoder only, and {len(old)} by the first only; if "
         f"each way were as likely, so uneven a split would come {1000 * chance:.0f} times in 1,000",
-        f"of {none} bent shapes {since['shapes'][1]} are left",
+        f"where {none} shapes were bent, {since['shapes'][1]} are",
         f"{before['simple']['psnr']:.1f} dB become {now['simple']['psnr']:.1f} for copies of simple films, three "
         f"times the squared error, and {before['full']['psnr']:.1f} become {now['full']['psnr']:.1f} for full ones",
         f"Copies of other clouds have {now['textures']['psnr']:.1f} dB ({before['textures']['psnr']:.1f} before)",

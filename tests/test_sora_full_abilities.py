@@ -146,6 +146,20 @@ def test_each_part_of_the_films_has_its_own_noise(monkeypatch):
     assert seeds == [(abilities.NOISE, 5), (abilities.NOISE + 5, 5), (abilities.NOISE + 10, 2)]
 
 
+def test_each_part_of_what_is_joined_has_its_own_noise(monkeypatch):
+    monkeypatch.setattr(abilities, "CHUNK", 5)
+    seeds = []
+
+    class Noted:
+        def join(self, a, b, by, texts, seed, rate):
+            seeds.append((seed, len(a)))
+            assert texts == TEXTS[seed - abilities.NOISE :][: len(a)]
+            return torch.cat([a, a[:, :1].expand(-1, by, -1, -1, -1), b], dim=1)
+
+    abilities.joined(Noted(), 12)
+    assert seeds == [(abilities.NOISE, 5), (abilities.NOISE + 5, 5), (abilities.NOISE + 10, 2)]
+
+
 def test_each_ability_is_measured_under_its_own_name():
     work = sora_full.work_on("maker", 8)
 

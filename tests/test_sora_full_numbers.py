@@ -225,17 +225,24 @@ def test_what_other_readers_say_of_the_whole_models_films(said, found):
     reader, referee = ({what: row["both"] + row[who] for what, row in made.items()} for who in ("reader", "referee"))
     asked, refused = sum(made["motion"].values()), many - referee["shape"]
     true_differ, made_differ = second["differ"].values()
+    apart = {what: len(rows) for what, rows in made_differ.items()}
     both = {what: row["both"] + row["reader"] for what, row in true.items()}
     missed = [row["text"] for row in made_differ["shape"] if row["reader"] not in row["text"].split()]
     walls = [text for text in missed if text.endswith(WALL)]
     for sentence in (
-        f"the {many} simple films once more",
+        f"the {many} simple films of the table above",
+        f"the ways of {many - asked} films are none of the reader's",
         f"of which the referee found it in {of(found, 'simple', 'shape')} %",
-        f"the reader finds it in {reader['motion']} of {asked}, the referee in {referee['motion']}",
+        f"differ about the size in {apart['size']} of {sum(made['size'].values())}, about the motion in "
+        f"{apart['motion']} of {asked} (the reader finds it in {reader['motion']}, the referee in "
+        f"{referee['motion']}), and about the shape in {apart['shape']} of {many}",
         f"The assistant finds it in {reader['shape']} of {many}, nearly as often as in true films; the referee in "
         f"{referee['shape']}",
-        f"of the {refused} films whose shape the referee refuses, the assistant knows {made['shape']['reader']}",
-        f"in {NUMBERS[len(missed)]} films, {NUMBERS[len(walls)]} have a wall",
+        f"of the {refused} films whose shape the referee refuses, the assistant knows {made['shape']['reader']} "
+        f"for what they were to be; who guesses would know {refused / len(SHAPES):.0f}",
+        f"in {many - reader['shape']} films of {many} it names another",
+        f"In {NUMBERS[len(missed)]} of these the referee finds the shape; {NUMBERS[len(walls)]} of the "
+        f"{NUMBERS[len(missed)]} have a wall",
         f"in {reader['all']} of the {many} films, in true films in {both['all']}; the referee in {referee['all']}.",
         f"but for {NUMBERS[sum(map(len, true_differ.values()))]} answers of the assistant's about things that pass",
     ):
@@ -252,6 +259,7 @@ def test_what_large_frames_cost(said):
     usual, wide, *unseen = found.values()
     assert [kind.split(",")[0] for kind in found][1:] == ["48 x 64", "48 x 48", "portrait 64 x 48"]
     there = [kind for kind in KINDS if kind.frames > 1 and (kind.height, kind.width) == (48, 64)]
+    (still,) = (kind for kind in KINDS if kind.frames == 1 and (kind.height, kind.width) == (48, 64))
     large, small, medium, usual_large = (round(2 * RADIUS[size] * side) for size, side in (
         ("large", 48), ("small", 48), ("medium", 32), ("large", 32)))
     shapes = {size: f"{100 * wide[size]['shape'] / wide[size]['films']:.0f}" for size in SIZES}
@@ -259,7 +267,8 @@ def test_what_large_frames_cost(said):
         f"a large thing is {usual_large} pixels wide where the short side has 32, and {large} where it has 48",
         f"a small one is {small} pixels wide there, between a medium ({medium}) and a large one ({usual_large}) at 32",
         f"its shape is right in {shapes['small']} %. (That large ones do worse, with {shapes['large']}, may be chance",
-        f"learnt from {100 * sum(kind.share for kind in there):.0f} films in a hundred",
+        f"learnt from {100 * sum(kind.share for kind in there):.0f} films and {100 * still.share:.0f} pictures in a "
+        "hundred",
     ):
         assert sentence in said, sentence
     interval = wilson(wide["small"]["shape"], wide["small"]["films"])
@@ -282,7 +291,7 @@ def test_what_the_whole_model_s_abilities_say(said, found):
                 of(found, title, "identity"), *(100 * end for end in wilson(*found[title]["identity"]))))),
         "The seam is smooth in {} % forwards and in {} % backwards".format(*(
             of(found, title, "seam") for title in ("extended", "extended backwards"))),
-        "in {}, {} and {} % and not in {}, {} and {}; fifty films leave room for chance".format(*(
+        "in {}, {} and {} % against {}, {} and {} by noise; fifty films leave room for chance".format(*(
             of(found, f"edited by {way}, {strength}", "shape")
             for way in ("inversion", "noise") for strength in sora_full.STRENGTHS)),
         "both seams are in {} % of what is joined, and in {} of loops".format(

@@ -26,7 +26,9 @@ class Knows:
     def answers(self, Z, questions):
         said = []
         for z, question in zip(Z, questions, strict=True):
-            k = int((self.shown.flatten(1) - z.flatten()).abs().sum(1).argmin())
+            away = (self.shown.flatten(1) - z.flatten()).abs().sum(1)
+            k = int(away.argmin())
+            assert away[k] == 0  # it was shown these four frames and no others
             what = question.split()[1]
             assert question == f"What {what} is the object?"
             said.append("nonsense" if (k, what) in self.lies else getattr(self.scenes[k].objects[0], what))
