@@ -2,7 +2,7 @@
 
 `python -m benchmarks time_to_quality --minutes 60` goes on for so many minutes of the processor (default 60) and stops;
 the same command goes on from there. All of it takes hours: see `plan`. `--share 0.5` plans half of the recipe's steps;
-what a folder was begun with stays.
+what a folder was begun with stays. `--json FILE` writes what is known there as well.
 
 Ours films in latents; what it needs before, the autoencoder's training (by its card) and the encoding of its films,
 counts. (The encoding comes first and is not stopped by the minutes.) The U-Net (pixel_unet.py) has as many weights,
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from benchmarks.pixel_unet import PACKAGE, PixelUNet
 from benchmarks.rows import parameters, why_missing
+from benchmarks.table import value
 from soralab import world
 from soralab.experiments import sora_scores
 from soralab.figures.curves import wilson
@@ -41,7 +42,7 @@ from soralab.recipes.latent_diffusion import TRAINING as UNET_TRAINING
 from soralab.sora import Filmmaker, SoraConfig, load_autoencoder
 from soralab.training import loop
 from soralab.training.ema import EMA
-from soralab.training.profiles import by_profile, compiled
+from soralab.training.profiles import by_profile, compiled, hardware
 from soralab.training.state import read_log
 
 FOLDER = RUNS / "time_to_quality"
@@ -110,12 +111,14 @@ def run(*options: str) -> Iterator[str]:
     if trouble := why_missing((PACKAGE,)):
         yield f"time to quality: not measured, video-diffusion-pytorch is {trouble}; pip install 'soralab[benchmarks]'"
         return
-    minutes, share = (float(options[options.index(name) + 1]) if name in options else usual
-                      for name, usual in (("--minutes", MINUTES), ("--share", SHARE)))  # fmt: skip
+    minutes, share = float(value("--minutes", options) or MINUTES), float(value("--share", options) or SHARE)
     steps = kept(FOLDER / "plan.json", partial(plan, share))
     for side in SIDES:
         go_on(side, steps[side.name], 60 * minutes / len(SIDES))
         yield from lines(side, steps[side.name])
+    if path := value("--json", options):
+        with atomic_write(Path(path)) as temporary:
+            temporary.write_text(json.dumps(record(steps), indent=1) + "\n", encoding="utf-8")
     yield verdict()
 
 
@@ -241,6 +244,19 @@ def lines(side: Side, steps: int) -> Iterator[str]:
         low, high = wilson(round(record["right"] * films), films)
         yield (f"{minutes(side, record):8.1f} minutes, step {record['step']:6,}: {record['right']:4.0%} "
                f"({low:.0%} to {high:.0%}) of {films} unseen prompts right")  # fmt: skip
+
+
+def record(steps: dict[str, int]) -> dict:
+    """What is known so far, with the machine: of each side {"weights", "steps": its schedule's, "step", "minutes": how
+    far it is, "scores": [{"minutes", "step", "right", "films"}]}."""
+    found = {}
+    for side in SIDES:
+        log = read_log(side.folder / "log.jsonl")
+        of = [{"minutes": round(minutes(side, row), 1), **{key: row[key] for key in ("step", "right", "films")}}
+              for row in scored(side)]  # fmt: skip
+        far = {"step": log[-1]["step"], "minutes": round(minutes(side, log[-1]), 1)} if log else {}
+        found[side.name] = {"weights": parameters(side.network()), "steps": steps[side.name], **far, "scores": of}
+    return {"machine": hardware(), "goal": GOAL, "sides": found}
 
 
 def verdict() -> str:

@@ -1,6 +1,7 @@
 """`python -m benchmarks`: its rows are well formed, a peer that is missing is said, and nothing here asserts a time."""
 
 import importlib
+import json
 import pickle
 import signal
 from dataclasses import replace
@@ -313,15 +314,31 @@ def test_a_plan_of_half_the_steps(monkeypatch):
     assert set(time_to_quality.plan(0.5).values()) == {2 * time_to_quality.LOG}
 
 
-def test_the_share_of_the_steps_is_an_option(monkeypatch, side):
+def test_the_share_of_the_steps_is_an_option(monkeypatch, side, tmp_path):
     monkeypatch.setattr(time_to_quality, "SIDES", ())
     monkeypatch.setattr(time_to_quality, "why_missing", lambda _: "")
     planned = []
     monkeypatch.setattr(time_to_quality, "plan", lambda share: planned.append(share) or {})
-    for options in ((), ("--share", "0.5", "--minutes", "1")):
+    monkeypatch.setattr(time_to_quality, "record", lambda steps: ["known"])
+    for options in ((), ("--share", "0.5", "--minutes", "1", "--json", str(path := tmp_path / "known.json"))):
         (time_to_quality.FOLDER / "plan.json").unlink(missing_ok=True)
         assert len([*time_to_quality.run(*options)]) == 1
-    assert planned == [1.0, 0.5]
+    assert planned == [1.0, 0.5] and json.loads(path.read_text(encoding="utf-8")) == ["known"]
+
+
+def test_what_is_known_is_written_with_the_machine(side, monkeypatch, tmp_path):
+    monkeypatch.setattr(time_to_quality, "SIDES", (side, replace(side, name="not begun")))
+    time_to_quality.go_on(side, 4, seconds=1e9)
+    known = time_to_quality.record({"tiny": 4, "not begun": 9})
+    log = time_to_quality.scored(side)
+    minutes = [round(time_to_quality.minutes(side, row), 1) for row in log]
+    weights = sum(p.numel() for p in Tiny().parameters())
+    assert known["sides"]["not begun"] == {"weights": weights, "steps": 9, "scores": []}
+    assert known["sides"]["tiny"] == {
+        "weights": weights, "steps": 4, "step": 4, "minutes": minutes[-1],
+        "scores": [{"minutes": minutes[k], "step": 2 * k + 2, "right": (k + 1) / 10, "films": 10} for k in (0, 1)],
+    }  # fmt: skip
+    assert known["machine"]["threads"] == torch.get_num_threads() and known["goal"] == 0.9
 
 
 def test_ctrl_c_is_not_taken_for_the_budgets_end(side):
