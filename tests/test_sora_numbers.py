@@ -10,6 +10,10 @@ import pytest
 from PIL import Image
 from prose import NOTEBOOKS, prose_of
 
+from benchmarks import time_to_quality
+from soralab.figures.curves import wilson
+from soralab.recipes.sora import BATCH, TRAINING
+
 CELLS = {cell["id"]: cell for cell in json.loads(
     (NOTEBOOKS / "16_sora.ipynb").read_text(encoding="utf-8"))["cells"]}  # fmt: skip
 
@@ -54,3 +58,25 @@ def test_your_solver_s_films_are_the_package_s(said):
     assert "yours and the package's are the same films: True" in printed
     assert "atol=1e-3" in "".join(CELLS["solver_step-films"]["source"]) and "the same films, to a thousandth" in said
     assert right["yours"] == right["dpm_solver_pp"] and abs(right["euler"] - right["yours"]) <= 1
+
+
+def test_the_race_with_a_u_net_in_pixels(said):
+    """data/benchmarks/time_to_quality.json is what `python -m benchmarks time_to_quality --json` writes."""
+    found = json.loads((NOTEBOOKS.parent / "data" / "benchmarks" / "time_to_quality.json").read_text(encoding="utf-8"))
+    ours, theirs = found["sides"].values()
+    early, near, last = (next(row for row in ours["scores"] if row["minutes"] > least)
+                         for least in (60, theirs["scores"][-1]["minutes"], ours["minutes"] - 1))  # fmt: skip
+    unet = theirs["scores"][-1]
+    low, high = wilson(round(last["right"] * last["films"]), last["films"])
+    for sentence in (
+        f"After {early['minutes']:.0f} minutes ours films {100 * early['right']:.0f} of a hundred unseen prompts as "
+        f"they say, after {last['minutes']:.0f} it films {100 * last['right']:.0f} (between {100 * low:.0f} and "
+        f"{100 * high:.0f} in a hundred, by chance)",
+        f"The U-Net after {unet['minutes']:.0f} minutes films none of ten",
+        f"In that time it has seen {unet['step'] * time_to_quality.BATCH:,} films, and ours {near['step'] * BATCH:,}.",
+        f"its schedule goes on to step {theirs['steps']:,}",
+    ):
+        assert sentence in said, sentence
+    assert {row["films"] for row in ours["scores"]} == {100} and (unet["right"], unet["films"]) == (0, 10)
+    assert last["step"] == ours["steps"] == TRAINING.steps / 2 and last["right"] >= found["goal"]
+    assert abs(ours["weights"] / theirs["weights"] - 1) < 0.01 and near["minutes"] < unet["minutes"] + 2
