@@ -157,7 +157,9 @@ class Notebook:
         self._await_cells()
 
     def close(self) -> None:
-        """Close it and its kernel; what was typed is lost."""
+        """Close it and its kernel; what was typed is lost. It is closed once its kernel is there: JupyterLab's widgets
+        wait for that, and stumble over a notebook that is gone then."""
+        self.page.wait_for_function(IDLE)
         self.page.evaluate(CLOSE)
         self.page.locator(".jp-Notebook").wait_for(state="detached")
         self.page.remove_listener("pageerror", self._stumbled)

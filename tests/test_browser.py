@@ -138,6 +138,16 @@ def test_pictures_have_words_and_code_that_draws_is_folded(opened, name):
     assert [*silent(notebook), *unfolded(notebook)] == []
 
 
+def test_a_notebook_that_is_closed_at_once_leaves_no_error(page, lab):
+    """An error of one that is gone would be told of the next."""
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    for name in ["06_latent_diffusion.ipynb", "12_recaptioning.ipynb"] * 3:
+        Notebook(page, lab[0], name).close()
+    page.wait_for_timeout(1000)
+    assert errors == []
+
+
 # ----------------------------------------------------------------------------------------------- pages that are broken
 
 
