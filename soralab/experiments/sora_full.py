@@ -6,13 +6,14 @@ and writes that on its card.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from soralab.blocks.film_codec import decoded_by
 from soralab.experiments import sora_full_abilities as abilities
+from soralab.experiments.side_by_side import side_by_side
 from soralab.experiments.sora_full_scores import ASKED, measure, percent, shares, true_films
 from soralab.figures.curves import wilson
 from soralab.files.atomic import kept
@@ -39,10 +40,13 @@ def metrics(name: str, trained: Trained, folder: Path | None = None) -> dict[str
     count = by_profile(smoke=2, laptop=200, gpu=400)
     of, by = weights_hash(trained.model)[:8], read_card(shows)["sha256"][:8]
     folder = folder or RUNS / name / f"metrics_{trained.card['steps']}_{of}_{count}_{by}"
-    found = {}
-    for title, work in work_on(maker, count).items():
-        found[title] = kept(folder / f"{title.replace(' ', '_').replace(',', '')}.json", work)
-    return found
+    return side_by_side(partial(keeping, folder, maker, count), work_on(maker, count))
+
+
+def keeping(folder: Path, maker: FullFilmmaker, count: int) -> dict[str, Callable[[], dict]]:
+    """`work_on`, whose results are kept in `folder` and taken from there."""
+    return {title: partial(kept, folder / f"{title.replace(' ', '_').replace(',', '')}.json", work)
+            for title, work in work_on(maker, count).items()}  # fmt: skip
 
 
 def work_on(maker: FullFilmmaker, count: int) -> dict:
@@ -74,8 +78,8 @@ def _true(kind: str, number: int) -> dict[str, list[int]]:
 
 def evaluate(name: str = "sora_full", checkpoint: str | None = None) -> str:
     """The table of `metrics` for a checkpoint, with 95 % Wilson intervals."""
-    maker = FullFilmmaker.load(checkpoint or name, device())
-    return table({title: work() for title, work in work_on(maker, by_profile(smoke=2, laptop=200, gpu=400)).items()})
+    maker, count = FullFilmmaker.load(checkpoint or name, device()), by_profile(smoke=2, laptop=200, gpu=400)
+    return table(side_by_side(partial(work_on, maker, count), work_on(maker, count)))
 
 
 def table(found: dict[str, dict]) -> str:
