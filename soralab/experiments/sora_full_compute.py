@@ -36,9 +36,9 @@ def libraries(words: int = 24) -> list[dict[str, Tensor]]:
 
 def operations(model: FullSora, steps: int) -> float:
     """Of so many steps of the recipe's training: three times what a forward pass takes, on its own mix of sizes."""
-    batches, total = Batches(libraries(), early=recipe.EARLY), 0.0
-    early = min(steps, recipe.EARLY)
-    for first, many in ((0, early), (recipe.EARLY, steps - early)):
+    batches, total = Batches(libraries(), early=recipe.EARLY, late=recipe.LATE), 0.0
+    early, late = min(steps, recipe.EARLY), max(0, steps - recipe.LATE)
+    for first, many in ((0, early), (recipe.EARLY, steps - early - late), (recipe.LATE, late)):
         if many:
             sampled = [_forward(model, batches(first + k)) for k in range(min(many, SAMPLED))]
             total += 3 * many * sum(sampled) / len(sampled)

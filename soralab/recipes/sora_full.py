@@ -2,12 +2,14 @@
 
 One model for films and pictures of many sizes: each batch is a row of all KINDS, in the shares that are written there.
 The first EARLY steps see small films and pictures alone: two thirds of the tokens, and what a thing is called and how
-it moves is the same in all sizes. It films in the latents of chapter 11's autoencoder, trained on. They are made once,
-kind by kind, and kept in runs/NAME/latents. The repository holds what it came to so far (`keep`); `train` goes on.
+it moves is the same in all sizes. Those from LATE on see three times as many large films as before, which were the
+worst. It films in the latents of chapter 11's autoencoder, trained on. They are made once, kind by kind, and kept in
+runs/NAME/latents. The repository holds what it came to so far (`keep`); `train` goes on.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -55,6 +57,7 @@ class Kind:
     films: int
     share: float
     early: float = 0.0  # its share of the first EARLY steps
+    late: float = 0.0  # its share from step LATE on
     rate: int = 0  # frames that the motion takes; 0: as many as the film has. Of a slower one, a window is seen
 
     @property
@@ -68,25 +71,26 @@ class Kind:
         slow = f"_of_{self.rate}" if self.rate else ""
         return "+".join(map(str, self.clips)) + f"_{self.height}x{self.width}" + slow
 
-    def before(self, step: int, batch: int, early: int) -> int:
-        """How many films of this kind the batches before number `step` hold, of which `early` are early ones."""
-        early = min(step, early)
-        return int((self.early * early + self.share * (step - early)) * batch + 1e-6)
+    def before(self, step: int, batch: int, early: int, late: int) -> int:
+        """How many films of this kind the batches before number `step` hold: of those before number `early` as many as
+        its share of the early ones, of those from number `late` on as many as its share of the late ones."""
+        early, late = min(step, early), max(0, step - late)
+        return int((self.early * early + self.share * (step - early - late) + self.late * late) * batch + 1e-6)
 
 
-EARLY = 4000
+EARLY, LATE = 4000, 21_800
 KINDS = (
-    Kind((9,), 32, 32, 40_000, 0.50, early=0.80),
-    Kind((9,), 32, 48, 5000, 0.08),
-    Kind((9,), 48, 32, 5000, 0.08),
-    Kind((9,), 32, 32, 8000, 0.06, early=0.10, rate=18),
-    Kind((17,), 32, 32, 4000, 0.08),
-    Kind((9,), 48, 64, 3000, 0.04),
-    Kind((17,), 48, 64, 1500, 0.02),
-    Kind((1,), 32, 32, 6000, 0.05, early=0.10),
-    Kind((1,), 48, 64, 2000, 0.03),
-    Kind((9, 9), 32, 32, 3000, 0.04),
-    Kind((5, 9, 5), 32, 32, 1500, 0.02),
+    Kind((9,), 32, 32, 40_000, 0.50, early=0.80, late=0.36),
+    Kind((9,), 32, 48, 5000, 0.08, late=0.07),
+    Kind((9,), 48, 32, 5000, 0.08, late=0.07),
+    Kind((9,), 32, 32, 8000, 0.06, early=0.10, late=0.05, rate=18),
+    Kind((17,), 32, 32, 4000, 0.08, late=0.06),
+    Kind((9,), 48, 64, 10_000, 0.04, late=0.15),
+    Kind((17,), 48, 64, 4000, 0.02, late=0.05),
+    Kind((1,), 32, 32, 6000, 0.05, early=0.10, late=0.04),
+    Kind((1,), 48, 64, 2000, 0.03, late=0.05),
+    Kind((9, 9), 32, 32, 3000, 0.04, late=0.05),
+    Kind((5, 9, 5), 32, 32, 1500, 0.02, late=0.05),
 )
 BATCH = 48  # films
 CHUNK, PART = 50, 2000  # films that are encoded at once, and between two saves: a minute of one core, or two
@@ -173,12 +177,12 @@ def library(number: int, autoencoder: FilmCodec, folder: Path | None, films: int
 
 class Batches:
     """Rows of films of all kinds: of each as many as its share, and its films in a new order each epoch. The first
-    `early` batches are of the early kinds; batch 0 is number `first` of them all."""
+    `early` batches and those from number `late` on have shares of their own; batch 0 is number `first` of them all."""
 
     def __init__(self, libraries: list[dict[str, Tensor]], batch: int = BATCH, kinds: tuple[Kind, ...] | None = None,
-                 early: int = 0, first: int = 0):  # fmt: skip
+                 early: int = 0, first: int = 0, late: int = sys.maxsize):  # fmt: skip
         self.libraries, self.batch, self.kinds = libraries, batch, kinds or KINDS
-        self.early, self.first = early, first
+        self.early, self.first, self.late = early, first, late
 
     def __call__(self, step: int) -> dict[str, list]:
         """Batch `step`: {"x0": a tensor of latents for each kind that has films in it, "kinds": their numbers, "ids"
@@ -186,7 +190,7 @@ class Batches:
         step += self.first
         rng, found = Random(f"{SEED}/batch/{step}"), {"x0": [], "kinds": [], "ids": [], "rate": []}
         for number, (kind, held) in enumerate(zip(self.kinds, self.libraries, strict=True)):
-            low, high = (kind.before(at, self.batch, self.early) for at in (step, step + 1))
+            low, high = (kind.before(at, self.batch, self.early, self.late) for at in (step, step + 1))
             if low == high:
                 continue
             of = len(held["ids"])
@@ -341,7 +345,7 @@ def train(name: str = NAME, steps: int | None = None) -> Trained:
     config = replace(config, steps=config.steps - before["steps"])
     films, batch = by_profile(smoke=(2, 12), laptop=(None, BATCH), gpu=(None, BATCH))
     libraries = [library(number, autoencoder, RUNS / name / "latents", films) for number in range(len(KINDS))]
-    batches = Batches(libraries, batch, early=EARLY, first=before["steps"])
+    batches = Batches(libraries, batch, early=EARLY, first=before["steps"], late=LATE)
     result = loop.train(model, make_loss(), batches, config, _run(name, before), parameters=parameters(model))
     result.ema.copy_to(model)
     trained = Trained.of(model, model.config, result, **_entries(), batch=batch)
