@@ -44,6 +44,11 @@ def test_operations_are_three_forward_passes_a_step_and_early_steps_cost_less(mo
     ten, thirty = compute.operations(model, 10), compute.operations(model, 30)
     assert compute.operations(model, 20) - ten == pytest.approx((thirty - ten) / 2)  # as many late steps
     assert (thirty - ten) / 20 > ten / 10
+    monkeypatch.setattr(recipe, "LATE", 20)
+    fewer, more = compute.operations(model, 20), compute.operations(model, 30)
+    assert fewer == compute.operations(model, 10) + (thirty - ten) / 2 and more - fewer > (thirty - ten) / 2
+    last = [compute._forward(model, compute.Batches(compute.libraries(), early=10, late=20)(k)) for k in range(20, 28)]
+    assert more - fewer == pytest.approx(3 * 10 * sum(last) / 8)
 
 
 def test_a_forward_pass_of_a_row_is_that_of_its_films():

@@ -26,7 +26,8 @@ from soralab.world.language import decode, words
 from soralab.world.reader import read_caption, read_setting
 from soralab.world.scene import Object, Relation, Scene
 
-TINY = (Kind((9,), 16, 16, 7, 0.5, early=0.6), Kind((1,), 16, 24, 5, 0.3, early=0.4), Kind((5, 5), 24, 16, 6, 0.2))
+TINY = (Kind((9,), 16, 16, 7, 0.5, early=0.6, late=0.2), Kind((1,), 16, 24, 5, 0.3, early=0.4, late=0.1),
+        Kind((5, 5), 24, 16, 6, 0.2, late=0.7))  # fmt: skip
 
 
 class EveryFourth(FilmCodec):
@@ -50,12 +51,15 @@ def within(times, share, of):
 
 
 def test_the_kinds_are_a_whole_and_can_be_filmed():
-    assert sum(kind.share for kind in KINDS) == pytest.approx(1) == sum(kind.early for kind in KINDS)
+    for phase in ("share", "early", "late"):
+        assert sum(getattr(kind, phase) for kind in KINDS) == pytest.approx(1)
+    assert all(kind.late > kind.share for kind in KINDS if kind.height == 48 and kind.width == 64)
+    assert 0 < recipe.EARLY < recipe.LATE < recipe.TRAINING.steps
     assert all(kind.height * kind.width * kind.frames <= 9 * 32 * 32 for kind in KINDS if kind.early)
     assert len({kind.name for kind in KINDS}) == len(KINDS) == len({kind.name for kind in (*KINDS, *TINY)}) - len(TINY)
     for kind in KINDS:
         assert kind.frames == sum(kind.clips) and all(latents(frames) for frames in kind.clips)
-        assert kind.height % 8 == kind.width % 8 == 0 and kind.films > kind.share * recipe.BATCH
+        assert kind.height % 8 == kind.width % 8 == 0 and kind.films > max(kind.share, kind.late) * recipe.BATCH
         assert not kind.rate or kind.rate > kind.frames
     assert KINDS[3].name == "9_32x32_of_18" and KINDS[-1].name == "5+9+5_32x32" and KINDS[0].name == "9_32x32"
     assert {"pictures" if k.frames == 1 else len(k.clips) for k in KINDS} == {"pictures", 1, 2, 3}
@@ -180,7 +184,7 @@ def test_a_library_is_kept_for_its_autoencoder_and_its_kind_alone(tiny_kinds, tm
     assert encoded(weight=2.0)[1] == 1
     assert encoded(number=1, weight=2.0)[1] == 1 and encoded(weight=2.0)[1] == 0  # each kind has a file of its own
     assert encoded(number=1, weight=2.0)[1] == 0  # of pictures too
-    monkeypatch.setattr(recipe, "KINDS", (replace(TINY[0], share=0.1, early=0.9), *TINY[1:]))
+    monkeypatch.setattr(recipe, "KINDS", (replace(TINY[0], share=0.1, early=0.9, late=0.3), *TINY[1:]))
     assert encoded(weight=2.0)[1] == 0  # how often a film is shown does not change it
     other = (replace(TINY[0], rate=18), *TINY[1:])
     for changed in (lambda: monkeypatch.setattr(recipe, "KINDS", other), lambda: monkeypatch.setattr(recipe, "SEED", 1),
@@ -240,19 +244,22 @@ def test_each_kind_has_its_share_over_many_steps(tiny_kinds):
 
 
 def test_the_first_batches_are_of_the_early_kinds_and_no_film_is_skipped_where_they_end(tiny_kinds):
-    """Batches of 5, of which the first six have 3 and 2 films of two kinds, the others 2.5, 1.5 and 1 of three."""
-    batches, met, places = Batches(libraries(), 5, early=6), Counter(), {0: [], 1: [], 2: []}
-    for step in range(26):
+    """Batches of 5, of which the first six have 3 and 2 films of two kinds, the next twenty 2.5, 1.5 and 1 of three,
+    and those from number 26 on 1, 0.5 and 3.5."""
+    batches, met, places = Batches(libraries(), 5, early=6, late=26), Counter(), {0: [], 1: [], 2: []}
+    for step in range(46):
         for number, film, *_ in rows(batches(step)):
             met[number] += 1
             places[number].append(film)
         if step < 6:
             assert met == Counter({0: 3 * (step + 1), 1: 2 * (step + 1)})
-    assert met == {0: 18 + 50, 1: 12 + 30, 2: 20}
+        if step == 25:
+            assert met == {0: 18 + 50, 1: 12 + 30, 2: 20}
+    assert met == {0: 68 + 20, 1: 42 + 10, 2: 20 + 70}
     for number, kind in enumerate(TINY):
         assert sorted(places[number][: kind.films]) == list(range(kind.films))
-        late = Batches(libraries(), 5, early=6, first=9)
-        assert [rows(late(step)) for step in (0, 4)] == [rows(batches(step)) for step in (9, 13)]
+        on = Batches(libraries(), 5, early=6, first=9, late=26)
+        assert [rows(on(step)) for step in (0, 4, 21)] == [rows(batches(step)) for step in (9, 13, 30)]
         where = [recipe.order(kind.films, number, k // kind.films)[k % kind.films] for k in range(len(places[number]))]
         assert places[number] == where
 
@@ -290,7 +297,7 @@ def test_wordings_and_rates_have_their_shares(tiny_kinds):
 
 
 def test_of_a_slower_film_its_own_rate_is_said(monkeypatch):
-    monkeypatch.setattr(recipe, "KINDS", (replace(TINY[0], rate=18, share=1.0, early=1.0),))
+    monkeypatch.setattr(recipe, "KINDS", (replace(TINY[0], rate=18, share=1.0, early=1.0, late=1.0),))
     assert {rate for step in range(20) for *_, rate in rows(Batches(libraries()[:1], 5)(step))} == {0.0, 18.0}
 
 
@@ -306,8 +313,8 @@ def test_the_recipe_s_batches_are_cut_into_parts_of_nearly_the_same_size(parts):
     many = [{"latents": torch.full((40, latents(kind.clips[0]), 1, 2, 2), float(number)),
              "ids": torch.arange(1, 41).view(40, 1, 1).expand(40, 4, 5).short()}
             for number, kind in enumerate(KINDS)]  # fmt: skip
-    batches = Batches(many, recipe.BATCH, early=recipe.EARLY)
-    for step in (0, recipe.EARLY, 9923, 9931):
+    batches = Batches(many, recipe.BATCH, early=recipe.EARLY, late=recipe.LATE)
+    for step in (0, recipe.EARLY, 9923, 9931, recipe.LATE, recipe.LATE + 1):
         whole, pieces = batches(step), batches.cut(batches(step), parts)
         films = [[(number, int(ids[0]), float(rate)) for number, ids, rate in zip(
                  [n for n, x in zip(piece["kinds"], piece["x0"], strict=True) for _ in x], piece["ids"],

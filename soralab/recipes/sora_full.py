@@ -1,10 +1,9 @@
 """How chapter 16's whole model is trained: `soralab train sora_full`.
 
-One model for films and pictures of many sizes: each batch is a row of all KINDS, in the shares that are written there.
-The first EARLY steps see small films and pictures alone: two thirds of the tokens, and what a thing is called and how
-it moves is the same in all sizes. Those from LATE on see three times as many large films as before, which were the
-worst. It films in the latents of chapter 11's autoencoder, trained on. They are made once, kind by kind, and kept in
-runs/NAME/latents. The repository holds what it came to so far (`keep`); `train` goes on.
+Each batch is a row of films and pictures of all KINDS. The first EARLY steps see small ones alone: two thirds of the
+tokens, and what a thing is called and how it moves is the same in all sizes. Those from LATE on see three times as many
+large films as before, which were the worst. Films are latents of chapter 11's autoencoder, trained on, made once and
+kept in runs/NAME/latents. The repository holds what the training came to so far (`keep`); `train` goes on.
 """
 
 from __future__ import annotations
@@ -72,8 +71,8 @@ class Kind:
         return "+".join(map(str, self.clips)) + f"_{self.height}x{self.width}" + slow
 
     def before(self, step: int, batch: int, early: int, late: int) -> int:
-        """How many films of this kind the batches before number `step` hold: of those before number `early` as many as
-        its share of the early ones, of those from number `late` on as many as its share of the late ones."""
+        """How many films of this kind the batches before number `step` hold; those before `early` and from `late` on
+        have shares of their own."""
         early, late = min(step, early), max(0, step - late)
         return int((self.early * early + self.share * (step - early - late) + self.late * late) * batch + 1e-6)
 
@@ -95,7 +94,7 @@ KINDS = (
 BATCH = 48  # films
 CHUNK, PART = 50, 2000  # films that are encoded at once, and between two saves: a minute of one core, or two
 TRAINING = TrainConfig(
-    steps=24_000, lr=4e-3, warmup=300, cooldown=0.3, ema=0.999, seed=SEED, log_every=50, precision="bfloat16"
+    steps=30_000, lr=4e-3, warmup=300, cooldown=0.3, ema=0.999, seed=SEED, log_every=50, precision="bfloat16"
 )
 
 
