@@ -8,7 +8,6 @@ kept in runs/NAME/latents. The repository holds what the training came to so far
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -179,7 +178,7 @@ class Batches:
     `early` batches and those from number `late` on have shares of their own; batch 0 is number `first` of them all."""
 
     def __init__(self, libraries: list[dict[str, Tensor]], batch: int = BATCH, kinds: tuple[Kind, ...] | None = None,
-                 early: int = 0, first: int = 0, late: int = sys.maxsize):  # fmt: skip
+                 early: int = 0, first: int = 0, late: int = 10**9):  # fmt: skip
         self.libraries, self.batch, self.kinds = libraries, batch, kinds or KINDS
         self.early, self.first, self.late = early, first, late
 
