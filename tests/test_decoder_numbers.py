@@ -33,12 +33,12 @@ def test_what_it_mends_and_what_it_costs(said, card):
     assert list(experiment.TIMES) == [0, 0.3, 0.6, 0.9, 1] and len(first["right"]) == len(since["right"]) == 5
     assert first["right"][-1] == films - len(first["wrong"]) and since["right"][-1] == films - len(since["wrong"])
     right, none, another = first["shapes"]
-    assert another == 0 and since["shapes"][2] <= 1
+    assert another == 0 and since["shapes"][2] <= 2
     gained = [more - less for less, more in zip(first["right"], since["right"], strict=True)][1:]
     wrong = [films - right for right in first["right"][1:]]
-    assert first["right"][0] == since["right"][0] == films and "helps most where little was lost" in said
+    assert first["right"][0] == since["right"][0] == films and "helps more where less was lost" in said
     shares = [mended / lost for mended, lost in zip(gained, wrong, strict=True)]
-    assert shares[0] > shares[1] > max(shares[2:])
+    assert min(shares[:2]) > max(shares[2:])
     new, old = ({*a["wrong"]} - {*b["wrong"]} for a, b in ((first, since), (since, first)))
     many = len(new) + len(old)
     chance = 2 * sum(comb(many, k) for k in range(len(old) + 1)) / 2**many
@@ -51,17 +51,17 @@ def test_what_it_mends_and_what_it_costs(said, card):
         f"a time $t$ between 0 and {shared.LATEST}",
         f"Beyond $t = {shared.LATEST}$ another film would come back",
         f"in up to {['eight'][shared.WAY - 8]} steps",
-        "become fewer by {} of {} at 0.3, by {} of {} at 0.6, by {} of {} at 0.9, and by {} of {} from noise "
+        "become fewer by {} of {} at 0.3 and by {} of {} at 0.6, but by {} of {} at 0.9 and by {} of {} from noise "
         "alone".format(*(number for pair in zip(gained, wrong, strict=True) for number in pair)),
         f"From noise alone {len(new)} films are right by the new decoder only, and {len(old)} by the first only; if "
         f"each way were as likely, so uneven a split would come {1000 * chance:.0f} times in 1,000",
-        f"where {none} shapes were bent, {since['shapes'][1]} are",
-        f"{before['simple']['psnr']:.1f} dB become {now['simple']['psnr']:.1f} for copies of simple films, three "
-        f"times the squared error, and {before['full']['psnr']:.1f} become {now['full']['psnr']:.1f} for full ones",
-        f"Copies of other clouds have {now['textures']['psnr']:.1f} dB ({before['textures']['psnr']:.1f} before)",
+        f"where {none} films had a frame without the right shape, {films - since['shapes'][0]} have one",
+        f"Copies of simple films fall from {before['simple']['psnr']:.1f} to {now['simple']['psnr']:.1f} dB, three "
+        f"times the squared error, and of full ones from {before['full']['psnr']:.1f} to {now['full']['psnr']:.1f}.",
+        f"copies of other clouds have {now['textures']['psnr']:.1f} dB ({before['textures']['psnr']:.1f} before)",
         "copies of simple films {:.1f} % are right ({:.1f} before), of full ones {:.1f} ({:.1f} before)".format(*(
             100 * of[level]["all"] for level in ("simple", "full") for of in (now, before))),
-        f"Two batches in {batches} are films of clouds",
+        f"Two batches in {batches} are films of drifting clouds",
     ):
         assert sentence in said, sentence
     assert len(new) > 2 * len(old)

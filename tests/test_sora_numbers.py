@@ -67,14 +67,15 @@ def test_the_race_with_a_u_net_in_pixels(said):
     early, near, last = (next(row for row in ours["scores"] if row["minutes"] > least)
                          for least in (60, theirs["scores"][-1]["minutes"], ours["minutes"] - 1))  # fmt: skip
     unet = theirs["scores"][-1]
-    low, high = wilson(round(last["right"] * last["films"]), last["films"])
+    for at, row in ((60, early), (90, near), (143, last)):
+        assert abs(row["minutes"] - at) < 2
+        (beside,) = [of for of in theirs["scores"] if abs(of["minutes"] - at) < 2] or [None]
+        cell = f"none of {beside['films']}" if beside else ""
+        assert f"| {at} | {100 * row['right']:.0f} of 100 | {cell} |".replace("  ", " ") in said
     for sentence in (
-        f"After {early['minutes']:.0f} minutes ours films {100 * early['right']:.0f} of a hundred unseen prompts as "
-        f"they say, after {last['minutes']:.0f} it films {100 * last['right']:.0f} (between {100 * low:.0f} and "
-        f"{100 * high:.0f} in a hundred, by chance)",
-        f"The U-Net after {unet['minutes']:.0f} minutes films none of ten",
-        f"In that time it has seen {unet['step'] * time_to_quality.BATCH:,} films, and ours {near['step'] * BATCH:,}.",
-        f"its schedule goes on to step {theirs['steps']:,}",
+        f"In 90 minutes the U-Net has seen {unet['step'] * time_to_quality.BATCH:,} films, and ours "
+        f"{near['step'] * BATCH:,}. That is {unet['step']} of the U-Net's {theirs['steps']:,} steps",
+        f"none of ten leaves room for {100 * wilson(0, 10)[1]:.0f} in a hundred",
     ):
         assert sentence in said, sentence
     assert {row["films"] for row in ours["scores"]} == {100} and (unet["right"], unet["films"]) == (0, 10)
