@@ -73,7 +73,7 @@ def test_the_sentences_of_chapter_16_are_the_cards():
         f"The second are {second}, and",
         f"and {read_card('sora_autoencoder')['seconds'] / 60:.0f} more for the autoencoder",
         "{} of the card's {} squares that spin are right, and {} of its {} crosses".format(*squares, *crosses),
-        f"in {slides} of the {of} films that should slide, and in {right} of the {turn} that should turn",
+        f"in {slides} of the {of} films that should slide, and in {right} of the {turn} that should spin or orbit",
         "{} of {} are right in the test set, {} of {} of the held-out ones, and of the {} held-out crosses".format(
             *cross, *held, orbits[1]),
         f"in its {pixels['seconds'] / 60:.0f} minutes it got through {thousands},000 films, and ours in "

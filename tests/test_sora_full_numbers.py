@@ -250,13 +250,12 @@ def test_what_other_readers_say_of_the_whole_models_films(said, found):
         f"of the {refused} films whose shape the referee refuses, the assistant knows {made['shape']['reader']} "
         f"for what they were to be; who guesses would know {refused / len(SHAPES):.0f}",
         f"in {many - reader['shape']} films of {many} it names another",
-        f"In {NUMBERS[len(missed)]} of these the referee finds the shape; {NUMBERS[len(walls)]} of the "
-        f"{NUMBERS[len(missed)]} have a wall",
+        f"In {NUMBERS[len(missed)]} of these the referee finds the shape; all {NUMBERS[len(walls)]} have a wall",
         f"in {reader['all']} of the {many} films, in true films in {both['all']}; the referee in {referee['all']}.",
         f"but for {NUMBERS[sum(map(len, true_differ.values()))]} answers of the assistant's about things that pass",
     ):
         assert sentence in said, sentence
-    assert both["shape"] - reader["shape"] < 5 and made["colour"]["both"] == many
+    assert len(missed) == len(walls) and both["shape"] - reader["shape"] < 5 and made["colour"]["both"] == many
     assert all(row["text"].endswith(WALL) for rows in true_differ.values() for row in rows)
     assert not true_differ["motion"] and not true_differ["colour"]
     assert len(order.NAMES) == 14 and "one of its fourteen ways" in said
@@ -266,6 +265,11 @@ def test_what_other_readers_say_of_the_whole_models_films(said, found):
 def test_what_large_frames_cost(said):
     found = sora_full_sizes.load_experiment()
     usual, wide, *unseen = found.values()
+    before = sora_full_sizes.load_experiment(sora_full_sizes.BEFORE)
+
+    def right(rows) -> int:
+        return sum(row["shape"] for row in rows.values())
+
     assert [kind.split(",")[0] for kind in found][1:] == ["48 x 64", "48 x 48", "portrait 64 x 48"]
     there = [kind for kind in KINDS if kind.frames > 1 and (kind.height, kind.width) == (48, 64)]
     (still,) = (kind for kind in KINDS if kind.frames == 1 and (kind.height, kind.width) == (48, 64))
@@ -276,15 +280,24 @@ def test_what_large_frames_cost(said):
         f"a large thing is {usual_large} pixels wide where the short side has 32, and {large} where it has 48",
         f"a small one is {small} pixels wide there, between a medium ({medium}) and a large one ({usual_large}) at 32",
         f"its shape is right in {shapes['small']} %. (That large ones do worse, with {shapes['large']}, may be chance",
-        f"learnt from {100 * sum(kind.share for kind in there):.0f} films and {100 * still.share:.0f} pictures in a "
-        "hundred",
+        "To step {:,} it learnt from {:.0f} films and {:.0f} pictures of this size in a hundred, since then from "
+        "{:.0f} and {:.0f}.".format(LATE, *(100 * number for part in ("share", "late") for number in (
+            sum(getattr(kind, part) for kind in there), getattr(still, part)))),
+        "Of these 200 films the shape was right in {} before, and is in {} now; of those of 32 × 32 in {}, and in {} "
+        "now".format(*(right(of[kind]) for kind in ("48 x 64", "simple") for of in (before, found))),
+        "what is to be medium as small, in {} of {} and {} of {}".format(*(
+            number for row in (of["medium"] for of in unseen) for number in (row["read"]["small"], row["films"]))),
     ):
         assert sentence in said, sentence
     interval = wilson(wide["small"]["shape"], wide["small"]["films"])
     assert interval[0] < wilson(wide["large"]["shape"], wide["large"]["films"])[1]
     assert interval[1] < min(usual[size]["shape"] / usual[size]["films"] for size in SIZES)
+    assert {sum(row["films"] for row in of[kind].values()) for of in (before, found) for kind in found} == {200}
+    gained = wilson(right(before["48 x 64"]), 200)[1] < wilson(right(found["48 x 64"]), 200)[0]
+    assert gained and wilson(right(before["simple"]), 200)[1] > right(found["simple"]) / 200
     for row in unseen:
-        assert row["large"]["read"]["medium"] > 0.9 * row["large"]["films"]
+        for asked, seen in (("large", "medium"), ("medium", "small")):
+            assert row[asked]["read"][seen] > 0.9 * row[asked]["films"]
         assert all(row[size]["shape"] > 0.6 * row[size]["films"] for size in SIZES)
     assert all(row[size]["read"][size] > 0.9 * row[size]["films"] for row in (usual, wide) for size in SIZES)
 

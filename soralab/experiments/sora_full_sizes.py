@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from soralab.world import SIZES, referee
 from soralab.world.reader import read_caption
 
 FILE = EXPERIMENTS / "sora_full_sizes.json"
+BEFORE = EXPERIMENTS / "sora_full_sizes_21800.json"  # the same before training had more films of 48 x 64
 NAMES = {"simple": "32 x 32", "48 x 64": "48 x 64", "48 x 48, never seen": "48 x 48, never seen",
          "portrait 64 x 48, never seen": "64 x 48, never seen"}  # fmt: skip
 FILMS, CELL = 200, 13
@@ -57,9 +59,9 @@ def who() -> str:
     return "_".join(each["sha256"][:8] for each in (card, read_card(decoded_by(DECODER, str(card["autoencoder"])))))
 
 
-def load_experiment() -> dict[str, dict[str, dict]]:
-    """What the course holds: {kind of NAMES: `by_size`}."""
-    return json.loads(FILE.read_text(encoding="utf-8"))
+def load_experiment(path: Path | None = None) -> dict[str, dict[str, dict]]:
+    """What the course holds: {kind of NAMES: `by_size`}; path: FILE or BEFORE."""
+    return json.loads((path or FILE).read_text(encoding="utf-8"))
 
 
 def table(found: Mapping[str, Mapping]) -> str:
