@@ -497,6 +497,7 @@ def test_a_short_training_goes_on_and_its_card_names_the_first_stage(tmp_path, m
     monkeypatch.setattr(recipe, "read_card", lambda path, *mend: read_card(path, *mend) if "latents" in str(path) else {
         "sha256": f"of {path}"})  # fmt: skip
     monkeypatch.setattr(recipe, "EARLY", 2)
+    monkeypatch.setattr(recipe, "LATE", 2)
     monkeypatch.setattr(recipe, "make_loss", lambda: make_loss(TINY))
     right = recipe.library
     monkeypatch.setattr(recipe, "library", lambda number, codec, folder, films: right(number, codec, folder))
@@ -506,6 +507,8 @@ def test_a_short_training_goes_on_and_its_card_names_the_first_stage(tmp_path, m
                       lambda self, step: seen.append((step, cut(self, step))) or seen[-1][1])  # fmt: skip
         done = recipe.train("tiny", 3)
     assert [batch["kinds"] for _, batch in sorted(seen, key=lambda row: row[0])] == [[0, 1], [0, 1], [0, 1, 2]]
+    (last,) = (batch for step, batch in seen if step == 2)
+    assert [len(x) for x in last["x0"]] == [2, 1, 8]  # of twelve: the late shares
     assert done.card["autoencoder_sha256"] == f"of {recipe.AUTOENCODER}"
     assert made == [recipe.AUTOENCODER] and done.card["autoencoder"] == recipe.AUTOENCODER and done.card["steps"] == 3
     assert {path.name for path in (tmp_path / "tiny" / "latents").glob("*.json")} == {f"{k.name}.json" for k in TINY}
