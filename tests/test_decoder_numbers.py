@@ -57,7 +57,8 @@ def test_what_it_mends_and_what_it_costs(said, card):
         f"each way were as likely, so uneven a split would come {1000 * chance:.0f} times in 1,000",
         f"where {none} films had a frame without the right shape, {films - since['shapes'][0]} have one",
         f"Copies of simple films fall from {before['simple']['psnr']:.1f} to {now['simple']['psnr']:.1f} dB, three "
-        f"times the squared error, and of full ones from {before['full']['psnr']:.1f} to {now['full']['psnr']:.1f}.",
+        f"times the squared error, and of full ones from {before['full']['psnr']:.1f} to {now['full']['psnr']:.1f}. "
+        "To the referee",
         f"copies of other clouds have {now['textures']['psnr']:.1f} dB ({before['textures']['psnr']:.1f} before)",
         "copies of simple films {:.1f} % are right ({:.1f} before), of full ones {:.1f} ({:.1f} before)".format(*(
             100 * of[level]["all"] for level in ("simple", "full") for of in (now, before))),
