@@ -30,6 +30,9 @@ def fails():
 
 
 def test_two_processes_share_the_work_and_one_starts_none(tmp_path, monkeypatch):
+    for library in ("OMP", "MKL"):
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "2")  # what a process would have by itself
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     for processes in (2, 1):
         (folder := tmp_path / str(processes)).mkdir()
         found = side_by_side(partial(build, folder, "fedcba"), "fdeba", processes)
@@ -80,6 +83,7 @@ def test_a_process_for_each_core_but_one_on_a_gpu_and_in_the_smoke_profile(monke
     side_by_side(lambda: work, work)
     monkeypatch.setattr(module, "cores", lambda: None)
     side_by_side(lambda: work, work)
+    monkeypatch.setattr(module, "cores", lambda: 64)
     where = torch.device("cuda")
     assert side_by_side(lambda: work, "ab") == {"a": "A", "b": "B"}
     assert started[4:] == [module.MOST]
